@@ -1,0 +1,82 @@
+"""The records that travel through the pipeline: plain frozen dataclasses, no behaviour beyond sums and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """One input object: a tar for compression, a part of an archive for reading.
+
+    `size` in bytes and `etag` (the store's entity tag, or one made of the modification time) identify its content:
+    a shard whose source changed is not silently taken for done.
+    """
+
+    url: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a shard, still encoded.
+
+    `key` is the WebDataset key; where a sample has several images, the image's own extension prefix is appended
+    (`000123.left`). `metadata` holds the sample's other members: parsed JSON, text, or base64 of anything else.
+    """
+
+    key: str
+    shard: str
+    image_name: str
+    image: bytes
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be processed: where, why, and its original bytes, so that nothing is lost."""
+
+    key: str
+    shard: str
+    stage: str
+    error: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What became of one shard. Written last, it is the shard's done-marker; reports of several shards add up.
+
+    `seconds` maps a step (`read`, `decode`, `tag`, `compress`, `write`, …) to wall-clock seconds spent in it.
+    `outputs` maps the path of each object written, relative to the output, to its size in bytes.
+    """
+
+    shard: str
+    source: ShardSource
+    job_fingerprint: str
+    images: int = 0
+    rejects: int = 0
+    skipped: int = 0
+    pixels: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    outputs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Stored bits per original pixel; 0 where there are no pixels."""
+        return 8 * self.bytes_out / self.pixels if self.pixels else 0.0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ShardReport:
+        """Raises ValueError, KeyError or TypeError for JSON that is no report."""
+        fields = json.loads(text)
+        return cls(**{**fields, "source": ShardSource(**fields["source"])})

@@ -1,0 +1,70 @@
+"""A codec without networks, for tests of the pipeline: fast, exact and small."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.protocols import Image, Mode, TagScore
+
+
+@dataclass
+class FakeCodec:
+    """Keeps one mean colour per 8 x 8 block, as zlib bytes with a checksum; tags say what colour dominates."""
+
+    capsule: Path
+    device: str = "cpu"
+    name: str = "fake"
+    fingerprint: str = "0123456789abcdef"
+    calls: list[int] = field(default_factory=list)
+
+    def tag(self, images: Sequence[Image]) -> list[list[TagScore]]:
+        names = ("red", "green", "blue")
+        return [[TagScore(names[int(image.mean(axis=(0, 1)).argmax())], 0.9)] for image in images]
+
+    def compress(
+        self, images: Sequence[Image], *, quality: int, tags: Sequence[Sequence[str]] | None = None
+    ) -> list[bytes]:
+        if not 1 <= quality <= 6:
+            raise ValueError(f"quality {quality} is not in 1..6")
+        self.calls.append(len(images))
+        return [self._compress_one(image) for image in images]
+
+    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[torch.Tensor]:
+        return [self._decompress_one(bitstream) for bitstream in bitstreams]
+
+    @staticmethod
+    def _compress_one(image: Image) -> bytes:
+        height, width, _ = image.shape
+        padded = np.pad(image, ((0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
+        blocks = padded.reshape(padded.shape[0] // 8, 8, padded.shape[1] // 8, 8, 3).mean(axis=(1, 3)).astype(np.uint8)
+        payload = zlib.compress(blocks.tobytes())
+        return struct.pack(">4sIII", b"FAKE", height, width, zlib.crc32(payload)) + payload
+
+    @staticmethod
+    def _decompress_one(bitstream: bytes) -> torch.Tensor:
+        if len(bitstream) < 16 or bitstream[:4] != b"FAKE":
+            raise ValueError("not a fake bitstream")
+        height, width, checksum = struct.unpack(">III", bitstream[4:16])
+        if zlib.crc32(bitstream[16:]) != checksum:
+            raise ValueError("fake bitstream is damaged")
+        rows, columns = -(-height // 8), -(-width // 8)
+        blocks = np.frombuffer(zlib.decompress(bitstream[16:]), np.uint8).reshape(rows, columns, 3)
+        pixels = blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+@dataclass(frozen=True)
+class FakeCodecFactory:
+    """Picklable; writes the fake capsule where it is told on first use."""
+
+    capsule: Path
+
+    def __call__(self, device: str) -> FakeCodec:
+        return FakeCodec(capsule=self.capsule, device=device)
