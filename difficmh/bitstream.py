@@ -114,7 +114,8 @@ def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX
 def inspect(data: bytes, priors: Callable[[str], TagPrior | None] | None = None) -> BitstreamInfo:
     """What a stream says without its model.
 
-    `priors` maps the 8 digits of a fingerprint to the vocabulary of that model, or to None where it is not known. Raises BitstreamError as `unpack` does.
+    `priors` maps the 8 digits of a fingerprint to the vocabulary of that model, or to None where it is not known.
+    Raises BitstreamError as `unpack` does.
     """
     header, payload, _ = unpack(data)
     prior = priors(header.fingerprint) if priors else None
