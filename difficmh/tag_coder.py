@@ -19,15 +19,15 @@ from difficmh.cdf_tables import TOTAL, CdfTables, tables_from_counts
 from difficmh.errors import BitstreamError
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 
-MAX_PROBABILITY = TOTAL - 3
-"""A table must keep one count for absence, one for its escape bin and one for its reserved bin."""
+MAX_COUNT = TOTAL - 3
+"""What presence can have of a table, which keeps one count each for absence, its escape bin and its reserved bin."""
 
 
 @dataclass(frozen=True, eq=False)
 class TagPrior:
     """The vocabulary and how likely each entry is.
 
-    `names` are distinct; `probabilities` `(len(names),)` uint16 are in units of 1/65536, from 1 to 65533. Both are part
+    `names` are distinct; `probabilities` `(len(names),)` uint16 are in units of 1/65536, from 1 to 65535. Both are part
     of the model: their order and values decide what the bytes mean. Raises ValueError for anything else.
     """
 
@@ -35,13 +35,13 @@ class TagPrior:
     probabilities: NDArray[np.uint16]
 
     def __post_init__(self) -> None:
-        given = np.asarray(self.probabilities)
+        given = np.asarray(self.probabilities, None if len(self.names) else np.uint16)
         if given.shape != (len(self.names),) or not np.issubdtype(given.dtype, np.integer):
             raise ValueError(
                 f"{len(self.names)} tags need as many integer probabilities, not {given.shape} {given.dtype}"
             )
-        if len(given) and (given.min() < 1 or given.max() > MAX_PROBABILITY):
-            raise ValueError(f"tag probabilities lie in 1..{MAX_PROBABILITY}")
+        if len(given) and (given.min() < 1 or given.max() >= TOTAL):
+            raise ValueError(f"tag probabilities lie in 1..{TOTAL - 1}")
         if len(set(self.names)) != len(self.names):
             raise ValueError("a tag occurs twice in the vocabulary")
         probabilities = given.astype(np.uint16)
@@ -56,7 +56,7 @@ class TagPrior:
 
     @cached_property
     def _coding(self) -> tuple[NDArray[np.intp], CdfTables]:
-        distinct, indexes = np.unique(self.probabilities, return_inverse=True)
+        distinct, indexes = np.unique(np.minimum(self.probabilities, MAX_COUNT), return_inverse=True)
         counts = [[TOTAL - 2 - present, present, 1] for present in distinct.tolist()]
         return indexes.astype(np.intp), tables_from_counts(counts, [0] * len(counts))
 

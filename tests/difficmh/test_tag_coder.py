@@ -71,7 +71,7 @@ def test_a_tag_that_is_neither_present_nor_absent_is_damage() -> None:
     [
         (("a",), np.array([1, 2], np.uint16)),
         (("a",), np.array([0], np.uint16)),
-        (("a",), np.array([65534], np.uint16)),
+        (("a",), np.array([65536])),
         (("a",), np.array([0.5])),
         (("a", "a"), np.array([1, 1], np.uint16)),
     ],
@@ -82,6 +82,6 @@ def test_what_is_no_prior_is_refused(names: tuple[str, ...], probabilities: np.n
 
 
 def test_extreme_probabilities_work() -> None:
-    prior = TagPrior(("rare", "nearly always"), np.array([1, 65533], np.uint16))
+    prior = TagPrior(("rare", "nearly always"), np.array([1, 65535], np.uint16))
     for tags in ((), ("rare",), ("nearly always",), ("nearly always", "rare")):
         assert decode_tags(SymbolDecoder(coded(list(tags), prior)), prior) == tags
