@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import difficmh
 from difficmh.bitstream import BitstreamInfo
+from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path, read_manifest, verify
 from difficmh.errors import DifficmhError
 from difficmh.images import decode_image, encode_image
 
@@ -87,17 +88,21 @@ def info(options: argparse.Namespace) -> int:
 
 def list_models(options: argparse.Namespace) -> int:
     """The models that come with the package."""
-    for capsule in _capsules():
-        print(f"{capsule.name}\t{difficmh.capsule_fingerprint(capsule)}\t{_size(capsule) / 1e6:.1f} MB\t{capsule}")
+    for name in capsule_names():
+        path = capsule_path(name)
+        size = sum(entry["bytes"] for entry in read_manifest(path)["files"].values())
+        print(f"{name}\t{capsule_fingerprint(path)}\t{size / 1e6:.1f} MB\t{path}")
     return 0
 
 
 def verify_models(options: argparse.Namespace) -> int:
     """Whether the files of models are those that their manifests name."""
     failures = 0
-    for name in options.models or [capsule.name for capsule in _capsules()]:
+    for name in options.models or capsule_names():
         try:
-            print(f"{name}: intact, fingerprint {difficmh.capsule_fingerprint(difficmh.capsule_path(name))}")
+            path = capsule_path(name)
+            verify(path)
+            print(f"{name}: intact, fingerprint {capsule_fingerprint(path)}")
         except (DifficmhError, OSError) as error:
             failures += 1
             complain(f"{name}: {_reason(error)}", 1)
@@ -176,15 +181,6 @@ def _line(path: Path, described: BitstreamInfo) -> str:
     tags = "unknown model" if described.tags is None else ", ".join(described.tags) or "none"
     size = f"{described.bytes:,} bytes, {described.bits_per_pixel:.3f} bit/pixel"
     return f"{path}: {described.width} x {described.height}, {size}, tags: {tags}"
-
-
-def _capsules() -> list[Path]:
-    built_in = Path(difficmh.__file__).with_name("capsules")
-    return sorted(path.parent for path in built_in.glob("*/config.json"))
-
-
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 @contextmanager

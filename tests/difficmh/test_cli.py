@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import difficmh
-from difficmh import bitstream
+from difficmh import bitstream, capsule
 from difficmh.cdf_tables import gaussian_tables
 from difficmh.cli import main
 from difficmh.errors import BitstreamError, CapsuleError
@@ -261,25 +261,23 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
 def test_models_are_listed_and_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lite = tmp_path / "capsules" / "lite"
-    lite.mkdir(parents=True)
-    (lite / "config.json").write_text("{}")
-
-    def fingerprint(path: Path) -> str:
-        if (path / "config.json").read_text() != "{}":
-            raise CapsuleError("config.json was altered")
-        return "0123456789abcdef"
-
-    monkeypatch.setattr(difficmh, "__file__", str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(difficmh, "capsule_fingerprint", fingerprint, raising=False)
-    monkeypatch.setattr(difficmh, "capsule_path", lambda name: tmp_path / "capsules" / name, raising=False)
+    small = tmp_path / "small"
+    small.mkdir()
+    for name in capsule.DECODING_FILES:
+        (small / name).write_text(name)
+    fingerprint = capsule.write_manifest(small)
+    monkeypatch.setattr(capsule, "BUILT_IN", tmp_path)
     assert main(["models", "list"]) == 0
     assert main(["models", "verify"]) == 0
+    assert main(["models", "verify", str(small)]) == 0
     out = capsys.readouterr().out
-    assert out.count("0123456789abcdef") == 2
-    (lite / "config.json").write_text("{ }")
-    assert main(["models", "verify", "lite"]) == 1
-    assert capsys.readouterr().err == "difficmh: lite: config.json was altered\n"
+    assert out.count(fingerprint) == 3
+    assert out.count("intact") == 2
+    (small / "tags.json").write_text("tags.jsom")
+    assert main(["models", "verify", "missing", "small"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("difficmh: missing: no codec")
+    assert "tags.json is not the file" in second
 
 
 def test_the_tool_starts_without_torch() -> None:
