@@ -15,7 +15,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.explanations import explain
@@ -52,9 +51,10 @@ def expand(
     Raises InputError where a URL matches nothing, a named shard is missing, or the store cannot be listed.
     """
     sources: dict[str, ShardSource] = {}
+    stores = _Stores(storage_options or {})
     for url in urls:
         try:
-            found = _Lister(url, storage_options or {}, retry).sources()
+            found = _Lister(url, stores.of(url), retry).sources()
         except InputError:
             raise
         except Exception as error:
@@ -97,18 +97,31 @@ def _choices(text: str) -> Iterable[str]:
     return (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
 
 
-@dataclass
+class _Stores:
+    """The file systems behind URLs: one connection per scheme, as opening one takes longer than listing a folder."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._by_scheme: dict[str, Any] = {}
+
+    def of(self, url: str) -> Any:
+        """fsspec's file system for `url`."""
+        scheme = url if "::" in url else url.rpartition("://")[0]  # chained URLs are each their own file system
+        if scheme not in self._by_scheme:
+            self._by_scheme[scheme] = connect(url, self._options)[0]
+        return self._by_scheme[scheme]
+
+
 class _Lister:
     """Finds what one input URL stands for."""
 
-    url: str
-    options: Mapping[str, Any]
-    retry: Retry
+    def __init__(self, url: str, store: Any, retry: Retry) -> None:
+        self.url = url
+        self.retry = retry
+        self._fs = store
+        self._protocols = (store.protocol,) if isinstance(store.protocol, str) else store.protocol
 
     def sources(self) -> list[ShardSource]:
-        self._fs, root = connect(self.url, self.options)
-        protocol = self._fs.protocol
-        self._protocols = (protocol,) if isinstance(protocol, str) else protocol
         paths = [self._path(url) for url in expand_braces(self.url)]
         patterns = [path for path in paths if _WILDCARD.search(path)]
         names = [path for path in paths if not _WILDCARD.search(path)]
@@ -117,7 +130,7 @@ class _Lister:
             infos |= self._matching(pattern)
         infos |= self._named(names)
         if not infos:
-            self._check_root(root)
+            self._check_root(self._path(self.url))
         return [self._source(path, info) for path, info in infos.items()]
 
     def _path(self, url: str) -> str:
