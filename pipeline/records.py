@@ -52,7 +52,8 @@ class ShardReport:
     """What became of one shard. Written last, it is the shard's done-marker; reports of several shards add up.
 
     `seconds` maps a step (`read`, `decode`, `tag`, `compress`, `write`, …) to wall-clock seconds spent in it.
-    `outputs` maps the path of each object written, relative to the output, to its size in bytes.
+    `outputs` maps the path of each object written, relative to the output, to its size in bytes. `error` says why the
+    shard was rejected as a whole; it is empty for all others.
     """
 
     shard: str
@@ -66,6 +67,7 @@ class ShardReport:
     bytes_out: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     outputs: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
 
     @property
     def bits_per_pixel(self) -> float:

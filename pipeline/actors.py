@@ -1,0 +1,138 @@
+"""Workers on Ray: plain actors, one shard at a time each, pinned to one GPU where the cluster has GPUs.
+
+Ray restarts nothing by itself here: a lost actor comes back to the driver as an outcome, which decides about the shard.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayActorError
+
+from pipeline.attempts import Outcome, ShardWorker, Task, WorkerContext, WorkerFactory, attempt, build
+from pipeline.rejects import JobError, describe
+
+START_ATTEMPTS = 3
+CORES_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """How many actors, and the share of a machine each one asks Ray for."""
+
+    workers: int
+    cpus: float
+    gpus: float = 0.0
+
+    @property
+    def context(self) -> WorkerContext:
+        return WorkerContext("cuda" if self.gpus else "cpu", max(1, int(self.cpus)))
+
+
+def pool_size(workers: int | Literal["auto"], shards: int) -> PoolSize:
+    """A size that fits the connected cluster: one worker per GPU, or one per two cores; never more than shards."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cores, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+    wanted = workers if workers != "auto" else gpus or cores // CORES_PER_WORKER
+    count = max(1, min(wanted, shards))
+    cpus = max(1, min(cores // max(count, gpus, 1), 8 if gpus else cores))
+    return PoolSize(count, cpus, 1.0 if gpus else 0.0)
+
+
+class ShardActor:
+    """Holds one worker in a process of its own."""
+
+    def __init__(self, factory: WorkerFactory, context: WorkerContext) -> None:
+        self._factory = factory
+        self._context = context
+        self._worker: ShardWorker | None = None
+
+    def start(self) -> str:
+        """Builds the worker; returns what went wrong, as an error in a constructor looks like a lost actor."""
+        try:
+            self._worker = build(self._factory, self._context)
+        except JobError as error:
+            return str(error)
+        _limit_threads(self._context.threads)
+        return ""
+
+    def process(self, task: Task) -> Outcome:
+        assert self._worker is not None, "start comes first"
+        return attempt(self._worker, task)
+
+
+class RayPool:
+    """Actors of one size. Each is started once and replaced when it dies."""
+
+    def __init__(self, factory: WorkerFactory, size: PoolSize) -> None:
+        self._factory = factory
+        self._size = size
+        self._class = ray.remote(ShardActor).options(
+            num_cpus=size.cpus, num_gpus=size.gpus, max_restarts=0, max_task_retries=0
+        )
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, Task | None]] = {}
+        self._failed_starts = 0
+        for _ in range(size.workers):
+            self._spawn()
+
+    @property
+    def free(self) -> int:
+        return len(self._idle)
+
+    @property
+    def workers(self) -> int:
+        return self._size.workers
+
+    def submit(self, task: Task) -> None:
+        actor = self._idle.pop()
+        self._busy[actor.process.remote(task)] = (actor, task)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        if not self._busy:
+            return []
+        ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=seconds)
+        outcomes = (self._collect(reference) for reference in ready)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def close(self) -> None:
+        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
+            ray.kill(actor)
+        self._idle.clear()
+        self._busy.clear()
+
+    def _spawn(self) -> None:
+        actor: Any = self._class.remote(self._factory, self._size.context)
+        self._busy[actor.start.remote()] = (actor, None)
+
+    def _collect(self, reference: Any) -> Outcome | None:
+        actor, task = self._busy.pop(reference)
+        try:
+            result = ray.get(reference)
+        except RayActorError as error:
+            self._spawn()
+            if task is None:
+                self._count_failed_start(error)
+                return None
+            return Outcome(task, error=f"the worker died: {describe(error)}", lost=True)
+        if task is None:
+            self._failed_starts = 0
+            if result:
+                raise JobError(result)
+        self._idle.append(actor)
+        return result if task is not None else None
+
+    def _count_failed_start(self, error: Exception) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= START_ATTEMPTS:
+            raise JobError(f"workers die while they start: {describe(error)}") from error
+
+
+def _limit_threads(threads: int) -> None:
+    """Tells torch its share of the cores, if the worker loaded it at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)

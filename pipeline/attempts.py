@@ -1,0 +1,133 @@
+"""One attempt at one shard: what a worker is, what may come of it, and the pool that runs attempts in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from pipeline.records import ShardReport, ShardSource
+from pipeline.rejects import JobError, Verdict, decide, describe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """Where a worker runs: device `"cpu"` or `"cuda"`, and the number of processor threads that are its share."""
+
+    device: str = "cpu"
+    threads: int = 1
+
+
+class ShardWorker(Protocol):
+    """Does one kind of job (compress, decode, analyze) to whole shards, one after the other."""
+
+    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+        """Works through `source` and commits it; `attempt` counts from 1. Raises what `rejects.decide` judges."""
+        ...
+
+
+WorkerFactory: TypeAlias = Callable[[WorkerContext], ShardWorker]
+"""Picklable; called once in the process that runs the worker, loads what the worker needs. Raises JobError."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard to do, and which attempt at it this is, from 1."""
+
+    source: ShardSource
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task: a report, or an error and the verdict on it. `lost`: the worker died with the task."""
+
+    task: Task
+    report: ShardReport | None = None
+    verdict: Verdict | None = None
+    error: str = ""
+    lost: bool = False
+
+
+class Pool(Protocol):
+    """Workers that take one task each. The driver fills free ones and waits for outcomes."""
+
+    @property
+    def free(self) -> int:
+        """Workers that could take a task now."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """Workers there are or will be."""
+        ...
+
+    def submit(self, task: Task) -> None:
+        """Gives `task` to a free worker."""
+        ...
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """The outcomes since the last call, waiting at most `seconds` for one.
+
+        Raises JobError where workers cannot be started.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends all workers, with what they are doing."""
+        ...
+
+
+def attempt(worker: ShardWorker, task: Task) -> Outcome:
+    """Runs `task`; an error becomes an outcome, so that the worker lives on."""
+    try:
+        return Outcome(task, report=worker.process(task.source, task.attempt))
+    except Exception as error:
+        log.warning("%s: attempt %d failed", task.source.url, task.attempt, exc_info=True)
+        return Outcome(task, verdict=decide(error), error=describe(error))
+
+
+def build(factory: WorkerFactory, context: WorkerContext) -> ShardWorker:
+    """A worker; raises JobError with one line in place of whatever the factory raised."""
+    try:
+        return factory(context)
+    except JobError:
+        raise
+    except Exception as error:
+        log.debug("a worker could not be started", exc_info=True)
+        raise JobError(f"a worker could not be started: {describe(error)}") from error
+
+
+class LocalPool:
+    """One worker in this process, without Ray: for small jobs and tests."""
+
+    def __init__(self, factory: WorkerFactory, context: WorkerContext | None = None) -> None:
+        self._factory = factory
+        self._context = context or WorkerContext()
+        self._worker: ShardWorker | None = None
+        self._task: Task | None = None
+
+    @property
+    def free(self) -> int:
+        return 1 if self._task is None else 0
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    def submit(self, task: Task) -> None:
+        self._task = task
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        if self._task is None:
+            return []
+        if self._worker is None:
+            self._worker = build(self._factory, self._context)
+        task, self._task = self._task, None
+        return [attempt(self._worker, task)]
+
+    def close(self) -> None:
+        self._worker = None

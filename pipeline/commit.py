@@ -1,0 +1,149 @@
+"""The commit of one shard: data, then rejects, then the report, which is the done-marker.
+
+    commit.output(f"data/{commit.name}.parquet")   whole or not at all, hashed
+    commit.reject(failure)                         collected on disk, published by finish
+    commit.finish(report)                          reads every output back, then writes the report
+
+Names follow from the source's URL alone, and contents from the source and the job's configuration, so that a killed
+or repeated attempt changes nothing and two workers on one shard write the same objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import BinaryIO
+
+from pipeline.records import Failure, ShardReport, ShardSource
+from pipeline.rejects import TransientError
+from pipeline.storage import Storage
+from pipeline.table import REJECT_SCHEMA, PartWriter, with_versions
+
+REPORTS = "reports"
+REJECTS = "rejects"
+DATA = "data"
+SHARD_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".parquet")
+
+
+def output_name(source: ShardSource) -> str:
+    """`<shard name>-<12 digits of the URL's SHA-256>`: readable, unique, the same in every run."""
+    name = source.url.rsplit("/", 1)[-1]
+    for suffix in SHARD_SUFFIXES:
+        name = name.removesuffix(suffix)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:100] or "shard"
+    return f"{name}-{hashlib.sha256(source.url.encode()).hexdigest()[:12]}"
+
+
+def report_path(source: ShardSource) -> str:
+    """Where the report of `source` lies, relative to the output."""
+    return f"{REPORTS}/{output_name(source)}.json"
+
+
+def set_aside(storage: Storage, source: ShardSource, fingerprint: str, error: str) -> ShardReport:
+    """Rejects a shard as a whole: one reject row without bytes (they stay in the shard), and a report that says why."""
+    with ShardCommit(storage, source, fingerprint) as commit:
+        commit.reject(Failure(key="", shard=source.url, stage="shard", error=error, data=b""))
+        return commit.finish(ShardReport(source.url, source, fingerprint, error=error))
+
+
+@dataclass(frozen=True)
+class _Written:
+    path: str
+    size: int
+    sha256: str
+
+
+class ShardCommit:
+    """The outputs of one attempt at one shard, as a context manager.
+
+    Nothing but the report makes the shard done. Leaving the block without `finish` leaves at most objects that the
+    next attempt replaces by the same ones.
+    """
+
+    def __init__(self, storage: Storage, source: ShardSource, fingerprint: str) -> None:
+        """`fingerprint` of the job goes into the rejects table's key-value metadata."""
+        self._storage = storage
+        self._source = source
+        self._fingerprint = fingerprint
+        self.name = output_name(source)
+        self._written: list[_Written] = []
+        self._rejects: PartWriter | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ShardCommit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind or _Discard, error or _Discard(), trace)
+
+    @contextmanager
+    def output(self, path: str) -> Iterator[BinaryIO]:
+        """A file that becomes `path` when the block ends and is dropped when it raises.
+
+        `path` must follow from `name` or from the shard's content, so that a repeated attempt writes the same one.
+        """
+        with self._storage.atomic_write(path) as file:
+            yield file
+            file.flush()
+            size = file.seek(0, 2)
+            file.seek(0)
+            digest = _sha256(file)
+        self._written.append(_Written(path, size, digest))
+
+    def reject(self, failure: Failure) -> None:
+        """Sets a sample aside with its bytes."""
+        if self._rejects is None:
+            file = self._stack.enter_context(self.output(self._rejects_path))
+            schema = with_versions(REJECT_SCHEMA, self._fingerprint)
+            self._rejects = self._stack.enter_context(PartWriter(file, schema))
+        self._rejects.write(vars(failure))
+
+    @property
+    def _rejects_path(self) -> str:
+        return f"{REJECTS}/{self.name}.parquet"
+
+    @property
+    def rejects(self) -> int:
+        return self._rejects.rows if self._rejects else 0
+
+    def finish(self, report: ShardReport) -> ShardReport:
+        """Publishes the rejects, verifies every output, writes the report with `outputs` and `rejects` filled in.
+
+        Raises TransientError where an output does not read back as it was written.
+        """
+        if self._rejects is None:
+            self._storage.delete(self._rejects_path)
+        self._stack.close()
+        for written in self._written:
+            verify(self._storage, written.path, written.size, written.sha256)
+        outputs = {written.path: written.size for written in self._written}
+        done = replace(report, outputs=outputs, rejects=self.rejects)
+        with self._storage.atomic_write(report_path(self._source)) as file:
+            file.write(done.to_json().encode())
+        return done
+
+
+def verify(storage: Storage, path: str, size: int, sha256: str) -> None:
+    """Reads `path` back; raises TransientError unless it has this size and checksum."""
+    with storage.open(path) as file:
+        digest = _sha256(file)
+        found = file.tell()
+    if (found, digest) != (size, sha256):
+        raise TransientError(f"{storage.path_url(path)} does not read back as written ({found} bytes of {size})")
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+class _Discard(Exception):
+    """Thrown into open outputs so that they drop what they hold."""

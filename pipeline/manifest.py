@@ -1,0 +1,200 @@
+"""What a job's output says about itself, and which shards are still to do.
+
+The manifest (`archive.json` in an archive) is written before the first shard and never changed by a resumed run;
+a run with another configuration is refused. Resume is the input's shards minus the reports, listed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.commit import REPORTS, report_path
+from pipeline.records import ShardReport, ShardSource
+from pipeline.rejects import JobError
+from pipeline.storage import ObjectInfo, Storage
+from pipeline.table import SCHEMA_VERSION
+from pipeline.totals import Totals
+
+FORMAT_VERSION = 1
+CAPSULE = "capsule"
+CAPSULE_MANIFEST = "manifest.json"
+PARALLEL_REQUESTS = 16
+
+
+def job_fingerprint(settings: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits over the settings that decide what is written: any change makes another output."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An output's description of itself, stored as `<kind>.json`.
+
+    `kind` is `"archive"`, `"pictures"` or `"results"`, `job` the job's name, `config` its configuration without
+    credentials, `job_fingerprint` what must agree for a run to add to this output.
+    """
+
+    kind: str
+    job: str
+    job_fingerprint: str
+    codec: str
+    codec_fingerprint: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def path(self) -> str:
+        return f"{self.kind}.json"
+
+
+def read_manifest(storage: Storage, kind: str) -> Manifest | None:
+    """The manifest of an output, None where there is none; raises JobError for a damaged or newer one."""
+    path = f"{kind}.json"
+    try:
+        fields = json.loads(storage.read(path))
+        manifest = Manifest(**fields)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise JobError(f"{storage.path_url(path)} is damaged or from another release: {error}") from error
+    if manifest.format_version > FORMAT_VERSION or manifest.schema_version > SCHEMA_VERSION:
+        raise JobError(f"{storage.path_url(path)} was written by a newer release (format {manifest.format_version})")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do: shards pending, and the totals of those done before."""
+
+    fingerprint: str
+    pending: Sequence[ShardSource]
+    done: Totals = field(default_factory=Totals)
+    redo: Sequence[ShardSource] = ()
+
+    @property
+    def shards(self) -> int:
+        return len(self.pending) + self.done.shards
+
+
+def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSource], overwrite: bool) -> Plan:
+    """The shards of `sources` without a valid report. Writes nothing.
+
+    Raises JobError where the output was made with another configuration, or a shard's source changed since it was
+    done, unless `overwrite`, which puts them back among the pending ones (`redo`).
+    """
+    reports = {info.path: info for info in storage.scan(REPORTS)}
+    _check_manifest(storage, manifest, sources, reports, overwrite)
+    with_report = [source for source in sources if report_path(source) in reports]
+    done, stale = Totals(), []
+    for source, report in _read_reports(storage, with_report, reports):
+        if report is not None and (report.source, report.job_fingerprint) == (source, manifest.job_fingerprint):
+            done += Totals.of(report)
+        else:
+            stale.append((source, report))
+    _refuse_stale(stale, manifest, overwrite)
+    redo = [source for source, _ in stale]
+    again = {source.url for source in redo}
+    pending = [source for source in sources if source.url in again or report_path(source) not in reports]
+    return Plan(manifest.job_fingerprint, pending, done, redo)
+
+
+def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
+    """Makes `storage` ready for `plan`: reports that no longer hold are removed, then the manifest is written."""
+    with ThreadPoolExecutor(PARALLEL_REQUESTS) as threads:
+        for _ in threads.map(lambda source: storage.delete(report_path(source)), plan.redo):
+            pass
+    present = read_manifest(storage, manifest.kind)
+    if present is None or present.job_fingerprint != manifest.job_fingerprint:
+        with storage.atomic_write(manifest.path) as file:
+            file.write(json.dumps(asdict(manifest), indent=1, sort_keys=True).encode())
+
+
+def copy_capsule(storage: Storage, capsule: Path) -> None:
+    """Copies the model directory into the output once, its manifest last; a capsule that is there is kept.
+
+    Raises JobError for a directory without a manifest, and TransientError where a copy does not read back.
+    """
+    names = sorted(str(path.relative_to(capsule).as_posix()) for path in capsule.rglob("*") if path.is_file())
+    if CAPSULE_MANIFEST not in names:
+        raise JobError(f"{capsule} is no model capsule: it has no {CAPSULE_MANIFEST}")
+    names.remove(CAPSULE_MANIFEST)
+    for name in [*names, CAPSULE_MANIFEST]:
+        _copy_file(storage, capsule / name, f"{CAPSULE}/{name}")
+
+
+def _copy_file(storage: Storage, local: Path, path: str) -> None:
+    data = local.read_bytes()
+    if storage.exists(path) and storage.read(path) == data:
+        return
+    with storage.atomic_write(path) as file:
+        file.write(data)
+    if storage.read(path) != data:
+        raise JobError(f"{storage.path_url(path)} does not read back as written")
+
+
+def _check_manifest(
+    storage: Storage,
+    manifest: Manifest,
+    sources: Sequence[ShardSource],
+    reports: Mapping[str, ObjectInfo],
+    overwrite: bool,
+) -> None:
+    present = read_manifest(storage, manifest.kind)
+    if present is None or present.job_fingerprint == manifest.job_fingerprint:
+        return
+    if not overwrite:
+        raise JobError(f"{storage.url} was made {_difference(present, manifest)}; choose another place or --overwrite")
+    others = len(set(reports) - {report_path(source) for source in sources})
+    if others:
+        raise JobError(
+            f"{storage.url} was made {_difference(present, manifest)} and holds {others} shards that are not among "
+            "the inputs: overwriting the rest would leave a mixture"
+        )
+
+
+def _difference(present: Manifest, wanted: Manifest) -> str:
+    if present.codec != wanted.codec:
+        return f"with codec {present.codec}, not {wanted.codec}"
+    if present.codec_fingerprint != wanted.codec_fingerprint:
+        return f"with other weights ({present.codec_fingerprint}, these are {wanted.codec_fingerprint})"
+    changed = [name for name, value in wanted.config.items() if present.config.get(name) != value]
+    return f"with other settings ({', '.join(changed) or 'version'})"
+
+
+def _read_reports(
+    storage: Storage, sources: Sequence[ShardSource], reports: Mapping[str, ObjectInfo]
+) -> Iterator[tuple[ShardSource, ShardReport | None]]:
+    """The report of each source, a few at a time; None for one that is no report."""
+
+    def read(source: ShardSource) -> tuple[ShardSource, ShardReport | None]:
+        path = report_path(source)
+        try:
+            return source, ShardReport.from_json(storage.read(path, 0, reports[path].size).decode())
+        except (ValueError, KeyError, TypeError):
+            return source, None
+
+    remaining = iter(sources)
+    with ThreadPoolExecutor(PARALLEL_REQUESTS) as threads:
+        while batch := list(islice(remaining, 64 * PARALLEL_REQUESTS)):
+            yield from threads.map(read, batch)
+
+
+def _refuse_stale(stale: Sequence[tuple[ShardSource, ShardReport | None]], manifest: Manifest, overwrite: bool) -> None:
+    if not stale or overwrite:
+        return
+    source, report = stale[0]
+    reason = "its report is damaged"
+    if report is not None:
+        reason = "it was done with other settings"
+        if report.source != source:
+            reason = f"it changed since it was done ({report.source.size} bytes then, {source.size} now)"
+    raise JobError(f"{source.url}: {reason}; {len(stale)} such shards, --overwrite does them again")

@@ -1,0 +1,180 @@
+"""The error table: which error is retried, which rejects its sample or shard, which ends the job.
+
+    RETRY    the store or the network faltered; the same request may succeed later (`storage.py` retries it)
+    REJECT   this sample or shard is at fault; it is set aside with its bytes and the job goes on
+    ABORT    nothing will get better by going on: credentials, permissions, configuration, a full disk
+
+Errors of storage libraries are told apart by their codes and class names, so that none of them has to be imported.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from enum import Enum
+
+
+class Verdict(Enum):
+    RETRY = "retry"
+    REJECT = "reject"
+    ABORT = "abort"
+
+
+class JobError(Exception):
+    """The job cannot start or go on; the message is one line for the person who started it."""
+
+
+class TransientError(OSError):
+    """A request that may succeed when it is repeated, such as a body that came back shorter than the object."""
+
+
+ABORT_CODES = frozenset(
+    [
+        "AccessDenied",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidBucketName",
+        "InvalidToken",
+        "NoSuchBucket",
+        "NotSignedUp",
+        "PermanentRedirect",
+        "SignatureDoesNotMatch",
+        "301",
+        "403",
+    ]
+)
+RETRY_CODES = frozenset(
+    [
+        "BadDigest",
+        "IncompleteBody",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "XAmzContentSHA256Mismatch",
+        "RequestLimitExceeded",
+        "NoSuchUpload",
+        "408",
+        "429",
+    ]
+)
+ABORT_CLASSES = frozenset(
+    [
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "ProfileNotFound",
+        "NoRegionError",
+        "UnauthorizedSSOTokenError",
+        "ParamValidationError",
+        "TokenRetrievalError",
+        "InvalidEndpointURLError",
+        "DefaultCredentialsError",
+    ]
+)
+RETRY_CLASSES = frozenset(
+    [
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ReadTimeoutError",
+        "ConnectionClosedError",
+        "ConnectionError",
+        "HTTPClientError",
+        "ResponseStreamingError",
+        "IncompleteRead",
+        "IncompleteReadError",
+        "ClientPayloadError",
+        "ClientConnectionError",
+        "ClientOSError",
+        "ServerDisconnectedError",
+        "ServerTimeoutError",
+        "FSTimeoutError",
+        "ServiceResponseError",
+        "ServiceRequestError",
+        "ProxyConnectionError",
+    ]
+)
+RETRY_ERRNOS = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EPIPE,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        getattr(errno, "EREMOTEIO", errno.EIO),
+    }
+)
+ABORT_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def decide(error: BaseException) -> Verdict:
+    """What to do about `error`; the first known error in its chain of causes decides, an unknown one rejects."""
+    for link in _chain(error):
+        verdict = _known(link)
+        if verdict is not None:
+            return verdict
+    return Verdict.REJECT
+
+
+def describe(error: BaseException) -> str:
+    """One line: the class and the message, without line breaks, at most 500 characters."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}"[:500] if message else type(error).__name__
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__
+
+
+def _known(error: BaseException) -> Verdict | None:
+    if isinstance(error, JobError):
+        return Verdict.ABORT
+    if isinstance(error, TransientError):
+        return Verdict.RETRY
+    return _by_code(error) or _by_class(error) or _by_errno(error)
+
+
+def _by_code(error: BaseException) -> Verdict | None:
+    """Cloud errors: botocore keeps a code and a status in `response`, others a status in `code` or `status`."""
+    response = getattr(error, "response", None)
+    code, status = "", getattr(error, "status", None) or getattr(error, "code", None)
+    if isinstance(response, dict):
+        code = str(response.get("Error", {}).get("Code", ""))
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if code in ABORT_CODES or status in (401, 403):
+        return Verdict.ABORT
+    if code in RETRY_CODES or (isinstance(status, int) and (status in (408, 429) or 500 <= status <= 599)):
+        return Verdict.RETRY
+    return None
+
+
+def _by_class(error: BaseException) -> Verdict | None:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, PermissionError) or names & ABORT_CLASSES:
+        return Verdict.ABORT
+    if isinstance(error, TimeoutError | ConnectionError) or names & RETRY_CLASSES:
+        return Verdict.RETRY
+    return None
+
+
+def _by_errno(error: BaseException) -> Verdict | None:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in ABORT_ERRNOS:
+        return Verdict.ABORT
+    return Verdict.RETRY if number in RETRY_ERRNOS else None

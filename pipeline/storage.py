@@ -1,0 +1,272 @@
+"""URL to objects: read, stream, list, and write whole or not at all, on local disk or any object store.
+
+The one module that imports fsspec, and the one that repeats requests (`retry.py`): the libraries' own retries are
+turned off, so that a failing store costs one budget, not the product of three.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.rejects import TransientError
+from pipeline.retry import PATIENT, Retry
+
+READ_BUFFER = 8 * 2**20
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
+"""Stores where an upload appears whole or not at all; elsewhere it goes to a temporary name and is renamed."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object: path relative to the storage, size in bytes, and a tag that changes with its content."""
+
+    path: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The objects under one URL. Picklable: the connection is made at first use, in the process that uses it.
+
+    Paths are relative to `url` and use `/`. Transient errors are retried; what remains is raised as it came, to be
+    judged by `rejects.decide`. `options` go to fsspec (`{"key": …, "secret": …, "endpoint_url": …}`).
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    retry: Retry = PATIENT
+
+    @classmethod
+    def from_url(cls, url: str, options: Mapping[str, Any] | None = None, retry: Retry = PATIENT) -> Storage:
+        """Storage under `url`: a local path, `file://`, `s3://` or any scheme fsspec knows."""
+        return cls(url.rstrip("/") or "/", dict(options or {}), retry)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("url", "options", "retry")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    @cached_property
+    def _target(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        return connect(self.url, self.options)
+
+    @property
+    def _fs(self) -> fsspec.AbstractFileSystem:
+        return self._target[0]
+
+    def _full(self, path: str) -> str:
+        root = self._target[1].rstrip("/")
+        return f"{root}/{path}" if path else root
+
+    def path_url(self, path: str) -> str:
+        """The full URL of `path`."""
+        return f"{self.url.rstrip('/')}/{path}"
+
+    def info(self, path: str) -> ObjectInfo:
+        """Size and tag of `path`; raises FileNotFoundError."""
+        return _object_info(path, self.retry(lambda: self._fs.info(self._full(path))))
+
+    def size(self, path: str) -> int:
+        """Bytes of `path`; raises FileNotFoundError."""
+        return self.info(path).size
+
+    def exists(self, path: str) -> bool:
+        try:
+            self.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def scan(self, prefix: str = "") -> list[ObjectInfo]:
+        """All objects below the folder `prefix`, sorted by path; hidden ones (unfinished local writes) left out."""
+        try:
+            found = self.retry(lambda: self._fs.find(self._full(prefix), detail=True, withdirs=False))
+        except FileNotFoundError:
+            return []
+        start = len(self._full("")) + 1
+        infos = (_object_info(name[start:], info) for name, info in found.items())
+        return sorted((info for info in infos if not _hidden(info.path)), key=lambda info: info.path)
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Paths of all objects below the folder `prefix`, sorted."""
+        return [info.path for info in self.scan(prefix)]
+
+    def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Bytes `start` to `end` of `path`, the whole object by default.
+
+        Raises TransientError where the store keeps answering with fewer bytes than the object has, as a client does
+        not notice by itself, and FileNotFoundError.
+        """
+        start = start or 0
+        if end is None:
+            end = self.size(path)
+        return self._read_range(path, start, end)
+
+    def _read_range(self, path: str, start: int, end: int) -> bytes:
+        if end <= start:
+            return b""
+
+        def request() -> bytes:
+            data = cast(bytes, self._fs.cat_file(self._full(path), start=start, end=end))
+            if len(data) < end - start and len(data) < min(end, _size(self._fs.info(self._full(path)))) - start:
+                raise TransientError(f"{self.path_url(path)}: {len(data)} bytes came of {end - start}")
+            return data
+
+        return self.retry(request)
+
+    def open(self, path: str) -> BinaryIO:
+        """`path` as a buffered binary stream that can seek; ranges are fetched as they are read, each one checked."""
+        if isinstance(self._fs, LocalFileSystem):
+            return open(self._full(path), "rb")
+        raw = _RangeReader(self, path, self.size(path))
+        return cast(BinaryIO, io.BufferedReader(raw, READ_BUFFER))
+
+    @contextmanager
+    def atomic_write(self, path: str) -> Iterator[BinaryIO]:
+        """A binary file that becomes `path` when the block ends, and leaves no trace when the block raises.
+
+        The bytes are spooled on local disk, so that an upload can be repeated and never shows half an object; its
+        size is read back. The file can be read and seeked inside the block.
+        """
+        spool = self._spool_name(path)
+        try:
+            with open(spool, "x+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                size = os.path.getsize(spool)
+            self.retry(lambda: self._publish(spool, path, size))
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(spool)
+
+    def _spool_name(self, path: str) -> str:
+        """Local: in the folder of `path`, so that renaming it is atomic."""
+        folder = tempfile.gettempdir()
+        if isinstance(self._fs, LocalFileSystem):
+            folder = os.path.dirname(self._full(path))
+            os.makedirs(folder, exist_ok=True)
+        return f"{folder}/.writing-{uuid.uuid4().hex}.tmp"
+
+    def _publish(self, spool: str, path: str, size: int) -> None:
+        full = self._full(path)
+        if isinstance(self._fs, LocalFileSystem):
+            os.replace(spool, full)
+        elif OBJECT_STORES & set(_protocols(self._fs)):
+            self._fs.put_file(spool, full)
+        else:
+            self._rename_into(spool, full)
+        written = _size(self._fs.info(full))
+        if written != size:
+            raise TransientError(f"{self.path_url(path)}: {written} bytes stored of {size}")
+
+    def _rename_into(self, spool: str, full: str) -> None:
+        folder, name = full.rsplit("/", 1)
+        self._fs.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/.{name}.{os.path.basename(spool)}"
+        self._fs.put_file(spool, temporary)
+        self._fs.mv(temporary, full)
+
+    def delete(self, path: str) -> None:
+        """Removes `path`; it need not exist."""
+        with suppress(FileNotFoundError):
+            self.retry(lambda: self._fs.rm_file(self._full(path)))
+
+
+@dataclass(frozen=True)
+class UrlOpener:
+    """Opens objects by full URL, with one connection per scheme. Picklable."""
+
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _roots: dict[str, Storage] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def locate(self, url: str) -> tuple[Storage, str]:
+        """The storage of the folder of `url`, and the name in it."""
+        folder, _, name = url.rpartition("/")
+        if folder not in self._roots:
+            self._roots.clear()  # shards come folder by folder: one open connection is enough
+            self._roots[folder] = Storage.from_url(folder or "/", self.options)
+        return self._roots[folder], name
+
+    def open(self, url: str) -> BinaryIO:
+        """The object as a buffered binary stream; raises FileNotFoundError."""
+        storage, name = self.locate(url)
+        return storage.open(name)
+
+
+def connect(url: str, options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The filesystem of `url` and the path in it, without caches and without retries of its own.
+
+    Raises ValueError for an unknown scheme and ImportError where its package is missing.
+    """
+    settings: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False, **options}
+    if url.split("://")[0] in ("s3", "s3a"):
+        config = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}
+        settings["config_kwargs"] = {**config, **settings.get("config_kwargs", {})}
+    filesystem, path = url_to_fs(url, **settings)
+    if hasattr(filesystem, "retries"):
+        filesystem.retries = 1
+    return filesystem, path
+
+
+class _RangeReader(io.RawIOBase):
+    """The bytes of one object, fetched range by range through `Storage.read`."""
+
+    def __init__(self, storage: Storage, path: str, size: int) -> None:
+        super().__init__()
+        self._storage, self._path, self._size, self._position = storage, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._size, self._position + len(buffer))
+        data = self._storage.read(self._path, self._position, end)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _object_info(path: str, info: Mapping[str, Any]) -> ObjectInfo:
+    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("mtime") or info.get("created") or ""
+    return ObjectInfo(path, _size(info), str(tag).strip('"'))
+
+
+def _size(info: Mapping[str, Any]) -> int:
+    if info.get("type") == "directory":
+        raise FileNotFoundError(f"{info.get('name')} is a folder")
+    return int(info["size"])
+
+
+def _hidden(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(".")
+
+
+def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
