@@ -128,12 +128,15 @@ class Storage:
 
         return self.retry(request)
 
-    def open(self, path: str) -> BinaryIO:
-        """`path` as a buffered binary stream that can seek; ranges are fetched as they are read, each one checked."""
+    def open(self, path: str, buffer: int = READ_BUFFER) -> BinaryIO:
+        """`path` as a buffered binary stream that can seek; ranges are fetched as they are read, each one checked.
+
+        `buffer` bytes are fetched at once from a remote store; 0 fetches what each read asks for, for random access.
+        """
         if isinstance(self._fs, LocalFileSystem):
             return open(self._full(path), "rb")
         raw = _RangeReader(self, path, self.size(path))
-        return cast(BinaryIO, io.BufferedReader(raw, READ_BUFFER))
+        return cast(BinaryIO, io.BufferedReader(raw, buffer) if buffer else raw)
 
     @contextmanager
     def atomic_write(self, path: str) -> Iterator[BinaryIO]:

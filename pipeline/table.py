@@ -136,14 +136,20 @@ class PartWriter:
 
 
 def row_bytes(row: Mapping[str, Any]) -> int:
-    """About how many bytes a row takes before compression."""
-    return sum(len(value) if isinstance(value, bytes | str) else 8 for value in row.values())
+    """About how many bytes a row takes before compression; numbers count as 8 bytes each."""
+    return sum(_value_bytes(value) for value in row.values())
+
+
+def _value_bytes(value: Any) -> int:
+    if isinstance(value, bytes | str):
+        return len(value)
+    return 8 * len(value) if hasattr(value, "__len__") else 8
 
 
 def open_part(file: BinaryIO | str | os.PathLike[str]) -> pq.ParquetFile:
     """An archive part, checked: raises SchemaError for a damaged or foreign file or a newer schema version."""
     try:
-        part = pq.ParquetFile(file)
+        part = pq.ParquetFile(file, pre_buffer=True)  # neighbouring columns in one request
     except (pa.ArrowInvalid, pa.ArrowIOError) as error:
         raise SchemaError(f"not a readable Parquet file: {error}") from error
     version = (part.schema_arrow.metadata or {}).get(b"schema_version")
