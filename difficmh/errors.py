@@ -1,10 +1,10 @@
 """The errors of the codec.
 
-    DifficmhError
-    ├── BitstreamError (ValueError)   damaged, truncated, foreign or absurd bitstream; wrong model
-    ├── ImageError (ValueError)       bytes that are no image this library can read
-    ├── CapsuleError (ValueError)     model directory that is missing, incomplete or altered
-    └── AnalyzerError (ValueError)    analyzer that does not exist, cannot be loaded or was configured wrongly
+DifficmhError
+├── BitstreamError (ValueError)   damaged, truncated, foreign or absurd bitstream; wrong model
+├── ImageError (ValueError)       bytes that are no image this library can read
+├── CapsuleError (ValueError)     model directory that is missing, incomplete or altered
+└── AnalyzerError (ValueError)    analyzer that does not exist, cannot be loaded or was configured wrongly
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipeline.rejects import JobError
+
 ROW_NUMBER = "__row"
 
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
@@ -25,7 +27,7 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
-class QueryError(ValueError):
+class QueryError(JobError, ValueError):
     """A WHERE clause that cannot be used: the message shows the clause, the reason and the known columns."""
 
     def __init__(self, sql: str, reason: str, columns: list[str]) -> None:

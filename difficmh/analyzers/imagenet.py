@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,7 +45,7 @@ class ImagenetAnalyzer:
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
         self._network = _load_lite2().to(self._device)
-        names = ImageNetInfo()
+        names: Any = ImageNetInfo()
         self._wordnet_ids: list[str] = names.label_names()
         self._labels = [names.index_to_description(index).split(",")[0].strip() for index in range(names.num_classes())]
 

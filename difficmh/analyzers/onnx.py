@@ -160,7 +160,9 @@ def _output_names(session: Any) -> list[str]:
     outputs = session.get_outputs()
     for output in outputs:
         if not output.type.startswith("tensor(") or output.type == "tensor(string)":
-            raise AnalyzerError(f"output {output.name} of the model is {output.type}; only tensors of numbers are stored")
+            raise AnalyzerError(
+                f"output {output.name} of the model is {output.type}; only tensors of numbers are stored"
+            )
     return [output.name for output in outputs]
 
 
