@@ -6,16 +6,18 @@ Ray restarts nothing by itself here: a lost actor comes back to the driver as an
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayActorError
 
-from pipeline.attempts import Outcome, ShardWorker, Task, WorkerContext, WorkerFactory, attempt, build
+from pipeline.attempts import Outcome, ShardWorker, Tally, Task, WorkerContext, WorkerFactory, attempt, build
 from pipeline.rejects import JobError, describe
 
 START_ATTEMPTS = 3
+TALLY_SECONDS = 2.0
 CORES_PER_WORKER = 2
 
 
@@ -28,8 +30,12 @@ class PoolSize:
     gpus: float = 0.0
 
     @property
-    def context(self) -> WorkerContext:
-        return WorkerContext("cuda" if self.gpus else "cpu", max(1, int(self.cpus)))
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpus))
 
 
 def pool_size(workers: int | Literal["auto"], shards: int) -> PoolSize:
@@ -43,12 +49,13 @@ def pool_size(workers: int | Literal["auto"], shards: int) -> PoolSize:
 
 
 class ShardActor:
-    """Holds one worker in a process of its own."""
+    """Holds one worker in a process of its own. `tally` is answered while a shard is in work (two threads)."""
 
-    def __init__(self, factory: WorkerFactory, context: WorkerContext) -> None:
+    def __init__(self, factory: WorkerFactory, size: PoolSize) -> None:
         self._factory = factory
-        self._context = context
+        self._context = WorkerContext(size.device, size.threads)
         self._worker: ShardWorker | None = None
+        self._before = Tally()
 
     def start(self) -> str:
         """Builds the worker; returns what went wrong, as an error in a constructor looks like a lost actor."""
@@ -56,12 +63,18 @@ class ShardActor:
             self._worker = build(self._factory, self._context)
         except JobError as error:
             return str(error)
-        _limit_threads(self._context.threads)
         return ""
 
     def process(self, task: Task) -> Outcome:
         assert self._worker is not None, "start comes first"
+        _limit_threads(self._context.threads)
+        self._before = replace(self._context.tally)
         return attempt(self._worker, task)
+
+    def tally(self) -> Tally:
+        """What was done of the shard in work."""
+        now = self._context.tally
+        return Tally(now.images - self._before.images, now.rejects - self._before.rejects)
 
 
 class RayPool:
@@ -71,10 +84,11 @@ class RayPool:
         self._factory = factory
         self._size = size
         self._class = ray.remote(ShardActor).options(
-            num_cpus=size.cpus, num_gpus=size.gpus, max_restarts=0, max_task_retries=0
+            num_cpus=size.cpus, num_gpus=size.gpus, max_restarts=0, max_task_retries=0, max_concurrency=2
         )
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | None]] = {}
+        self._tallies = _Tallies()
         self._failed_starts = 0
         for _ in range(size.workers):
             self._spawn()
@@ -86,6 +100,10 @@ class RayPool:
     @property
     def workers(self) -> int:
         return self._size.workers
+
+    @property
+    def under_way(self) -> Tally:
+        return self._tallies.poll([actor for actor, task in self._busy.values() if task is not None])
 
     def submit(self, task: Task) -> None:
         actor = self._idle.pop()
@@ -105,7 +123,7 @@ class RayPool:
         self._busy.clear()
 
     def _spawn(self) -> None:
-        actor: Any = self._class.remote(self._factory, self._size.context)
+        actor: Any = self._class.remote(self._factory, self._size)
         self._busy[actor.start.remote()] = (actor, None)
 
     def _collect(self, reference: Any) -> Outcome | None:
@@ -122,13 +140,46 @@ class RayPool:
             self._failed_starts = 0
             if result:
                 raise JobError(result)
-        self._idle.append(actor)
+        if task is not None and result.lost:
+            ray.kill(actor)
+            self._spawn()
+        else:
+            self._idle.append(actor)
         return result if task is not None else None
 
     def _count_failed_start(self, error: Exception) -> None:
         self._failed_starts += 1
         if self._failed_starts >= START_ATTEMPTS:
             raise JobError(f"workers die while they start: {describe(error)}") from error
+
+
+class _Tallies:
+    """Asks busy actors how far they are, now and then and without waiting for the answers."""
+
+    def __init__(self) -> None:
+        self._asked_at = 0.0
+        self._asked: list[Any] = []
+        self._sum = Tally()
+
+    def poll(self, actors: list[Any]) -> Tally:
+        """The latest sum over all busy actors; starts the next question when it is time."""
+        now = time.monotonic()
+        if now - self._asked_at < TALLY_SECONDS:
+            return self._sum
+        answers = ray.wait(self._asked, num_returns=len(self._asked), timeout=0)[0] if self._asked else []
+        tallies = [tally for answer in answers if (tally := _answer(answer)) is not None]
+        self._sum = Tally(sum(tally.images for tally in tallies), sum(tally.rejects for tally in tallies))
+        self._asked = [actor.tally.remote() for actor in actors]
+        self._asked_at = now
+        return self._sum
+
+
+def _answer(reference: Any) -> Tally | None:
+    try:
+        tally: Tally = ray.get(reference)
+    except RayActorError:
+        return None
+    return tally
 
 
 def _limit_threads(threads: int) -> None:

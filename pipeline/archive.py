@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CapsuleCodecFactory: TypeAlias = Callable[[Path, str], Codec]
+CapsuleCodecFactory: TypeAlias = Callable[[str, str], Codec]
 """`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it."""
 
 DEFAULT_CACHE = Path.home() / ".cache" / "difficmh" / "capsules"
@@ -211,7 +211,7 @@ class Archive:
         """
         if self.codec_factory is None:
             raise ArchiveError("this archive was opened without a codec: give Archive.open a codec_factory")
-        codec = self.codec_factory(fetch_capsule(self.storage, self.cache), self.device)
+        codec = self.codec_factory(str(fetch_capsule(self.storage, self.cache)), self.device)
         if codec.fingerprint != self.manifest.codec_fingerprint:
             raise ArchiveError(
                 f"{self.storage.url} was made with the weights {self.manifest.codec_fingerprint}, but its model has "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from pipeline.records import ShardReport, ShardSource
@@ -13,12 +13,21 @@ from pipeline.rejects import JobError, Verdict, decide, describe
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class Tally:
+    """What a worker has done since it started; it counts while it works, so that progress shows within a shard."""
+
+    images: int = 0
+    rejects: int = 0
+
+
 @dataclass(frozen=True)
 class WorkerContext:
-    """Where a worker runs: device `"cpu"` or `"cuda"`, and the number of processor threads that are its share."""
+    """Where a worker runs: device `"cpu"` or `"cuda"`, the processor threads that are its share, and its tally."""
 
     device: str = "cpu"
     threads: int = 1
+    tally: Tally = field(default_factory=Tally)
 
 
 class ShardWorker(Protocol):
@@ -43,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: a report, or an error and the verdict on it. `lost`: the worker died with the task."""
+    """What came of a task: a report, or an error and the verdict on it. `lost`: the worker went down with the task."""
 
     task: Task
     report: ShardReport | None = None
@@ -63,6 +72,11 @@ class Pool(Protocol):
     @property
     def workers(self) -> int:
         """Workers there are or will be."""
+        ...
+
+    @property
+    def under_way(self) -> Tally:
+        """About how far the shards in work are, added up."""
         ...
 
     def submit(self, task: Task) -> None:
@@ -87,7 +101,8 @@ def attempt(worker: ShardWorker, task: Task) -> Outcome:
         return Outcome(task, report=worker.process(task.source, task.attempt))
     except Exception as error:
         log.warning("%s: attempt %d failed", task.source.url, task.attempt, exc_info=True)
-        return Outcome(task, verdict=decide(error), error=describe(error))
+        verdict = decide(error)
+        return Outcome(task, verdict=verdict, error=describe(error), lost=verdict is Verdict.REPLACE)
 
 
 def build(factory: WorkerFactory, context: WorkerContext) -> ShardWorker:
@@ -118,6 +133,10 @@ class LocalPool:
     def workers(self) -> int:
         return 1
 
+    @property
+    def under_way(self) -> Tally:
+        return Tally()
+
     def submit(self, task: Task) -> None:
         self._task = task
 
@@ -127,7 +146,10 @@ class LocalPool:
         if self._worker is None:
             self._worker = build(self._factory, self._context)
         task, self._task = self._task, None
-        return [attempt(self._worker, task)]
+        outcome = attempt(self._worker, task)
+        if outcome.lost:
+            self._worker = None
+        return [outcome]
 
     def close(self) -> None:
         self._worker = None

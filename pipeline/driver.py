@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from pipeline.attempts import Outcome, Pool, Task
+from pipeline.attempts import Outcome, Pool, Tally, Task
 from pipeline.commit import set_aside
 from pipeline.manifest import Plan
 from pipeline.rejects import JobError, Verdict
@@ -37,8 +37,8 @@ class Summary:
 class Progress(Protocol):
     """Shown while a job runs."""
 
-    def update(self, summary: Summary, running: int) -> None:
-        """Called at every turn of the driver, about once a second."""
+    def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+        """Called at every turn of the driver, about once a second; `running` shards are `under_way` so far."""
         ...
 
 
@@ -102,9 +102,9 @@ def run(plan: Plan, pool: Pool, output: Storage, progress: Progress) -> Summary:
     state = _Run(plan, pool, output, deque(Task(source) for source in plan.pending))
     try:
         while state.queue or state.running:
-            progress.update(state.summary, state.running)
+            progress.update(state.summary, state.running, pool.under_way)
             state.step()
-        progress.update(state.summary, 0)
+        progress.update(state.summary, 0, Tally())
         return state.summary
     finally:
         pool.close()

@@ -28,25 +28,20 @@ CAPSULE_MANIFEST = "manifest.json"
 PARALLEL_REQUESTS = 16
 
 
-def job_fingerprint(settings: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits over the settings that decide what is written: any change makes another output."""
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 @dataclass(frozen=True)
 class Manifest:
     """An output's description of itself, stored as `<kind>.json`.
 
-    `kind` is `"archive"`, `"pictures"` or `"results"`, `job` the job's name, `config` its configuration without
-    credentials, `job_fingerprint` what must agree for a run to add to this output.
+    `kind` is `"archive"`, `"pictures"` or `"results"`, `job` the job's name. `settings` decide what is written: a run
+    with other ones, or with another codec, cannot add to this output. `config` is the whole job as it was first asked
+    for, without credentials, for people to read.
     """
 
     kind: str
     job: str
-    job_fingerprint: str
     codec: str
     codec_fingerprint: str
+    settings: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     schema_version: int = SCHEMA_VERSION
@@ -55,20 +50,43 @@ class Manifest:
     def path(self) -> str:
         return f"{self.kind}.json"
 
+    @property
+    def job_fingerprint(self) -> str:
+        """16 hexadecimal digits over all that decides what is written."""
+        deciding = [self.job, self.codec_fingerprint, self.schema_version, self.settings]
+        text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "job_fingerprint": self.job_fingerprint}, indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Raises ValueError or TypeError for JSON that is no manifest."""
+        fields = json.loads(text)
+        fields.pop("job_fingerprint", None)
+        return cls(**fields)
+
 
 def read_manifest(storage: Storage, kind: str) -> Manifest | None:
     """The manifest of an output, None where there is none; raises JobError for a damaged or newer one."""
     path = f"{kind}.json"
     try:
-        fields = json.loads(storage.read(path))
-        manifest = Manifest(**fields)
+        text = storage.read(path).decode()
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise JobError(f"{storage.path_url(path)} is damaged or from another release: {error}") from error
-    if manifest.format_version > FORMAT_VERSION or manifest.schema_version > SCHEMA_VERSION:
-        raise JobError(f"{storage.path_url(path)} was written by a newer release (format {manifest.format_version})")
-    return manifest
+    try:
+        _check_version(storage.path_url(path), json.loads(text))
+        return Manifest.from_json(text)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise JobError(f"{storage.path_url(path)} is damaged: {error}") from error
+
+
+def _check_version(url: str, fields: Mapping[str, Any]) -> None:
+    """Before the fields are looked at, as a newer release may have others."""
+    for name, known in (("format_version", FORMAT_VERSION), ("schema_version", SCHEMA_VERSION)):
+        if fields.get(name, 0) > known:
+            raise JobError(f"{url} was written by a newer release ({name} {fields[name]}, this one knows {known})")
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,7 @@ def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
     present = read_manifest(storage, manifest.kind)
     if present is None or present.job_fingerprint != manifest.job_fingerprint:
         with storage.atomic_write(manifest.path) as file:
-            file.write(json.dumps(asdict(manifest), indent=1, sort_keys=True).encode())
+            file.write(manifest.to_json().encode())
 
 
 def copy_capsule(storage: Storage, capsule: Path) -> None:
@@ -166,8 +184,10 @@ def _difference(present: Manifest, wanted: Manifest) -> str:
         return f"with codec {present.codec}, not {wanted.codec}"
     if present.codec_fingerprint != wanted.codec_fingerprint:
         return f"with other weights ({present.codec_fingerprint}, these are {wanted.codec_fingerprint})"
-    changed = [name for name, value in wanted.config.items() if present.config.get(name) != value]
-    return f"with other settings ({', '.join(changed) or 'version'})"
+    names = sorted({*present.settings, *wanted.settings})
+    pairs = ((name, present.settings.get(name), wanted.settings.get(name)) for name in names)
+    changed = [f"{name} {then}, not {now}" for name, then, now in pairs if then != now]
+    return f"with {', '.join(changed) or 'another release'}"
 
 
 def _read_reports(

@@ -2,6 +2,7 @@
 
     RETRY    the store or the network faltered; the same request may succeed later (`storage.py` retries it)
     REJECT   this sample or shard is at fault; it is set aside with its bytes and the job goes on
+    REPLACE  the worker itself is broken (a GPU fault): the shard gets another attempt in a fresh one
     ABORT    nothing will get better by going on: credentials, permissions, configuration, a full disk
 
 Errors of storage libraries are told apart by their codes and class names, so that none of them has to be imported.
@@ -17,6 +18,7 @@ from enum import Enum
 class Verdict(Enum):
     RETRY = "retry"
     REJECT = "reject"
+    REPLACE = "replace"
     ABORT = "abort"
 
 
@@ -133,6 +135,17 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}"[:500] if message else type(error).__name__
 
 
+def error_code(error: BaseException) -> str:
+    """The store's own code for an error (`NoSuchBucket`), or the class name of its first cause."""
+    code = type(error).__name__
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        code = type(link).__name__
+    return code
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     link: BaseException | None = error
@@ -147,7 +160,17 @@ def _known(error: BaseException) -> Verdict | None:
         return Verdict.ABORT
     if isinstance(error, TransientError):
         return Verdict.RETRY
+    if _is_device_fault(error):
+        return Verdict.REPLACE
     return _by_code(error) or _by_class(error) or _by_errno(error)
+
+
+def _is_device_fault(error: BaseException) -> bool:
+    """A CUDA error other than too little memory: every later call in the process fails too."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "OutOfMemoryError" in names:
+        return False
+    return "AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
 
 
 def _by_code(error: BaseException) -> Verdict | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ FINGERPRINT = FakeCodec.fingerprint
 JOB = "job0123456789abc"
 
 
-def fake_codec(capsule: Path, device: str) -> FakeCodec:
+def fake_codec(capsule: str, device: str) -> FakeCodec:
     """A codec factory for archives; the capsule has to be there."""
-    assert (capsule / "codec.txt").read_text() == "fake"
-    return FakeCodec(capsule=capsule, device=device)
+    assert (Path(capsule) / "codec.txt").read_text() == "fake"
+    return FakeCodec(capsule=Path(capsule), device=device)
 
 
 def row(key: str, shard: str = "in/a.tar", seed: int = 0, **fields: Any) -> TableRow:
@@ -53,7 +52,7 @@ def write_archive(
 ) -> Storage:
     """An archive of those rows, one part for each `shard` among them, with a capsule and reports."""
     storage = Storage.from_url(str(url), options)
-    put(storage, "archive.json", json.dumps(asdict(manifest())).encode())
+    put(storage, "archive.json", manifest().to_json().encode())
     put(storage, "capsule/codec.txt", b"fake")
     digests = {"codec.txt": hashlib.sha256(b"fake").hexdigest()}
     put(storage, "capsule/manifest.json", json.dumps({"files": digests}).encode())
@@ -67,10 +66,8 @@ def write_archive(
 
 def manifest(**fields: Any) -> Manifest:
     """What `archive.json` of those archives says."""
-    return Manifest(**{**{"kind": "archive", "job": "compress", "job_fingerprint": JOB}, **_CODEC, **fields})
-
-
-_CODEC = {"codec": FakeCodec.name, "codec_fingerprint": FINGERPRINT}
+    known = {"kind": "archive", "job": "compress", "codec": FakeCodec.name, "codec_fingerprint": FINGERPRINT}
+    return Manifest(**{**known, "settings": {}, **fields})
 
 
 def write_part(storage: Storage, shard: str, rows: Iterable[TableRow], row_group_bytes: int = 2**20) -> ShardReport:

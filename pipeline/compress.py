@@ -1,0 +1,225 @@
+"""Compresses one shard: read → decode on threads → batches by size → tag, compress, check → write and commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from pipeline.attempts import Tally, WorkerContext
+from pipeline.batches import BatchLimits, SizeBatches
+from pipeline.commit import DATA, ShardCommit
+from pipeline.keys import UniqueKeys
+from pipeline.prefetch import decoding_cost, map_ahead
+from pipeline.protocols import Codec, CodecFactory, ImageDecoder, TagScore
+from pipeline.records import Failure, Sample, ShardReport, ShardSource
+from pipeline.rejects import JobError, TransientError, Verdict, decide, describe
+from pipeline.rows import DecodedSample, archive_row, decode_sample, psnr_db
+from pipeline.shards import read_shard
+from pipeline.steps import Steps
+from pipeline.storage import Storage, UrlOpener
+from pipeline.table import ARCHIVE_SCHEMA, PartWriter, TableRow, with_versions
+
+Fidelity = Literal["preview", "none"]
+
+AHEAD_BYTES = 256 * 2**20
+"""Bound on what a worker reads and decodes ahead, encoded bytes and decoding's own memory included."""
+WAITING_PIXELS = 32 * 2**20
+BATCH_PIXELS = {"cpu": 3 * 2**19, "cuda": 32 * 2**20}
+"""Pixels of one batch: on a processor larger batches only cost memory, a GPU needs them to be busy."""
+DECODE_THREADS = 8
+SHARDS_LOOKED_INTO = 8
+
+
+@dataclass(frozen=True)
+class CompressSettings:
+    """What every worker of a compression job is told; picklable.
+
+    `fingerprint` is the job's, `codec_fingerprint` what the codec that the worker loads must have.
+    """
+
+    archive: Storage
+    inputs: UrlOpener
+    fingerprint: str
+    codec_fingerprint: str
+    quality: int
+    batch_size: int = 16
+    fidelity: Fidelity = "preview"
+
+
+@dataclass(frozen=True)
+class CompressWorkerFactory:
+    """Builds a worker where it runs; picklable. Raises JobError where codec or quality are not as the job says."""
+
+    settings: CompressSettings
+    codec: CodecFactory
+    decode_image: ImageDecoder
+
+    def __call__(self, context: WorkerContext) -> CompressWorker:
+        codec = self.codec(context.device)
+        wanted = self.settings.codec_fingerprint
+        if codec.fingerprint != wanted:
+            raise JobError(f"a worker's weights are {codec.fingerprint}, the job's {wanted}: install the same release")
+        _try_codec(codec, self.settings.quality)
+        return CompressWorker(self.settings, codec, self.decode_image, context)
+
+
+def _try_codec(codec: Codec, quality: int) -> None:
+    """Compresses one small image, so that a wrong quality or a broken device ends the job before it rejects images."""
+    try:
+        codec.compress([np.zeros((64, 64, 3), np.uint8)], quality=quality, tags=[[]])
+    except ValueError as error:
+        raise JobError(f"{codec.name} cannot compress with quality {quality}: {error}") from error
+
+
+def check_images(sources: Sequence[ShardSource], inputs: UrlOpener) -> None:
+    """Raises JobError where there are shards, but no image in any of a few of them, taken evenly."""
+    step = -(-len(sources) // SHARDS_LOOKED_INTO) or 1
+    looked = sources[::step]
+    if looked and not any(_has_image(source, inputs) for source in looked):
+        raise JobError(f"no images in the shards: {looked[0].url} and {len(looked) - 1} others looked into have none")
+
+
+def _has_image(source: ShardSource, inputs: UrlOpener) -> bool:
+    with inputs.open(source.url) as file:
+        return any(isinstance(sample, Sample) for sample in read_shard(file, source.url))
+
+
+class CompressWorker:
+    """Compresses shards one after the other with one codec."""
+
+    def __init__(
+        self, settings: CompressSettings, codec: Codec, decode_image: ImageDecoder, context: WorkerContext
+    ) -> None:
+        self._settings = settings
+        self._codec = codec
+        self._decode_image = decode_image
+        self._context = context
+
+    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+        """One part, its rejects and its report; `attempt` changes nothing in what is written."""
+        settings, steps = self._settings, Steps()
+        schema = with_versions(ARCHIVE_SCHEMA, settings.codec_fingerprint)
+        with ShardCommit(settings.archive, source, settings.fingerprint) as commit:
+            with commit.output(f"{DATA}/{commit.name}.parquet") as file, PartWriter(file, schema) as part:
+                writer = _RowWriter(settings, self._codec, part, commit, steps, self._context.tally)
+                for batch in self._batches(source, writer, steps):
+                    writer.compress(batch)
+            report = ShardReport(
+                shard=source.url,
+                source=source,
+                job_fingerprint=settings.fingerprint,
+                images=part.rows,
+                pixels=writer.pixels,
+                bytes_in=writer.bytes_in,
+                bytes_out=writer.bytes_out,
+                seconds=steps.seconds,
+            )
+            return commit.finish(report)
+
+    def _batches(self, source: ShardSource, writer: _RowWriter, steps: Steps) -> Iterator[list[DecodedSample]]:
+        limits = BatchLimits(self._settings.batch_size, BATCH_PIXELS[self._context.device], WAITING_PIXELS)
+        batches: SizeBatches[DecodedSample] = SizeBatches(limits)
+        threads = min(self._context.threads, DECODE_THREADS)
+        decode = partial(_decode, decode_image=self._decode_image, steps=steps)
+        samples = steps.each("read", self._samples(source))
+        for result in map_ahead(samples, decode, _cost, threads, AHEAD_BYTES):
+            if isinstance(result, Failure):
+                writer.reject(result)
+                continue
+            height, width, _ = result.image.shape
+            yield from batches.add(result, height, width)
+        yield from batches.drain()
+
+    def _samples(self, source: ShardSource) -> Iterator[Sample | Failure]:
+        keys = UniqueKeys()
+        storage, name = self._settings.inputs.locate(source.url)
+        if (size := storage.size(name)) != source.size:
+            raise TransientError(f"the shard changed while the job ran: {source.size} bytes when listed, {size} now")
+        with storage.open(name) as file:
+            for sample in read_shard(file, source.url):
+                yield keys.rename(sample)
+
+
+def _cost(sample: Sample | Failure) -> int:
+    return decoding_cost(sample.image) if isinstance(sample, Sample) else len(sample.data)
+
+
+def _decode(sample: Sample | Failure, decode_image: ImageDecoder, steps: Steps) -> DecodedSample | Failure:
+    if isinstance(sample, Failure):
+        return sample
+    try:
+        with steps("decode"):
+            return decode_sample(sample, decode_image)
+    except Exception as error:
+        return _failure(sample, "decode", error)
+
+
+def _failure(sample: Sample, stage: str, error: Exception) -> Failure:
+    return Failure(sample.key, sample.shard, stage, describe(error), sample.image)
+
+
+@dataclass
+class _RowWriter:
+    """Turns batches into rows of one part, and images that fail into rejects; counts both."""
+
+    settings: CompressSettings
+    codec: Codec
+    part: PartWriter
+    commit: ShardCommit
+    steps: Steps
+    tally: Tally
+    pixels: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def compress(self, batch: Sequence[DecodedSample]) -> None:
+        """Writes the batch; where it fails as a whole its images are tried one by one, and the bad ones rejected."""
+        try:
+            rows = self._rows(batch)
+        except Exception as error:
+            if decide(error) is not Verdict.REJECT:
+                raise
+            if len(batch) == 1:
+                self.reject(_failure(batch[0].sample, "compress", error))
+                return
+            for decoded in batch:
+                self.compress([decoded])
+            return
+        for row in rows:
+            self._write(row)
+
+    def reject(self, failure: Failure) -> None:
+        self.commit.reject(failure)
+        self.tally.rejects += 1
+
+    def _rows(self, batch: Sequence[DecodedSample]) -> list[TableRow]:
+        images = [decoded.image for decoded in batch]
+        with self.steps("tag"):
+            tags = self.codec.tag(images)
+        names = [[tag.name for tag in image_tags] for image_tags in tags]
+        with self.steps("compress"):
+            bitstreams = self.codec.compress(images, quality=self.settings.quality, tags=names)
+        with self.steps("fidelity"):
+            fidelities = self._fidelities(batch, bitstreams)
+        rows: list[tuple[DecodedSample, bytes, list[TagScore], float | None]]
+        rows = list(zip(batch, bitstreams, tags, fidelities, strict=True))
+        return [archive_row(decoded, self.codec.name, stream, tag, psnr) for decoded, stream, tag, psnr in rows]
+
+    def _fidelities(self, batch: Sequence[DecodedSample], bitstreams: Sequence[bytes]) -> list[float | None]:
+        """Measured on what the stored stream decodes to; a stream that does not decode fails its image."""
+        if self.settings.fidelity == "none":
+            return [None] * len(batch)
+        previews = self.codec.decompress(bitstreams, mode="preview")
+        return [psnr_db(decoded.image, preview) for decoded, preview in zip(batch, previews, strict=True)]
+
+    def _write(self, row: TableRow) -> None:
+        with self.steps("write"):
+            self.part.write(vars(row))
+        self.pixels += row.width * row.height
+        self.bytes_in += row.original_bytes
+        self.bytes_out += len(row.bitstream)
+        self.tally.images += 1

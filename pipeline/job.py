@@ -1,0 +1,112 @@
+"""What all jobs share around their wiring: running a plan on Ray with progress, and errors as one line and a status.
+
+    0   all well
+    1   more rejects than allowed, or shards left unfinished
+    2   wrong usage or configuration; the job did not start, or could not go on
+
+`ray.init` is the job's own call: nothing here connects.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from pipeline.actors import RayPool, pool_size
+from pipeline.attempts import WorkerFactory
+from pipeline.driver import Summary, run
+from pipeline.manifest import Plan
+from pipeline.progress import open_progress, summary_lines
+from pipeline.rejects import JobError, Verdict, decide, describe, error_code
+from pipeline.storage import Storage
+from pipeline.totals import Totals
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+Workers = int | Literal["auto"]
+
+
+def storage_options(text: str) -> dict[str, Any]:
+    """For argparse: a JSON object; raises ValueError for anything else."""
+    options = json.loads(text)
+    if not isinstance(options, dict):
+        raise ValueError("not a JSON object")
+    return options
+
+
+def worker_count(text: str) -> Workers:
+    """For argparse: `auto` or a number above 0; raises ValueError for anything else."""
+    if text == "auto":
+        return "auto"
+    if (count := int(text)) < 1:
+        raise ValueError("at least one worker is needed")
+    return count
+
+
+def execute(plan: Plan, factory: WorkerFactory, output: Storage, workers: Workers) -> Summary:
+    """Does the pending shards of `plan` on the connected Ray, shows progress, prints the summary.
+
+    Raises JobError where the job cannot go on.
+    """
+    start = time.monotonic()
+    summary = Summary(plan.done, Totals())
+    if plan.pending:
+        pool = RayPool(factory, pool_size(workers, len(plan.pending)))
+        with open_progress(plan.shards) as progress:
+            summary = run(plan, pool, output, progress)
+    print("\n".join(summary_lines(summary, time.monotonic() - start)))
+    return summary
+
+
+def exit_code(job: Callable[[], int]) -> int:
+    """What `job` returns; an error that a user can do something about becomes one line on standard error."""
+    try:
+        return job()
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; run again to resume", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if decide(error) is Verdict.REJECT:  # not a known kind of trouble: a defect, whose trace is wanted
+            traceback.print_exc()
+        print(f"error: {describe(error)}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turns what goes wrong with the store behind `url` into a JobError that says so in a user's words."""
+    try:
+        yield
+    except JobError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        raise JobError(explain(error, url)) from error
+    except Exception as error:
+        if decide(error) is Verdict.REJECT:
+            raise
+        raise JobError(explain(error, url)) from error
+
+
+def explain(error: Exception, url: str) -> str:
+    """One line on what is wrong with `url`."""
+    code = error_code(error)
+    if code in ("NoSuchBucket", "InvalidBucketName"):
+        return f"no such bucket: {url}"
+    if code in ("NoCredentialsError", "PartialCredentialsError"):
+        return f"no credentials for {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --storage-options"
+    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
+        return f"the store does not accept these credentials for {url} ({code})"
+    if isinstance(error, PermissionError):
+        return f"access denied: {url}"
+    if isinstance(error, FileNotFoundError):
+        return f"no such file or folder: {url}"
+    if decide(error) is Verdict.RETRY:
+        return f"{url} cannot be reached: {describe(error)}"
+    return f"{url}: {describe(error)}"

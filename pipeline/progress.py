@@ -1,0 +1,160 @@
+"""Progress of a job: a live bar in a terminal, a line now and then elsewhere, and the summary at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+from pipeline.attempts import Tally
+from pipeline.driver import Progress, Summary
+from pipeline.manifest import Plan
+from pipeline.totals import RejectLimit, Totals
+
+PLAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a moment of a run looks like. `remaining` in seconds, None before there is anything to judge by."""
+
+    shards_done: int
+    shards: int
+    images: int
+    images_per_second: float
+    megabytes_per_second: float
+    bits_per_pixel: float
+    rejects: int
+    remaining: float | None
+
+    @classmethod
+    def at(cls, summary: Summary, shards: int, under_way: Tally, elapsed: float) -> Rates:
+        """`under_way` counts into images, but not into bytes, which are known when a shard is done."""
+        ours = summary.this_run
+        elapsed = max(elapsed, 1e-3)
+        left = shards - summary.totals.shards - summary.unfinished
+        return cls(
+            shards_done=summary.totals.shards,
+            shards=shards,
+            images=summary.totals.images + under_way.images,
+            images_per_second=(ours.images + under_way.images) / elapsed,
+            megabytes_per_second=ours.bytes_in / 1e6 / elapsed,
+            bits_per_pixel=summary.totals.bits_per_pixel,
+            rejects=summary.totals.rejects + under_way.rejects,
+            remaining=elapsed / ours.shards * left if ours.shards else None,
+        )
+
+    def __str__(self) -> str:
+        remaining = "?" if self.remaining is None else duration(self.remaining)
+        return (
+            f"{self.shards_done}/{self.shards} shards, {self.images} images, {self.images_per_second:.1f} images/s, "
+            f"{self.megabytes_per_second:.1f} MB/s, {self.bits_per_pixel:.3f} bpp, {self.rejects} rejects, "
+            f"{remaining} left"
+        )
+
+
+class PlainProgress:
+    """A line every ten seconds and one at the end."""
+
+    def __init__(self, shards: int, stream: TextIO) -> None:
+        self._shards = shards
+        self._stream = stream
+        self._start = self._shown = time.monotonic()
+
+    def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+        now = time.monotonic()
+        finished = summary.totals.shards + summary.unfinished == self._shards
+        if finished or now - self._shown >= PLAIN_SECONDS:
+            self._shown = now
+            print(Rates.at(summary, self._shards, under_way, now - self._start), file=self._stream, flush=True)
+
+
+class TerminalProgress:
+    """A bar that is redrawn in place."""
+
+    def __init__(self, shards: int, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._shards = shards
+        self._start = time.monotonic()
+        self.bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(file=stream))
+        self._task = self.bar.add_task("starting workers", total=shards)
+
+    def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+        if not running and not summary.this_run.shards:
+            return
+        rates = Rates.at(summary, self._shards, under_way, time.monotonic() - self._start)
+        self.bar.update(self._task, completed=rates.shards_done, description=str(rates))
+
+
+@contextmanager
+def open_progress(shards: int, stream: TextIO | None = None) -> Iterator[Progress]:
+    """Progress over `shards` on `stream` (standard error): live where that is a terminal."""
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield PlainProgress(shards, stream)
+        return
+    progress = TerminalProgress(shards, stream)
+    with progress.bar:
+        yield progress
+
+
+def plan_line(plan: Plan, url: str) -> str:
+    """What a run is going to do."""
+    volume = size(sum(source.size for source in plan.pending))
+    again = f", {len(plan.redo)} of them again" if plan.redo else ""
+    return f"{url}: {plan.done.shards} shards done, {len(plan.pending)} to do ({volume}{again})"
+
+
+def summary_lines(summary: Summary, seconds: float) -> list[str]:
+    """The end of a job for a person: what was done, what it came to, what is left."""
+    totals, ours = summary.totals, summary.this_run
+    lines = [
+        f"shards      {totals.shards} done ({ours.shards} in this run, {duration(seconds)})",
+        f"images      {totals.images} ({totals.rejects} rejected, {totals.skipped} skipped)",
+        f"size        {size(totals.bytes_in)} → {size(totals.bytes_out)}{_ratio(totals)}",
+    ]
+    if ours.seconds:
+        steps = ", ".join(f"{step} {share:.1f}" for step, share in ours.seconds.items())
+        lines.append(f"seconds     {steps} (of all workers)")
+    if totals.failed_shards:
+        lines.append(f"failed      {totals.failed_shards} shards rejected as a whole; see rejects/ and reports/")
+    if summary.unfinished:
+        lines.append(f"unfinished  {summary.unfinished} shards; run again to resume ({summary.last_error})")
+    return lines
+
+
+def exit_status(summary: Summary, limit: RejectLimit) -> int:
+    """0, or 1 where shards are unfinished or more samples were rejected than `limit` allows."""
+    return int(summary.unfinished > 0 or limit.exceeded(summary.totals))
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `5 h 12 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units: `512 B`, `3.4 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} PB"
+
+
+def _ratio(totals: Totals) -> str:
+    if not totals.bytes_out:
+        return ""
+    return f" ({totals.bytes_in / totals.bytes_out:.1f} : 1, {totals.bits_per_pixel:.3f} bits per pixel)"
