@@ -144,11 +144,11 @@ class AnalyzeWorker:
 
     def _columns(self, rows: Sequence[Row], answers: Sequence[Any]) -> list[dict[str, Any]]:
         """The rows of the result table; raises JobError for answers that are not what the analyzer declares."""
-        if len(answers) != len(rows) or not all(isinstance(each, self._analyzer.row_type) for each in answers):
-            expected = f"{len(rows)} {self._analyzer.row_type.__name__}"
-            raise JobError(
-                f"the analyzer {self._analyzer.name} answered {len(answers)} rows or other types: {expected}"
-            )
+        row_type = self._analyzer.row_type
+        if len(answers) != len(rows) or not all(isinstance(each, row_type) for each in answers):
+            found = ", ".join(sorted({type(each).__name__ for each in answers})) or "nothing"
+            wanted = f"not {len(rows)} of {row_type.__name__}"
+            raise JobError(f"the analyzer {self._analyzer.name} answered {len(answers)} rows of {found}, {wanted}")
         names = [name for name in self._schema.names if name not in JOIN_COLUMNS]
         joins = ({name: row[name] for name in JOIN_COLUMNS} for row in rows)
         table = [

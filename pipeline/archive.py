@@ -139,7 +139,7 @@ class Archive:
         clause = Where(where, METADATA_SCHEMA)
         needed = list(dict.fromkeys(["key", *clause.columns, *names]))
         for table in _requests(lambda source: self._metadata(source, needed), self.parts):
-            passing = table.take(clause.rows(table)).select(names)
+            passing = table.take(pa.array(clause.rows(table), pa.int64())).select(names)
             yield passing.replace_schema_metadata(None)
 
     def keys(self, where: str | None = None) -> Iterator[str]:

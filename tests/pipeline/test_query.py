@@ -106,5 +106,5 @@ def test_even_a_clause_that_got_past_the_parser_reads_no_file(tmp_path: Path) ->
 
 def test_a_value_that_does_not_fit_is_the_clause_s_fault() -> None:
     where = Where("CAST(json_extract_string(metadata, '$.weather') AS INT) > 3", METADATA_SCHEMA)
-    with pytest.raises(QueryError, match="rain|5x"):
+    with pytest.raises(QueryError, match="Could not convert"):
         where.rows(TABLE)
