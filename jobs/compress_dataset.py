@@ -89,7 +89,8 @@ def run(job: CompressJob, options: dict[str, Any]) -> int:
         copy_capsule(archive, capsule)
     settings = CompressSettings(archive, inputs, plan.fingerprint, weights, job.quality, job.batch_size, job.fidelity)
     factory = CompressWorkerFactory(settings, partial(difficmh.load, str(capsule)), decode_image)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    if plan.pending:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
     return exit_status(execute(plan, factory, archive, job.workers), job.max_rejects)
 
 

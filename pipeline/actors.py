@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
 from pipeline.attempts import Outcome, ShardWorker, Tally, Task, WorkerContext, WorkerFactory, attempt, build
 from pipeline.rejects import JobError, describe
@@ -130,7 +130,7 @@ class RayPool:
         actor, task = self._busy.pop(reference)
         try:
             result = ray.get(reference)
-        except RayActorError as error:
+        except RayError as error:
             self._spawn()
             if task is None:
                 self._count_failed_start(error)
@@ -177,7 +177,7 @@ class _Tallies:
 def _answer(reference: Any) -> Tally | None:
     try:
         tally: Tally = ray.get(reference)
-    except RayActorError:
+    except RayError:
         return None
     return tally
 

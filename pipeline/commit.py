@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -71,6 +72,7 @@ class ShardCommit:
         self._fingerprint = fingerprint
         self.name = output_name(source)
         self._written: list[_Written] = []
+        self._seconds = 0.0
         self._rejects: PartWriter | None = None
         self._stack = ExitStack()
 
@@ -90,10 +92,12 @@ class ShardCommit:
         """
         with self._storage.atomic_write(path) as file:
             yield file
+            start = time.perf_counter()
             file.flush()
             size = file.seek(0, 2)
             file.seek(0)
             digest = _sha256(file)
+        self._seconds += time.perf_counter() - start
         self._written.append(_Written(path, size, digest))
 
     def reject(self, failure: Failure) -> None:
@@ -113,17 +117,19 @@ class ShardCommit:
         return self._rejects.rows if self._rejects else 0
 
     def finish(self, report: ShardReport) -> ShardReport:
-        """Publishes the rejects, verifies every output, writes the report with `outputs` and `rejects` filled in.
+        """Publishes the rejects, verifies every output, writes the report with what it knows: outputs, rejects, time.
 
         Raises TransientError where an output does not read back as it was written.
         """
         if self._rejects is None:
             self._storage.delete(self._rejects_path)
         self._stack.close()
+        start = time.perf_counter()
         for written in self._written:
             verify(self._storage, written.path, written.size, written.sha256)
+        seconds = {**report.seconds, "commit": round(self._seconds + time.perf_counter() - start, 3)}
         outputs = {written.path: written.size for written in self._written}
-        done = replace(report, outputs=outputs, rejects=self.rejects)
+        done = replace(report, outputs=outputs, rejects=self.rejects, seconds=seconds)
         with self._storage.atomic_write(report_path(self._source)) as file:
             file.write(done.to_json().encode())
         return done

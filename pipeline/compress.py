@@ -113,6 +113,7 @@ class CompressWorker:
                 source=source,
                 job_fingerprint=settings.fingerprint,
                 images=part.rows,
+                skipped=writer.skipped,
                 pixels=writer.pixels,
                 bytes_in=writer.bytes_in,
                 bytes_out=writer.bytes_out,
@@ -125,7 +126,7 @@ class CompressWorker:
         batches: SizeBatches[DecodedSample] = SizeBatches(limits)
         threads = min(self._context.threads, DECODE_THREADS)
         decode = partial(_decode, decode_image=self._decode_image, steps=steps)
-        samples = steps.each("read", self._samples(source))
+        samples = steps.each("read", self._samples(source, writer))
         for result in map_ahead(samples, decode, _cost, threads, AHEAD_BYTES):
             if isinstance(result, Failure):
                 writer.reject(result)
@@ -134,14 +135,16 @@ class CompressWorker:
             yield from batches.add(result, height, width)
         yield from batches.drain()
 
-    def _samples(self, source: ShardSource) -> Iterator[Sample | Failure]:
+    def _samples(self, source: ShardSource, writer: _RowWriter) -> Iterator[Sample | Failure]:
         keys = UniqueKeys()
         storage, name = self._settings.inputs.locate(source.url)
         if (size := storage.size(name)) != source.size:
             raise TransientError(f"the shard changed while the job ran: {source.size} bytes when listed, {size} now")
         with storage.open(name) as file:
-            for sample in read_shard(file, source.url):
-                yield keys.rename(sample)
+            shard = read_shard(file, source.url)
+            for item in shard:
+                yield keys.rename(item) if isinstance(item, Sample) else item
+            writer.skipped = shard.skipped
 
 
 def _cost(sample: Sample | Failure) -> int:
@@ -175,6 +178,7 @@ class _RowWriter:
     pixels: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    skipped: int = 0
 
     def compress(self, batch: Sequence[DecodedSample]) -> None:
         """Writes the batch; where it fails as a whole its images are tried one by one, and the bad ones rejected."""

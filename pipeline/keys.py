@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.records import Failure, Sample
+from pipeline.records import Sample
 
 
 class UniqueKeys:
@@ -13,13 +13,13 @@ class UniqueKeys:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
-    def rename(self, item: Sample | Failure) -> Sample | Failure:
-        """`item`, under a key that no earlier item of the shard has."""
-        key = item.key
+    def rename(self, sample: Sample) -> Sample:
+        """`sample`, under a key that no earlier sample of the shard has."""
+        key = sample.key
         number = self._numbers.get(key, 1)
         while key in self._numbers:
             number += 1
-            key = f"{item.key}~{number}"
-        self._numbers[item.key] = number
+            key = f"{sample.key}~{number}"
+        self._numbers[sample.key] = number
         self._numbers.setdefault(key, 1)
-        return item if key == item.key else replace(item, key=key)
+        return sample if key == sample.key else replace(sample, key=key)

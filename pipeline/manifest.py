@@ -53,7 +53,7 @@ class Manifest:
     @property
     def job_fingerprint(self) -> str:
         """16 hexadecimal digits over all that decides what is written."""
-        deciding = [self.job, self.codec_fingerprint, self.schema_version, self.settings]
+        deciding = [self.job, self.codec, self.codec_fingerprint, self.schema_version, self.settings]
         text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,0 +1,140 @@
+"""The commit of a shard: names, order, what an exception or a bad store leaves, whole-shard rejects."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from pipeline.commit import ShardCommit, output_name, report_path, set_aside
+from pipeline.records import Failure, ShardReport, ShardSource
+from pipeline.rejects import TransientError
+from pipeline.storage import Storage
+from pipeline.table import open_part, read_rows
+
+SOURCE = ShardSource("s3://bucket/folder/cam-000001.tar", 100, "tag")
+FINGERPRINT = "0123456789abcdef"
+NAME = output_name(SOURCE)
+DATA, REJECTS, REPORT = f"data/{NAME}.parquet", f"rejects/{NAME}.parquet", f"reports/{NAME}.json"
+
+
+class Recording(Storage):
+    """Keeps the order of writes."""
+
+    @contextmanager
+    def atomic_write(self, path: str) -> Iterator[BinaryIO]:
+        with super().atomic_write(path) as file:
+            yield file
+        self.options["written"].append(path)
+
+
+class Damaging(Storage):
+    """Stores other bytes than it was given, of the same number."""
+
+    def _publish(self, spool: str, path: str, size: int) -> None:
+        Path(spool).write_bytes(b"?" * size)
+        super()._publish(spool, path, size)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Recording(str(tmp_path), {"written": []})
+
+
+def failure(key: str) -> Failure:
+    return Failure(key, SOURCE.url, "decode", "ValueError: bad", b"bytes of " + key.encode())
+
+
+def report() -> ShardReport:
+    return ShardReport(SOURCE.url, SOURCE, FINGERPRINT, images=1, seconds={"read": 1.0})
+
+
+def write_part(commit: ShardCommit, data: bytes = b"part") -> None:
+    with commit.output(f"data/{commit.name}.parquet") as file:
+        file.write(data)
+
+
+def rejected(storage: Storage) -> list[dict[str, object]]:
+    return list(read_rows(open_part(io.BytesIO(storage.read(REJECTS)))))
+
+
+def test_data_then_rejects_then_report(storage: Storage) -> None:
+    with ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+        commit.reject(failure("a"))
+        write_part(commit)
+        commit.reject(failure("b"))
+        assert storage.list("rejects") == []
+        done = commit.finish(report())
+    assert storage.options["written"] == [DATA, REJECTS, REPORT]
+    assert storage.read(DATA) == b"part"
+    assert rejected(storage) == [vars(failure("a")), vars(failure("b"))]
+    assert ShardReport.from_json(storage.read(REPORT).decode()) == done
+    assert done.rejects == 2
+    assert done.outputs == {DATA: 4, REJECTS: storage.size(REJECTS)}
+    assert set(done.seconds) == {"read", "commit"}
+    assert report_path(SOURCE) == REPORT
+
+
+def test_an_exception_leaves_no_report_and_no_open_part(storage: Storage) -> None:
+    with pytest.raises(KeyError), ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+        write_part(commit)
+        commit.reject(failure("a"))
+        with commit.output("data/second") as file:
+            file.write(b"half")
+            raise KeyError
+    assert storage.list() == [DATA]
+
+
+def test_leaving_without_finishing_publishes_no_rejects(storage: Storage) -> None:
+    with ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+        commit.reject(failure("a"))
+    assert storage.list() == []
+
+
+def test_rejects_of_an_earlier_attempt_go(storage: Storage) -> None:
+    for failures in (["a"], []):
+        with ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+            write_part(commit)
+            for key in failures:
+                commit.reject(failure(key))
+            commit.finish(report())
+    assert storage.list() == [DATA, REPORT]
+
+
+def test_a_repeated_attempt_writes_the_same_objects(storage: Storage) -> None:
+    contents = []
+    for _ in range(2):
+        with ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+            write_part(commit)
+            commit.reject(failure("a"))
+            commit.finish(report())
+        contents.append({path: storage.read(path) for path in storage.list() if path != REPORT})
+    assert contents[0] == contents[1]
+
+
+def test_what_does_not_read_back_is_not_reported(tmp_path: Path) -> None:
+    storage = Damaging(str(tmp_path))
+    with pytest.raises(TransientError, match="read back"), ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+        write_part(commit)
+        commit.finish(report())
+    assert storage.list("reports") == []
+
+
+def test_a_shard_is_set_aside_as_a_whole(storage: Storage) -> None:
+    done = set_aside(storage, SOURCE, FINGERPRINT, "the worker died")
+    assert (done.error, done.rejects, done.images) == ("the worker died", 1, 0)
+    assert rejected(storage) == [
+        {"key": "", "shard": SOURCE.url, "stage": "shard", "error": "the worker died", "data": b""}
+    ]
+    assert ShardReport.from_json(storage.read(REPORT).decode()) == done
+
+
+def test_names_are_readable_and_distinct() -> None:
+    urls = ["s3://a/x.tar", "s3://b/x.tar", "/c/x.tar.gz", "/c/ÄÖ %$.TAR", "/c/.hidden.tar", "/c/" + "y" * 300, "/c/"]
+    names = [output_name(ShardSource(url, 1, "")) for url in urls]
+    assert len(set(names)) == len(names)
+    assert [name.startswith("x-") for name in names[:3]] == [True] * 3
+    assert all(len(name) < 120 and not name.startswith(".") and name.isascii() for name in names)
+    assert output_name(ShardSource(urls[0], 2, "other")) == names[0]

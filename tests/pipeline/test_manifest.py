@@ -1,0 +1,150 @@
+"""What an output says about itself, what a resumed run finds to do, and what it refuses."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.commit import ShardCommit, report_path
+from pipeline.manifest import Manifest, copy_capsule, establish, make_plan, read_manifest
+from pipeline.records import ShardReport, ShardSource
+from pipeline.rejects import JobError
+from pipeline.storage import Storage
+
+MANIFEST = Manifest("archive", "compress_dataset", "fake", "0123456789abcdef", {"quality": 3}, {"workers": 2})
+SOURCES = [ShardSource(f"/in/{number}.tar", 100 + number, f"tag{number}") for number in range(4)]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage.from_url(str(tmp_path / "archive"))
+
+
+def finish(storage: Storage, manifest: Manifest, *sources: ShardSource) -> None:
+    for source in sources:
+        with ShardCommit(storage, source, manifest.job_fingerprint) as commit:
+            commit.finish(ShardReport(source.url, source, manifest.job_fingerprint, images=10, bytes_in=1000))
+
+
+def test_a_new_output(storage: Storage) -> None:
+    plan = make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    assert (plan.pending, plan.done.shards, plan.redo) == (SOURCES, 0, [])
+    assert storage.list() == [], "planning writes nothing"
+    establish(storage, MANIFEST, plan)
+    assert read_manifest(storage, "archive") == MANIFEST
+    assert json.loads(storage.read("archive.json"))["job_fingerprint"] == MANIFEST.job_fingerprint
+
+
+def test_resume_is_sources_minus_reports(storage: Storage) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    finish(storage, MANIFEST, SOURCES[0], SOURCES[2])
+    plan = make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    assert plan.pending == [SOURCES[1], SOURCES[3]]
+    assert (plan.done.shards, plan.done.images, plan.done.bytes_in) == (2, 20, 2000)
+    assert plan.shards == 4
+
+
+def test_other_inputs_may_be_added_and_how_it_runs_may_change(storage: Storage) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES[:2], overwrite=False))
+    finish(storage, MANIFEST, *SOURCES[:2])
+    later = replace(MANIFEST, config={"workers": 8})
+    plan = make_plan(storage, later, SOURCES[2:], overwrite=False)
+    establish(storage, later, plan)
+    assert plan.pending == SOURCES[2:]
+    assert read_manifest(storage, "archive") == MANIFEST, "the first configuration stays"
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (replace(MANIFEST, settings={"quality": 4}), "quality 3, not 4"),
+        (replace(MANIFEST, codec_fingerprint="f" * 16), "other weights"),
+        (replace(MANIFEST, codec="sd21-r4"), "codec fake, not sd21-r4"),
+    ],
+)
+def test_another_configuration_is_refused(storage: Storage, other: Manifest, reason: str) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    finish(storage, MANIFEST, *SOURCES)
+    with pytest.raises(JobError, match=reason):
+        make_plan(storage, other, SOURCES, overwrite=False)
+    plan = make_plan(storage, other, SOURCES, overwrite=True)
+    assert plan.pending == SOURCES
+    assert plan.redo == SOURCES
+    establish(storage, other, plan)
+    assert read_manifest(storage, "archive") == other
+    assert storage.list("reports") == [], "a shard that is being redone is not done"
+
+
+def test_overwriting_part_of_an_archive_is_refused(storage: Storage) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    finish(storage, MANIFEST, *SOURCES)
+    with pytest.raises(JobError, match="2 shards that are not among the inputs"):
+        make_plan(storage, replace(MANIFEST, settings={"quality": 4}), SOURCES[:2], overwrite=True)
+
+
+@pytest.mark.parametrize("change", [{"size": 99}, {"etag": "other"}])
+def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object]) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    finish(storage, MANIFEST, *SOURCES)
+    changed = [replace(SOURCES[0], **change), *SOURCES[1:]]
+    with pytest.raises(JobError, match=r"0\.tar: it changed"):
+        make_plan(storage, MANIFEST, changed, overwrite=False)
+    plan = make_plan(storage, MANIFEST, changed, overwrite=True)
+    assert plan.pending == changed[:1]
+    assert plan.done.shards == 3
+
+
+def test_a_damaged_report_is_refused(storage: Storage) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    with storage.atomic_write(report_path(SOURCES[0])) as file:
+        file.write(b"{}")
+    with pytest.raises(JobError, match="damaged"):
+        make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "damaged"),
+        ("[]", "damaged"),
+        ('{"kind": "archive"}', "damaged"),
+        ('{"format_version": 99, "new": 1}', "newer release"),
+    ],
+)
+def test_manifests_that_cannot_be_used(storage: Storage, text: str, reason: str) -> None:
+    with storage.atomic_write("archive.json") as file:
+        file.write(text.encode())
+    with pytest.raises(JobError, match=reason):
+        read_manifest(storage, "archive")
+
+
+def write_capsule(directory: Path) -> Path:
+    (directory / "licences").mkdir(parents=True)
+    for name in ("manifest.json", "config.json", "weights.safetensors", "licences/CODEC"):
+        (directory / name).write_bytes(name.encode() * 10)
+    return directory
+
+
+def test_the_capsule_is_copied_once_with_its_manifest_last(storage: Storage, tmp_path: Path) -> None:
+    capsule = write_capsule(tmp_path / "capsule")
+    copy_capsule(storage, capsule)
+    names = ["config.json", "licences/CODEC", "manifest.json", "weights.safetensors"]
+    assert storage.list("capsule") == [f"capsule/{name}" for name in names]
+    assert all(storage.read(f"capsule/{name}") == (capsule / name).read_bytes() for name in names)
+    before = storage.scan("capsule")
+    copy_capsule(storage, capsule)
+    assert storage.scan("capsule") == before
+
+
+def test_a_half_copied_capsule_is_completed(storage: Storage, tmp_path: Path) -> None:
+    capsule = write_capsule(tmp_path / "capsule")
+    with storage.atomic_write("capsule/config.json") as file:
+        file.write(b"other")
+    copy_capsule(storage, capsule)
+    assert storage.read("capsule/config.json") == (capsule / "config.json").read_bytes()
+
+
+def test_a_directory_without_manifest_is_no_capsule(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="no model capsule"):
+        copy_capsule(storage, tmp_path)

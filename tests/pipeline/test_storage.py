@@ -1,0 +1,177 @@
+"""Storage: one contract for local disk, memory and S3; injected faults on S3."""
+
+import os
+import pickle
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.rejects import TransientError, Verdict, decide
+from pipeline.retry import Retry
+from pipeline.storage import Storage, UrlOpener
+from tests.s3_server import Bucket
+
+FAST = Retry(attempts=12, budget=60, first=0.01, ceiling=0.1)
+
+
+@pytest.fixture(
+    params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3), pytest.param("prefix", marks=pytest.mark.s3)]
+)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage.from_url(str(tmp_path / "new" / "folder"))
+    if request.param == "memory":
+        return Storage.from_url(f"memory://{uuid.uuid4().hex}")
+    bucket: Bucket = request.getfixturevalue("s3")
+    url = bucket.url if request.param == "s3" else f"{bucket.url}/some/prefix/"
+    return Storage.from_url(url, bucket.storage_options)
+
+
+def write(storage: Storage, path: str, data: bytes) -> None:
+    with storage.atomic_write(path) as file:
+        file.write(data)
+
+
+def test_what_is_written_is_there(storage: Storage) -> None:
+    write(storage, "a/b.bin", b"0123456789")
+    assert storage.read("a/b.bin") == b"0123456789"
+    assert storage.read("a/b.bin", 2, 5) == b"234"
+    assert storage.read("a/b.bin", 8) == b"89"
+    assert storage.read("a/b.bin", 4, 4) == b""
+    assert storage.size("a/b.bin") == 10
+    assert storage.exists("a/b.bin")
+    assert storage.path_url("a/b.bin").endswith("/a/b.bin")
+
+
+def test_what_is_not_there(storage: Storage) -> None:
+    assert not storage.exists("a")
+    assert storage.list("a") == []
+    assert storage.list() == []
+    for request in (storage.read, storage.size, storage.open):
+        with pytest.raises(FileNotFoundError):
+            request("a/b")
+    storage.delete("a/b")
+
+
+def test_an_exception_leaves_no_trace(storage: Storage) -> None:
+    write(storage, "a", b"old")
+    for path in ("a", "b"):
+        with pytest.raises(KeyError), storage.atomic_write(path) as file:
+            file.write(b"new" * 1000)
+            raise KeyError
+    assert storage.list() == ["a"]
+    assert storage.read("a") == b"old"
+
+
+def test_an_object_is_replaced_and_deleted(storage: Storage) -> None:
+    write(storage, "a", b"old and long")
+    before = storage.info("a")
+    write(storage, "a", b"new")
+    assert storage.read("a") == b"new"
+    assert storage.info("a") != before
+    storage.delete("a")
+    assert not storage.exists("a")
+
+
+def test_nothing_is_there_before_the_block_ends(storage: Storage) -> None:
+    with storage.atomic_write("folder/a") as file:
+        file.write(b"half")
+        file.flush()
+        assert storage.list() == []
+    assert storage.list() == ["folder/a"]
+
+
+def test_lists_are_sorted_and_below_the_folder_only(storage: Storage) -> None:
+    for path in ("b/2", "a/1", "b/1", "bc/1", "b/c/3"):
+        write(storage, path, path.encode())
+    assert storage.list("b") == ["b/1", "b/2", "b/c/3"]
+    assert storage.list() == ["a/1", "b/1", "b/2", "b/c/3", "bc/1"]
+    assert [info.size for info in storage.scan("b")] == [3, 3, 5]
+    assert all(info.etag for info in storage.scan("b"))
+
+
+def test_streams_read_and_seek(storage: Storage) -> None:
+    data = os.urandom(100_000)
+    write(storage, "a", data)
+    with storage.open("a") as file:
+        assert file.read(10) == data[:10]
+        file.seek(-5, os.SEEK_END)
+        assert file.read() == data[-5:]
+        file.seek(50_000)
+        assert file.read() == data[50_000:]
+    with storage.open("a", buffer=0) as file:
+        assert file.read(100) == data[:100]
+
+
+def test_it_can_be_pickled_after_use(storage: Storage) -> None:
+    if storage.url.startswith("memory"):
+        pytest.skip("memory is of one process; the copy would be the same")
+    write(storage, "a", b"x")
+    copy = pickle.loads(pickle.dumps(storage))
+    assert copy.read("a") == b"x"
+
+
+def test_urls_are_opened_one_by_one(storage: Storage) -> None:
+    write(storage, "a/1", b"one")
+    write(storage, "b/2", b"two")
+    opener = pickle.loads(pickle.dumps(UrlOpener(storage.options)))
+    for path, data in (("a/1", b"one"), ("b/2", b"two"), ("a/1", b"one")):
+        with opener.open(storage.path_url(path)) as file:
+            assert file.read() == data
+
+
+def test_secrets_do_not_show() -> None:
+    storage = Storage.from_url("s3://bucket", {"secret": "hidden"})
+    assert "hidden" not in repr(storage)
+    assert "hidden" not in repr(UrlOpener(storage.options))
+
+
+def test_hidden_leftovers_of_a_kill_are_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".writing-1.tmp").write_bytes(b"half")
+    assert Storage.from_url(str(tmp_path)).list("data") == []
+
+
+def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    write(Storage.from_url(str(tmp_path)), "a", b"x")
+    (tmp_path / "b").write_bytes(b"x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    "faults",
+    [("--slow-down", "0.3"), ("--error", "0.3"), ("--reset", "0.3"), ("--truncate", "0.3"), ("--lost-reply", "0.3")],
+    ids=lambda faults: faults[0],
+)
+def test_faults_are_survived(s3: Bucket, faulty_s3: Callable[..., dict[str, object]], faults: tuple[str, ...]) -> None:
+    storage = Storage.from_url(s3.url, faulty_s3("--seed", "1", *faults), FAST)
+    data = os.urandom(300_000)
+    for number in range(3):
+        write(storage, f"data/{number}", data)
+    assert storage.list("data") == ["data/0", "data/1", "data/2"]
+    with storage.open("data/1", buffer=50_000) as file:
+        assert file.read() == data
+    assert s3.get("data/2") == data
+
+
+@pytest.mark.s3
+def test_bodies_that_come_short_are_noticed(s3: Bucket, faulty_s3: Callable[..., dict[str, object]]) -> None:
+    s3.put("a", b"x" * 100_000)
+    always = faulty_s3("--shorten", "1", "--match", "GET .*/a")
+    with pytest.raises(TransientError):
+        Storage.from_url(s3.url, always, Retry(attempts=2, budget=5, first=0.01)).read("a")
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_and_wrong_credentials_abort_at_once(s3: Bucket) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        write(Storage.from_url("s3://there-is-no-such-bucket-here", s3.storage_options), "a", b"x")
+    assert decide(missing.value) is Verdict.ABORT
+    if s3.server.kind == "real":
+        options = {**s3.storage_options, "secret": "wrong"}
+        with pytest.raises(PermissionError) as refused:
+            write(Storage.from_url(s3.url, options), "a", b"x")
+        assert decide(refused.value) is Verdict.ABORT
