@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
-from pipeline.capsule import fetch_capsule
+from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.manifest import PARALLEL_REQUESTS, Manifest, read_manifest
 from pipeline.part import METADATA_SCHEMA, ArchiveError, Part, Place
 from pipeline.prefetch import map_ahead
-from pipeline.protocols import Codec, Mode
+from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
 from pipeline.storage import Storage
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CapsuleCodecFactory: TypeAlias = Callable[[str, str], Codec]
+DecoderFactory: TypeAlias = Callable[[str, str], Decoder]
 """`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it."""
-
-DEFAULT_CACHE = Path.home() / ".cache" / "difficmh" / "capsules"
 
 
 class AmbiguousKeyError(KeyError):
@@ -63,9 +61,9 @@ class Archive:
 
     storage: Storage
     manifest: Manifest
-    codec_factory: CapsuleCodecFactory | None = None
+    codec_factory: DecoderFactory | None = None
     device: str = "cpu"
-    cache: Path = DEFAULT_CACHE
+    cache: Path | None = None
     _ranges: dict[str, list[tuple[str, str] | None]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -75,15 +73,15 @@ class Archive:
         cls,
         url: str,
         storage_options: Mapping[str, Any] | None = None,
-        codec_factory: CapsuleCodecFactory | None = None,
+        codec_factory: DecoderFactory | None = None,
         *,
         device: str = "cpu",
-        cache: Path = DEFAULT_CACHE,
+        cache: Path | None = None,
     ) -> Archive:
         """The archive at `url`, a local path or any URL that fsspec knows.
 
         `codec_factory` (such as `difficmh.load`) is needed for pixels only; it gets the archive's own model, copied
-        into `cache` and checked. Raises ArchiveError where there is no archive, JobError for one that is newer than
+        into `cache` (by default in the user's own) and checked. Raises ArchiveError where there is no archive, JobError for one that is newer than
         this release.
         """
         storage = Storage.from_url(url, storage_options)
@@ -204,14 +202,14 @@ class Archive:
         return Part(self.storage.open(path, buffer=0), self.manifest.codec_fingerprint)
 
     @cached_property
-    def codec(self) -> Codec:
+    def codec(self) -> Decoder:
         """The archive's codec, made from its own model at first use.
 
         Raises ArchiveError without a factory, or where the model is damaged or not the one the archive names.
         """
         if self.codec_factory is None:
             raise ArchiveError("this archive was opened without a codec: give Archive.open a codec_factory")
-        codec = self.codec_factory(str(fetch_capsule(self.storage, self.cache)), self.device)
+        codec = self.codec_factory(str(fetch_capsule(self.storage, self.cache or default_cache())), self.device)
         if codec.fingerprint != self.manifest.codec_fingerprint:
             raise ArchiveError(
                 f"{self.storage.url} was made with the weights {self.manifest.codec_fingerprint}, but its model has "

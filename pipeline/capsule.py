@@ -15,6 +15,15 @@ from pipeline.part import ArchiveError
 from pipeline.storage import Storage
 
 
+def default_cache() -> Path:
+    """Where this machine keeps models: in the user's cache, or in the temporary folder where there is no home."""
+    with suppress(OSError, RuntimeError):
+        cache = Path.home() / ".cache" / "difficmh" / "capsules"
+        cache.mkdir(parents=True, exist_ok=True)
+        return cache
+    return Path(tempfile.gettempdir()) / "difficmh-capsules"
+
+
 def fetch_capsule(archive: Storage, cache: Path) -> Path:
     """Copies an archive's capsule below `cache`, checks every file's SHA-256, and returns the directory.
 
@@ -33,9 +42,9 @@ def fetch_capsule(archive: Storage, cache: Path) -> Path:
 
 
 def _file_digests(manifest: bytes, archive: Storage) -> Mapping[str, str]:
-    """File name to SHA-256, from `{"files": {name: digest}}`; names must stay inside the directory."""
+    """File name to SHA-256, from `{"files": {name: {"sha256": digest}}}`; names must stay inside the directory."""
     try:
-        digests = {str(name): str(digest).lower() for name, digest in json.loads(manifest)["files"].items()}
+        digests = {str(name): str(entry["sha256"]) for name, entry in json.loads(manifest)["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArchiveError(f"{archive.path_url(CAPSULE)}/{CAPSULE_MANIFEST} is damaged: {error!r}") from error
     for name in digests:

@@ -20,7 +20,7 @@ from pipeline.attempts import Tally, WorkerContext
 from pipeline.commit import ShardCommit
 from pipeline.part import METADATA_SCHEMA
 from pipeline.pictures import Picture, PictureOutput, PictureStyle
-from pipeline.protocols import Codec, Image, ImageEncoder, Mode
+from pipeline.protocols import Decoder, Image, ImageEncoder, Mode
 from pipeline.query import Where
 from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.rejects import Verdict, decide, describe
@@ -49,7 +49,7 @@ class Decoded:
 
 
 def decode_rows(
-    rows: Iterable[Row], codec: Codec, mode: Mode, context: WorkerContext, steps: Steps
+    rows: Iterable[Row], codec: Decoder, mode: Mode, context: WorkerContext, steps: Steps
 ) -> Iterator[list[Decoded | Failure]]:
     """The rows as images, batch by batch and in order; a row that cannot be decoded becomes a Failure."""
     for batch in _batches(steps.each("read", rows), BATCH_PIXELS[context.device]):
@@ -72,7 +72,7 @@ def _batches(rows: Iterable[Row], pixels: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def _decode_batch(rows: list[Row], codec: Codec, mode: Mode) -> list[Decoded | Failure]:
+def _decode_batch(rows: list[Row], codec: Decoder, mode: Mode) -> list[Decoded | Failure]:
     """All at once; one by one where that fails, so that a damaged row costs no other."""
     if all(row["codec"] == codec.name for row in rows):
         try:
@@ -84,7 +84,7 @@ def _decode_batch(rows: list[Row], codec: Codec, mode: Mode) -> list[Decoded | F
     return [_decode_one(row, codec, mode) for row in rows]
 
 
-def _decode_one(row: Row, codec: Codec, mode: Mode) -> Decoded | Failure:
+def _decode_one(row: Row, codec: Decoder, mode: Mode) -> Decoded | Failure:
     if row["codec"] != codec.name:
         return failure(row, "decompress", f"made by the codec {row['codec']!r}, not {codec.name!r}")
     try:

@@ -54,7 +54,7 @@ def write_archive(
     storage = Storage.from_url(str(url), options)
     put(storage, "archive.json", manifest().to_json().encode())
     put(storage, "capsule/codec.txt", b"fake")
-    digests = {"codec.txt": hashlib.sha256(b"fake").hexdigest()}
+    digests = {"codec.txt": {"sha256": hashlib.sha256(b"fake").hexdigest()}}
     put(storage, "capsule/manifest.json", json.dumps({"files": digests}).encode())
     shards: dict[str, list[TableRow]] = {}
     for each in rows:

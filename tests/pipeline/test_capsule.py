@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.capsule import fetch_capsule
+from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.part import ArchiveError
 from pipeline.storage import Storage
 from tests.pipeline.archives import put
@@ -24,7 +24,11 @@ def archive(tmp_path: Path) -> Storage:
 
 
 def write_manifest(storage: Storage, digests: dict[str, str]) -> None:
-    put(storage, "capsule/manifest.json", json.dumps({"files": digests}).encode())
+    put(
+        storage,
+        "capsule/manifest.json",
+        json.dumps({"files": {name: {"sha256": digest} for name, digest in digests.items()}}).encode(),
+    )
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -75,8 +79,17 @@ def test_names_that_lead_outside(archive: Storage, tmp_path: Path, name: str) ->
         fetch_capsule(archive, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"files": {"a": "b"}}'])
 def test_a_damaged_manifest(archive: Storage, tmp_path: Path, text: str) -> None:
     put(archive, "capsule/manifest.json", text.encode())
     with pytest.raises(ArchiveError, match="damaged"):
         fetch_capsule(archive, tmp_path / "cache")
+
+
+def test_the_cache_is_in_the_home_or_where_there_is_none_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache() == tmp_path / ".cache" / "difficmh" / "capsules"
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert default_cache().name == "difficmh-capsules"
