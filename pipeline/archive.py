@@ -81,8 +81,8 @@ class Archive:
         """The archive at `url`, a local path or any URL that fsspec knows.
 
         `codec_factory` (such as `difficmh.load`) is needed for pixels only; it gets the archive's own model, copied
-        into `cache` (by default in the user's own) and checked. Raises ArchiveError where there is no archive, JobError for one that is newer than
-        this release.
+        into `cache` (by default in the user's own) and checked. Raises ArchiveError where there is no archive,
+        JobError for one that is newer than this release.
         """
         storage = Storage.from_url(url, storage_options)
         manifest = read_manifest(storage, "archive")
