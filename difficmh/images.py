@@ -40,6 +40,8 @@ _ENCODERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "webp": ("WEBP", {"quality": 92, "method": 4}),
 }
 
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SUBFILE_TYPE, _DNG_VERSION = 258, 262, 254, 50706
+
 try:  # HEIC needs a codec that not everybody may ship
     import pillow_heif
 except ImportError:
@@ -80,6 +82,7 @@ def _decode(data: bytes) -> Pixels:
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with Image.open(io.BytesIO(data), formats=_READABLE) as image:
         _check_size(*image.size)
+        _check_not_raw(image, data)
         profile = image.info.get("icc_profile")
         image.load()
         # Only now: Pillow itself turns TIFF and HEIC upright while it loads them.
@@ -91,6 +94,15 @@ def _decode(data: bytes) -> Pixels:
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(f"image of {width} x {height} pixels is larger than {MAX_PIXELS} pixels")
+
+
+def _check_not_raw(image: Image.Image, data: bytes) -> None:
+    """Raw files are TIFFs whose first image is a thumbnail: it must not pass for the picture."""
+    if image.format != "TIFF":
+        return
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if _DNG_VERSION in tags or tags.get(_SUBFILE_TYPE, 0) & 1 or data[8:10] == b"CR":
+        raise ImageError("a camera's raw file: only its preview could be read")
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
@@ -137,14 +149,14 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     white = _white_level(image)
     samples = np.asarray(image).clip(0, white).astype(np.uint32)
     scaled = (samples * 255 + white // 2) // white
-    if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
+    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
         scaled = 255 - scaled  # PhotometricInterpretation WhiteIsZero, which Pillow applies to 8 bit only
     return Image.fromarray(scaled.astype(np.uint8))
 
 
 def _white_level(image: Image.Image) -> int:
     """Largest sample of a deep grey image: TIFF says how many bits count, others fill 16."""
-    bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16  # type: ignore[attr-defined]
+    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0] if image.format == "TIFF" else 16  # type: ignore[attr-defined]
     return (1 << int(bits)) - 1
 
 

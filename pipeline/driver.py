@@ -73,7 +73,8 @@ class _Run:
             raise JobError(f"{outcome.task.source.url}: {outcome.error}")
         if (outcome.lost or outcome.verdict is Verdict.RETRY) and outcome.task.attempt < ATTEMPTS:
             log.warning("%s: attempt %d: %s", outcome.task.source.url, outcome.task.attempt, outcome.error)
-            self.queue.append(replace(outcome.task, attempt=outcome.task.attempt + 1))
+            # At the front: failures that gathered at the end of the queue would look like a job where all fails.
+            self.queue.appendleft(replace(outcome.task, attempt=outcome.task.attempt + 1))
             return
         self.give_up(outcome)
 

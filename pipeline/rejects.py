@@ -11,6 +11,7 @@ Errors of storage libraries are told apart by their codes and class names, so th
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from enum import Enum
 
@@ -130,8 +131,11 @@ def decide(error: BaseException) -> Verdict:
 
 
 def describe(error: BaseException) -> str:
-    """One line: the class and the message, without line breaks, at most 500 characters."""
-    message = " ".join(str(error).split())
+    """One line: the class and the message, at most 500 characters.
+
+    Line breaks go, and so do addresses of objects: the same error of another attempt is to read the same.
+    """
+    message = " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", str(error)).split())
     return f"{type(error).__name__}: {message}"[:500] if message else type(error).__name__
 
 

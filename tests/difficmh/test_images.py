@@ -139,6 +139,12 @@ def test_samples_without_a_white_level_are_refused(mode: str) -> None:
         decode_image(saved(Image.new(mode, (4, 4), 70), "TIFF"))
 
 
+@pytest.mark.parametrize(("tag", "value"), [(254, 1), (50706, b"\1\4\0\0")])
+def test_raw_file_does_not_pass_with_its_thumbnail(tag: int, value: Any) -> None:
+    with pytest.raises(ImageError, match="raw file"):
+        decode_image(image_bytes(picture(), "TIFF", tiffinfo={tag: value}))
+
+
 def test_transparency_shows_the_background() -> None:
     rgba = np.zeros((1, 3, 4), np.uint8)
     rgba[0, :, 3] = (0, 128, 255)

@@ -75,6 +75,7 @@ def test_a_circle_of_causes_ends() -> None:
 def test_descriptions_are_one_short_line() -> None:
     assert describe(ValueError("two\nlines")) == "ValueError: two lines"
     assert describe(MemoryError()) == "MemoryError"
+    assert describe(ValueError("not in <Bytes object at 0x7fA0>")) == "ValueError: not in <Bytes object>"
     assert len(describe(ValueError("x" * 10_000))) <= 500
 
 

@@ -1,0 +1,180 @@
+"""Files that share a WebDataset key, collected from a stream in bounded memory and turned into samples."""
+
+from __future__ import annotations
+
+import base64
+import json
+import posixpath
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.records import Sample
+
+LOOK_BACK = 32
+LOOK_BACK_BYTES = 32 << 20
+"""Samples, and bytes of their files, that are held until the files that belong to them have come."""
+
+WAITING_METADATA_BYTES = 32 << 20
+"""Bytes of metadata that are held until their image has come."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of a sample: extension without the first dot, path in the shard, content."""
+
+    extension: str
+    path: str
+    content: bytes
+
+
+@dataclass
+class Group:
+    """The files under one key that have come so far.
+
+    `is_late`: an image under this key has gone already. `lost_metadata`: so has metadata that came long before.
+    `has_image` is true also where the image could not be read. Metadata is bytes, or what stands for bytes left out.
+    """
+
+    key: str
+    is_late: bool = False
+    lost_metadata: bool = False
+    has_image: bool = False
+    images: list[ImageFile] = field(default_factory=list)
+    metadata: dict[str, bytes | dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        texts = sum(len(content) for content in self.metadata.values() if isinstance(content, bytes))
+        return texts + sum(len(image.content) for image in self.images)
+
+    def samples(self, url: str) -> Iterator[Sample]:
+        """One sample per image, in the order they came."""
+        parsed = {extension: parse_metadata(extension, content) for extension, content in self.metadata.items()}
+        for key, image in self._keyed_images():
+            metadata = {name: value for name, value in parsed.items() if self._belongs(name, image)}
+            yield Sample(key, url, image.path, image.content, metadata)
+
+    def unclaimed(self) -> dict[str, bytes]:
+        """Metadata, by extension, that belongs to none of the images."""
+        contents = {name: content for name, content in self.metadata.items() if isinstance(content, bytes)}
+        return {
+            name: content
+            for name, content in contents.items()
+            if not any(self._belongs(name, image) for image in self.images)
+        }
+
+    def _keyed_images(self) -> Iterator[tuple[str, ImageFile]]:
+        several = len(self.images) > 1 or self.is_late
+        plain_key_taken = False
+        for image in self.images:
+            prefix = _prefix(image.extension)
+            distinction = prefix or (image.extension if plain_key_taken else "")
+            plain_key_taken |= not prefix
+            yield f"{self.key}.{distinction}" if several and distinction else self.key, image
+
+    def _belongs(self, extension: str, image: ImageFile) -> bool:
+        """`json` belongs to every image, `left.json` to `left.jpg`; `meta.json` to all where there is no `meta.jpg`.
+
+        The last is a guess that is not made for latecomers: their image may have gone.
+        """
+        prefix = _prefix(extension)
+        if prefix in ("", _prefix(image.extension)):
+            return True
+        return not self.is_late and all(prefix != _prefix(other.extension) for other in self.images)
+
+
+class Waiting:
+    """Groups that may still grow: those with an image in a short queue, those without until their image comes."""
+
+    def __init__(self) -> None:
+        self._queue: OrderedDict[str, Group] = OrderedDict()
+        self._without_image: OrderedDict[str, Group] = OrderedDict()
+        self._without_image_size = 0
+        self._gone: set[str] = set()
+        self._crowded_out: set[str] = set()
+
+    def take(self, key: str) -> Group:
+        """The group under `key`, new if there is none; to be given back by `put`."""
+        if key in self._queue:
+            return self._queue[key]
+        if (group := self._without_image.pop(key, None)) is not None:
+            self._without_image_size -= group.size
+            return group
+        return Group(key, is_late=key in self._gone, lost_metadata=key in self._crowded_out)
+
+    def put(self, group: Group) -> list[Group]:
+        """Keeps `group` and returns those that cannot wait any longer."""
+        if group.has_image:
+            self._queue[group.key] = group
+            self._crowded_out.discard(group.key)
+            return self._overdue()
+        self._without_image[group.key] = group
+        self._without_image_size += group.size
+        return self._crowd_out()
+
+    def _overdue(self) -> list[Group]:
+        overdue = []
+        while len(self._queue) > LOOK_BACK or sum(group.size for group in self._queue.values()) > LOOK_BACK_BYTES:
+            overdue.append(self._queue.popitem(last=False)[1])
+        self._gone.update(group.key for group in overdue)
+        return overdue
+
+    def _crowd_out(self) -> list[Group]:
+        crowded_out = []
+        while self._without_image_size > WAITING_METADATA_BYTES:
+            group = self._without_image.popitem(last=False)[1]
+            self._without_image_size -= group.size
+            crowded_out.append(group)
+        self._crowded_out.update(group.key for group in crowded_out)
+        return crowded_out
+
+    def rest(self) -> list[Group]:
+        """What still waits at the end of the shard."""
+        return [*self._queue.values(), *self._without_image.values()]
+
+
+def clean_path(name: str) -> str:
+    """`name` without `./`, `..` and leading `/`; empty for files that are no data.
+
+    Those are hidden ones, `._` twins and `__MACOSX` folders of macOS, and `__name__` files of WebDataset.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    base = parts[-1] if parts else "."
+    is_data = not base.startswith(".") and not (base.startswith("__") and base.endswith("__"))
+    return "/".join(parts) if is_data and "__MACOSX" not in parts else ""
+
+
+def split_key(path: str) -> tuple[str, str]:
+    """WebDataset's key, the path up to the first dot of the base name, and the extension after it in lower case."""
+    folder, base = posixpath.split(path)
+    stem, _, extension = base.partition(".")
+    return posixpath.join(folder, stem), extension.lower()
+
+
+def _prefix(extension: str) -> str:
+    """`left` of `left.jpg`."""
+    return extension.rpartition(".")[0]
+
+
+def parse_metadata(extension: str, content: bytes | dict[str, int]) -> Any:
+    """A file beside an image: parsed JSON, text, or `{"base64": …}`; what stands for bytes left out stays.
+
+    JSON that is not valid, or holds what no valid text can, is kept as text.
+    """
+    if isinstance(content, dict):
+        return content
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode()}
+    if extension.rpartition(".")[2] != "json":
+        return text
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return text
+    return value

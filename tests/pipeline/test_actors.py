@@ -1,0 +1,185 @@
+"""Workers on a real local Ray: lost ones, broken ones, ones that cannot start."""
+
+import io
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.actors import PoolSize, RayPool, pool_size
+from pipeline.attempts import Tally, WorkerContext
+from pipeline.commit import ShardCommit
+from pipeline.driver import Summary, run
+from pipeline.manifest import Plan
+from pipeline.records import ShardReport, ShardSource
+from pipeline.rejects import JobError
+from pipeline.storage import Storage
+from pipeline.table import open_part, read_rows
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
+
+FINGERPRINT = "0123456789abcdef"
+
+
+class Mute:
+    def update(self, summary: Summary, running: int, under_way: Tally) -> None: ...
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of the worker: by the shard's name and the number of the attempt."""
+
+    output: Storage
+
+    def __call__(self, context: WorkerContext) -> "FatedWorker":
+        return FatedWorker(self.output, context)
+
+
+@dataclass
+class FatedWorker:
+    output: Storage
+    context: WorkerContext
+
+    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+        with ShardCommit(self.output, source, FINGERPRINT) as commit:
+            with commit.output(f"data/{commit.name}.bin") as file:
+                file.write(b"half")
+                self.meet(Path(source.url).stem, attempt)
+                file.write(f" of {os.getpid()}".encode())
+            self.context.tally.images += 10
+            return commit.finish(ShardReport(source.url, source, FINGERPRINT, images=10))
+
+    def meet(self, name: str, attempt: int) -> None:
+        if name == "deadly" or (name == "shaky" and attempt == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "bad":
+            raise ValueError("a bad shard")
+        if name == "fault" and attempt == 1:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def plan(*names: str) -> Plan:
+    return Plan(FINGERPRINT, [ShardSource(f"/in/{name}.tar", 1, "") for name in names])
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Storage:
+    return Storage.from_url(str(tmp_path))
+
+
+def test_lost_workers_are_replaced_and_their_shards_done_or_rejected(output: Storage) -> None:
+    names = ("one", "shaky", "two", "deadly", "three", "bad", "four", "fault")
+    summary = run(plan(*names), RayPool(Fate(output), PoolSize(2, cpus=1)), output, Mute())
+    assert (summary.totals.shards, summary.totals.failed_shards, summary.unfinished) == (8, 2, 0)
+    assert summary.totals.images == 60
+    done = {path.split("/")[1].rsplit("-", 1)[0] for path in output.list("data")}
+    assert done == set(names) - {"deadly", "bad"}
+    errors = {}
+    for path in output.list("rejects"):
+        for row in read_rows(open_part(io.BytesIO(output.read(path)))):
+            errors[Path(row["shard"]).stem] = row["error"]
+    assert errors.keys() == {"deadly", "bad"}
+    assert "the worker died" in errors["deadly"]
+    assert "(3 times)" in errors["deadly"]
+    assert errors["bad"] == "ValueError: a bad shard"
+
+
+@dataclass(frozen=True)
+class Unbuildable:
+    dies: bool
+
+    def __call__(self, context: WorkerContext) -> FatedWorker:
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ModuleNotFoundError("no module named 'weights'")
+
+
+@pytest.mark.parametrize(("dies", "message"), [(False, "no module named 'weights'"), (True, "die while they start")])
+def test_workers_that_cannot_start_end_the_job(output: Storage, dies: bool, message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        run(plan("one"), RayPool(Unbuildable(dies), PoolSize(1, cpus=1)), output, Mute())
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Reports the threads a worker is given in place of images."""
+
+    def __call__(self, context: WorkerContext) -> "Environment.Worker":
+        import torch
+
+        torch.set_num_threads(7)
+        return Environment.Worker(context)
+
+    @dataclass
+    class Worker:
+        context: WorkerContext
+
+        def process(self, source: ShardSource, attempt: int) -> ShardReport:
+            import torch
+
+            assert self.context.device == "cpu"
+            return ShardReport(source.url, source, FINGERPRINT, images=torch.get_num_threads())
+
+
+def test_a_worker_keeps_to_its_share_of_the_cores(output: Storage) -> None:
+    summary = run(plan("one"), RayPool(Environment(), PoolSize(1, cpus=2)), output, Mute())
+    assert summary.totals.images == 2
+
+
+def test_sizes_follow_the_cluster() -> None:
+    assert pool_size("auto", 100) == PoolSize(1, 2, 0.0)
+    assert pool_size(2, 100) == PoolSize(2, 1, 0.0)
+    assert pool_size(50, 3) == PoolSize(3, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [({"CPU": 64, "GPU": 8}, PoolSize(8, 8, 1.0)), ({"CPU": 16, "GPU": 1}, PoolSize(1, 8, 1.0)), ({}, PoolSize(1, 1))],
+)
+def test_one_worker_per_gpu(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], expected: PoolSize
+) -> None:
+    monkeypatch.setattr("pipeline.actors.ray.cluster_resources", lambda: resources)
+    assert pool_size("auto", 100) == expected
+
+
+def test_progress_shows_within_a_shard(output: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.actors.TALLY_SECONDS", 0.0)
+    seen = []
+
+    class Watching(Mute):
+        def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+            seen.append(under_way.images)
+            if under_way.images:
+                output_signal.write_bytes(b"seen")
+
+    output_signal = Path(output.url) / "seen"
+    run(plan("slow"), RayPool(Counting(output_signal), PoolSize(1, cpus=1)), output, Watching())
+    assert max(seen) == 5
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Works until somebody has seen how far it is."""
+
+    seen: Path
+
+    def __call__(self, context: WorkerContext) -> "Counting.Worker":
+        return Counting.Worker(self.seen, context)
+
+    @dataclass
+    class Worker:
+        seen: Path
+        context: WorkerContext
+
+        def process(self, source: ShardSource, attempt: int) -> ShardReport:
+            import time
+
+            self.context.tally.images += 5
+            for _ in range(600):
+                if self.seen.exists():
+                    break
+                time.sleep(0.05)
+            return ShardReport(source.url, source, FINGERPRINT, images=5)

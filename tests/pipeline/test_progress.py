@@ -1,0 +1,85 @@
+import io
+
+import pytest
+
+from pipeline.attempts import Tally
+from pipeline.driver import Summary
+from pipeline.manifest import Plan
+from pipeline.progress import Rates, duration, exit_status, open_progress, plan_line, size, summary_lines
+from pipeline.records import ShardSource
+from pipeline.totals import RejectLimit, Totals
+
+BEFORE = Totals(shards=10, images=1000, pixels=10**9, bytes_in=10**9, bytes_out=10**7)
+OURS = Totals(shards=5, images=500, rejects=2, pixels=5 * 10**8, bytes_in=5 * 10**8, bytes_out=5 * 10**6)
+SUMMARY = Summary(BEFORE + OURS, OURS)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_rates_are_of_this_run_and_counts_of_all() -> None:
+    rates = Rates.at(SUMMARY, shards=30, under_way=Tally(100, 1), elapsed=50.0)
+    assert (rates.shards_done, rates.images, rates.rejects) == (15, 1600, 3)
+    assert rates.images_per_second == pytest.approx(12)
+    assert rates.megabytes_per_second == pytest.approx(10)
+    assert rates.bits_per_pixel == pytest.approx(0.08)
+    assert rates.remaining == pytest.approx(150)
+    assert str(rates) == "15/30 shards, 1600 images, 12.0 images/s, 10.0 MB/s, 0.080 bpp, 3 rejects, 2 min 30 s left"
+
+
+def test_before_the_first_shard_nothing_is_promised() -> None:
+    rates = Rates.at(Summary(BEFORE, Totals()), shards=30, under_way=Tally(), elapsed=0.0)
+    assert rates.remaining is None
+    assert "? left" in str(rates)
+
+
+def test_plain_lines_outside_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now)
+    stream = io.StringIO()
+    with open_progress(30, stream) as progress:
+        for now in (1.0, 11.0, 12.0, 25.0):  # noqa: B020 - the clock
+            progress.update(SUMMARY, 2, Tally())
+        progress.update(Summary(BEFORE + OURS + Totals(shards=15), OURS), 0, Tally())
+    lines = stream.getvalue().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["15/30 shards", "15/30 shards", "30/30 shards"]
+
+
+def test_a_bar_in_a_terminal() -> None:
+    stream = Terminal()
+    with open_progress(30, stream) as progress:
+        progress.update(Summary(BEFORE, Totals()), 0, Tally())
+        progress.update(SUMMARY, 2, Tally())
+    assert "15/30 shards" in stream.getvalue()
+
+
+def test_the_summary_says_what_is_left() -> None:
+    text = "\n".join(summary_lines(SUMMARY, 75))
+    assert "15 done (5 in this run, 1 min 15 s)" in text
+    assert "1500 (2 rejected, 0 skipped)" in text
+    assert "1.5 GB → 15.0 MB (100.0 : 1, 0.080 bits per pixel)" in text
+    assert "unfinished" not in text
+    left = Summary(OURS + Totals(failed_shards=1), OURS, unfinished=2, last_error="slow")
+    text = "\n".join(summary_lines(left, 1))
+    assert "2 shards; run again to resume (slow)" in text
+    assert "1 shards rejected as a whole" in text
+
+
+def test_exit_status() -> None:
+    limit = RejectLimit.parse("2")
+    assert exit_status(SUMMARY, limit) == 0
+    assert exit_status(SUMMARY, RejectLimit.parse("1")) == 1
+    assert exit_status(Summary(OURS, OURS, unfinished=1), limit) == 1
+
+
+def test_a_plan_in_one_line() -> None:
+    pending = [ShardSource("a", 1_500_000, ""), ShardSource("b", 500_000, "")]
+    assert plan_line(Plan("f", pending, BEFORE), "s3://x") == "s3://x: 10 shards done, 2 to do (2.0 MB)"
+    assert "1 of them again" in plan_line(Plan("f", pending, BEFORE, pending[:1]), "s3://x")
+
+
+def test_units() -> None:
+    assert [duration(seconds) for seconds in (0.4, 59, 61, 3700)] == ["0 s", "59 s", "1 min 1 s", "1 h 1 min"]
+    assert [size(count) for count in (0, 999, 1000, 2_500_000, 10**16)] == ["0 B", "999 B", "1.0 kB", "2.5 MB", "10.0 PB"]
