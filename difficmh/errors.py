@@ -3,7 +3,8 @@
 DifficmhError
 ├── BitstreamError (ValueError)   damaged, truncated, foreign or absurd bitstream; wrong model
 ├── ImageError (ValueError)       bytes that are no image this library can read
-└── CapsuleError (ValueError)     model directory that is missing, incomplete or altered
+├── CapsuleError (ValueError)     model directory that is missing, incomplete or altered
+└── AnalyzerError (ValueError)    analyzer that does not exist, cannot be loaded or was configured wrongly
 """
 
 from __future__ import annotations
@@ -23,3 +24,7 @@ class ImageError(DifficmhError, ValueError):
 
 class CapsuleError(DifficmhError, ValueError):
     """A model capsule that is missing, incomplete or altered."""
+
+
+class AnalyzerError(DifficmhError, ValueError):
+    """An analyzer that does not exist, cannot be loaded or was configured wrongly."""

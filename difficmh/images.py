@@ -233,11 +233,12 @@ class _QuietPillow:
 _QUIET_PILLOW = _QuietPillow()
 
 
-def encode_image(image: Pixels, format: str, description: Mapping[str, str]) -> bytes:
+def encode_image(image: Pixels, format: str, description: Mapping[str, str], quality: int | None = None) -> bytes:
     """`image`, `(H, W, 3)` uint8 sRGB, as a file of `format` that says it is a reconstruction.
 
-    `format` is `jpg`, `png` or `webp`. The fields `Software` and `Description` of `description` go into EXIF (Software
-    and ImageDescription) and XMP (CreatorTool and description), all fields into XMP; see `difficmh.marks`.
+    `format` is `jpg`, `png` or `webp`; `quality` of JPEG and WebP, 1 to 100, is high where it is not given. The fields
+    `Software` and `Description` of `description` go into EXIF (Software and ImageDescription) and XMP (CreatorTool and
+    description), all fields into XMP; see `difficmh.marks`.
 
     Raises ValueError for another format, shape or dtype, and ImageError for a size that the format cannot hold.
     """
@@ -246,9 +247,10 @@ def encode_image(image: Pixels, format: str, description: Mapping[str, str]) -> 
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
     name, options = _ENCODERS[format]
+    chosen = {} if quality is None or "quality" not in options else {"quality": quality}
     file = io.BytesIO()
     try:
-        Image.fromarray(image).save(file, name, **options, **reconstruction_marks(name, description))
+        Image.fromarray(image).save(file, name, **{**options, **chosen}, **reconstruction_marks(name, description))
     except (OSError, ValueError) as error:
         raise ImageError(f"{image.shape[1]} x {image.shape[0]} pixels as {name}: {error}") from error
     return file.getvalue()

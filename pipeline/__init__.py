@@ -1,0 +1,12 @@
+"""pipeline: image corpora through a codec, shard by shard, and the archives that come of it.
+
+archive = pipeline.Archive.open("s3://bucket/archive", codec_factory=difficmh.load)
+archive.query("list_contains(tags, 'car')")
+archive.get("000123", mode="preview")
+"""
+
+from pipeline.archive import AmbiguousKeyError, Archive, ArchiveInfo
+from pipeline.part import ArchiveError
+from pipeline.query import QueryError
+
+__all__ = ["AmbiguousKeyError", "Archive", "ArchiveError", "ArchiveInfo", "QueryError"]

@@ -30,18 +30,32 @@ class TagScore(Protocol):
     def score(self) -> float: ...
 
 
-class Codec(Protocol):
-    """A learned image codec, ready to use on one device.
+class Decoder(Protocol):
+    """The half of a codec that reads, ready to use on one device.
 
-    `name` is the preset (`"lite"`), `fingerprint` 16 hexadecimal digits of a hash over configuration and weights,
-    `capsule` the local directory that holds all that decoding needs (configuration, weights, tag vocabulary, licences,
-    `manifest.json` with a SHA-256 of each file).
+    `name` is the preset (`"lite"`), `fingerprint` 16 hexadecimal digits of a hash over configuration and weights.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def fingerprint(self) -> str: ...
+
+    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[Tensor]:
+        """`(3, H, W)` float32 in [0, 1] per bitstream, on the codec's device.
+
+        Raises a ValueError subclass for a damaged bitstream or one made with other weights.
+        """
+        ...
+
+
+class Codec(Decoder, Protocol):
+    """A learned image codec, ready to use on one device.
+
+    `capsule` is the local directory that holds all that decoding needs (configuration, weights, tag vocabulary,
+    licences, `manifest.json` with a SHA-256 of each file).
+    """
+
     @property
     def capsule(self) -> Path: ...
 
@@ -55,13 +69,6 @@ class Codec(Protocol):
         """One self-contained bitstream per image. `tags=None` runs the tagger.
 
         Raises ValueError for an unknown quality or tag.
-        """
-        ...
-
-    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[Tensor]:
-        """`(3, H, W)` float32 in [0, 1] per bitstream, on the codec's device.
-
-        Raises a ValueError subclass for a damaged bitstream or one made with other weights.
         """
         ...
 

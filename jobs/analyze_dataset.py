@@ -1,0 +1,76 @@
+"""Ask a model about the images of an archive, or of the part of it that a query chooses; answers come as Parquet."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ray
+
+import difficmh
+from difficmh.analyzers.factory import parse_analyzer
+from pipeline.analyze import AnalyzeJob
+from pipeline.job import execute, exit_code, reaching
+from pipeline.progress import exit_status
+from pipeline.reading import (
+    ReadRequest,
+    RunOptions,
+    describe_output,
+    open_archive,
+    parsed,
+    plan_output,
+    reading_parser,
+)
+
+EXAMPLES = """examples:
+  python jobs/analyze_dataset.py --archive ./archive --analyzer imagenet --output ./labels
+  python jobs/analyze_dataset.py --archive s3://archive/cam --analyzer onnx:models/detector.onnx --mode full \\
+      --where "list_contains(tags, 'car')" --output s3://results/cars
+  python jobs/analyze_dataset.py --archive ./archive --analyzer python:mymodels.faces:make --output ./faces
+
+--analyzer is one of
+  imagenet                 the five likeliest ImageNet classes, by EfficientNet-Lite2
+  onnx:FILE                raw outputs of a network with one image input; FILE with .json instead of .onnx may say how
+                           it wants its input (see difficmh/analyzers/onnx.py); every worker must find FILE
+  python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (Analyzer in pipeline/protocols.py)
+
+The answers join to the archive by key and shard."""
+
+
+@dataclass(frozen=True)
+class AnalyzeRequest(ReadRequest):
+    """The job as it was asked for; stored in results.json."""
+
+    analyzer: str
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[AnalyzeRequest, RunOptions]:
+    """The job and the options of this run. Wrong usage ends the process with status 2."""
+    parser = reading_parser(__doc__, EXAMPLES, output="where the answers go", mode="preview")
+    parser.add_argument("--analyzer", required=True, metavar="NAME", help="which model, see below")
+    fields, options = parsed(parser, arguments)
+    return AnalyzeRequest(**fields), options
+
+
+def run(request: AnalyzeRequest, options: RunOptions) -> int:
+    """Analyzes what is not analyzed yet; the exit status. Raises JobError where the job cannot go on."""
+    with reaching(request.analyzer):
+        analyzer_factory = parse_analyzer(request.analyzer)
+    archive = open_archive(request, options, difficmh.load)
+    manifest = describe_output("results", "analyze_dataset", archive, request, {"analyzer": request.analyzer})
+    output, plan = plan_output(manifest, archive, request, options)
+    if options.dry_run:
+        return 0
+    job = AnalyzeJob(archive, output, plan.fingerprint, request.where, request.mode, analyzer_factory)
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    return exit_status(execute(plan, job, output, request.workers), request.max_rejects)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return exit_code(lambda: run(*parse(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Rows of an archive straight to a model, answers to a table: the worker of the analyze job.
+
+    Part.rows ─► decode_rows (codec) ─► analyzer, on the same device ─► Parquet with key, shard and the answers
+
+Images never become files on the way. The result's rows join to the archive's by `key` and `shard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.archive import Archive
+from pipeline.attempts import WorkerContext
+from pipeline.commit import DATA, ShardCommit
+from pipeline.decompress import Counts, Decoded, Row, decode_rows, failure
+from pipeline.part import METADATA_SCHEMA
+from pipeline.protocols import Analyzer, AnalyzerFactory, Mode
+from pipeline.query import Where
+from pipeline.records import Failure, ShardReport, ShardSource
+from pipeline.rejects import JobError, Verdict, decide, describe
+from pipeline.steps import Steps
+from pipeline.storage import Storage
+from pipeline.table import PartWriter, with_versions
+
+SCALARS: Mapping[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+JOIN_COLUMNS = ("key", "shard")
+
+
+def result_schema(row_type: type) -> pa.Schema:
+    """The table of an analyzer's rows: `key`, `shard`, then the fields of its dataclass.
+
+    Fields are str, int, float, bool, a numpy number type, a list of one of these, or any of it `| None`. Raises
+    JobError for anything else.
+    """
+    if not is_dataclass(row_type):
+        raise JobError(f"an analyzer's row type has to be a dataclass, not {row_type!r}")
+    try:
+        hints = get_type_hints(row_type)
+    except NameError as error:
+        raise JobError(f"the fields of {row_type.__name__} cannot be read: {error}") from error
+    own = [_column(row_type.__name__, field.name, hints[field.name]) for field in fields(row_type)]
+    return pa.schema([*(pa.field(name, pa.string(), nullable=False) for name in JOIN_COLUMNS), *own])
+
+
+def _column(owner: str, name: str, hint: Any) -> pa.Field:
+    options = [hint]
+    if get_origin(hint) in (Union, UnionType):
+        options = [option for option in get_args(hint) if option is not NoneType]
+    kind = _arrow_type(options[0]) if len(options) == 1 else None
+    if kind is None or name in JOIN_COLUMNS:
+        raise JobError(f"{owner}.{name}: {hint} cannot be a column of the result")
+    return pa.field(name, kind, nullable=options != [hint])
+
+
+def _arrow_type(hint: Any) -> pa.DataType | None:
+    if get_origin(hint) is list:
+        (element,) = get_args(hint)
+        kind = _scalar(element)
+        return None if kind is None else pa.list_(kind)
+    return _scalar(hint)
+
+
+def _scalar(hint: Any) -> pa.DataType | None:
+    if isinstance(hint, type) and issubclass(hint, np.number):
+        return pa.from_numpy_dtype(np.dtype(hint))
+    return SCALARS.get(hint)
+
+
+@dataclass(frozen=True)
+class AnalyzeJob:
+    """What the analyze job writes: answers about rows that pass `where`, decoded in `mode`.
+
+    As a WorkerFactory it is called once in each worker. `fingerprint` is the job's.
+    """
+
+    archive: Archive
+    output: Storage
+    fingerprint: str
+    where: str | None
+    mode: Mode
+    analyzer_factory: AnalyzerFactory
+
+    def __call__(self, context: WorkerContext) -> AnalyzeWorker:
+        """Loads the archive's codec and the analyzer, on one device; raises JobError."""
+        archive = replace(self.archive, device=context.device)
+        return AnalyzeWorker(replace(self, archive=archive), self.analyzer_factory(context.device), context)
+
+
+class AnalyzeWorker:
+    """Answers an analyzer's question about the images of parts of an archive, one part after the other."""
+
+    def __init__(self, job: AnalyzeJob, analyzer: Analyzer, context: WorkerContext) -> None:
+        self._job = job
+        self._analyzer = analyzer
+        self._context = context
+        self._codec = job.archive.codec
+        self._where = Where(job.where, METADATA_SCHEMA)
+        self._schema = with_versions(result_schema(analyzer.row_type), job.fingerprint)
+
+    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+        """Analyzes one part and commits the table of answers; a part without any makes an empty table."""
+        job, steps = self._job, Steps()
+        counts = Counts(self._context.tally)
+        with job.archive.open_part(source) as part, ShardCommit(job.output, source, job.fingerprint) as commit:
+            with commit.output(f"{DATA}/{commit.name}.parquet") as file:
+                with PartWriter(file, self._schema) as table:
+                    for result in self._answers(part.rows(self._where), steps):
+                        if isinstance(result, Failure):
+                            commit.reject(result)
+                            counts.reject()
+                            continue
+                        with steps("write"):
+                            table.write(result.columns)
+                        counts.image(result.row)
+                counts.bytes_out = file.seek(0, 2)
+            report = ShardReport(source.url, source, job.fingerprint, seconds=steps.seconds)
+            return commit.finish(counts.fill(report, part.num_rows))
+
+    def _answers(self, rows: Iterable[Row], steps: Steps) -> Iterator[_Answer | Failure]:
+        for batch in decode_rows(rows, self._codec, self._job.mode, self._context, steps):
+            decoded = [result for result in batch if isinstance(result, Decoded)]
+            with steps("analyze"):
+                answers = self._ask(decoded) if decoded else []
+            yield from (result for result in batch if isinstance(result, Failure))
+            yield from answers
+
+    def _ask(self, decoded: Sequence[Decoded]) -> list[_Answer | Failure]:
+        """All images at once; one by one where that fails, so that one odd image costs no other."""
+        try:
+            answers = self._columns([each.row for each in decoded], self._analyzer([each.image for each in decoded]))
+            return [_Answer(each.row, columns) for each, columns in zip(decoded, answers, strict=True)]
+        except Exception as error:
+            if decide(error) is not Verdict.REJECT:
+                raise
+            if len(decoded) == 1:
+                return [failure(decoded[0].row, "analyze", describe(error))]
+        return [result for each in decoded for result in self._ask([each])]
+
+    def _columns(self, rows: Sequence[Row], answers: Sequence[Any]) -> list[dict[str, Any]]:
+        """The rows of the result table; raises JobError for answers that are not what the analyzer declares."""
+        row_type = self._analyzer.row_type
+        if len(answers) != len(rows) or not all(isinstance(each, row_type) for each in answers):
+            found = ", ".join(sorted({type(each).__name__ for each in answers})) or "nothing"
+            wanted = f"not {len(rows)} of {row_type.__name__}"
+            raise JobError(f"the analyzer {self._analyzer.name} answered {len(answers)} rows of {found}, {wanted}")
+        names = [name for name in self._schema.names if name not in JOIN_COLUMNS]
+        joins = ({name: row[name] for name in JOIN_COLUMNS} for row in rows)
+        table = [
+            join | {name: getattr(each, name) for name in names} for join, each in zip(joins, answers, strict=True)
+        ]
+        try:
+            pa.Table.from_pylist(table, self._schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise JobError(f"the analyzer {self._analyzer.name} answers what it does not declare: {error}") from error
+        return table
+
+
+@dataclass(frozen=True)
+class _Answer:
+    row: Row
+    columns: Mapping[str, Any]

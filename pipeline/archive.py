@@ -1,0 +1,240 @@
+"""An archive, read: queries over its metadata, single frames, and the list of its parts.
+
+    archive = Archive.open("s3://bucket/archive", codec_factory=difficmh.load)
+    archive.query("list_contains(tags, 'car') AND captured_at > '2026-01-01'")   # pyarrow.Table, without pixels
+    archive.get("000123", mode="preview")                                         # (3, H, W) float32 in [0, 1]
+
+Only shards with a report count: a part without one belongs to a shard that is not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import pyarrow as pa
+
+from pipeline.capsule import default_cache, fetch_capsule
+from pipeline.commit import DATA, REPORTS, output_name
+from pipeline.manifest import PARALLEL_REQUESTS, Manifest, read_manifest
+from pipeline.part import METADATA_SCHEMA, ArchiveError, Part, Place
+from pipeline.prefetch import map_ahead
+from pipeline.protocols import Decoder, Mode
+from pipeline.query import Where
+from pipeline.records import ShardReport, ShardSource
+from pipeline.storage import Storage
+from pipeline.totals import Totals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+DecoderFactory: TypeAlias = Callable[[str, str], Decoder]
+"""`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it."""
+
+
+class AmbiguousKeyError(KeyError):
+    """A key that several rows have, as keys are unique within one shard at best."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """What an archive is and what its reports add up to."""
+
+    url: str
+    manifest: Manifest
+    parts: int
+    totals: Totals
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The archive under `storage`. Make one with `open`; picklable as long as `codec_factory` is."""
+
+    storage: Storage
+    manifest: Manifest
+    codec_factory: DecoderFactory | None = None
+    device: str = "cpu"
+    cache: Path | None = None
+    _ranges: dict[str, list[tuple[str, str] | None]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        storage_options: Mapping[str, Any] | None = None,
+        codec_factory: DecoderFactory | None = None,
+        *,
+        device: str = "cpu",
+        cache: Path | None = None,
+    ) -> Archive:
+        """The archive at `url`, a local path or any URL that fsspec knows.
+
+        `codec_factory` (such as `difficmh.load`) is needed for pixels only; it gets the archive's own model, copied
+        into `cache` (by default in the user's own) and checked. Raises ArchiveError where there is no archive,
+        JobError for one that is newer than this release.
+        """
+        storage = Storage.from_url(url, storage_options)
+        manifest = read_manifest(storage, "archive")
+        if manifest is None:
+            raise ArchiveError(f"there is no archive at {url}: archive.json is missing")
+        return cls(storage, manifest, codec_factory, device, cache)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name in self.__dataclass_fields__}
+
+    @cached_property
+    def _reports(self) -> list[ShardReport]:
+        paths = [path for path in self.storage.list(REPORTS) if path.endswith(".json")]
+        return list(_requests(self._report, paths))
+
+    def _report(self, path: str) -> ShardReport:
+        try:
+            return ShardReport.from_json(self.storage.read(path).decode())
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArchiveError(f"{self.storage.path_url(path)} is damaged: {error!r}") from error
+
+    @cached_property
+    def parts(self) -> list[ShardSource]:
+        """The committed parts, sorted by URL, as sources for a job.
+
+        Raises ArchiveError where one that a report names is missing or has another size.
+        """
+        wanted = {path: size for report in self._reports for path, size in report.outputs.items() if _is_part(path)}
+        present = {info.path: info for info in self.storage.scan(DATA)}
+        for path, size in wanted.items():
+            if path not in present or present[path].size != size:
+                raise ArchiveError(f"{self.storage.path_url(path)} is missing or not what its report says")
+        found = (present[path] for path in sorted(wanted))
+        return [ShardSource(self.storage.path_url(info.path), info.size, info.etag) for info in found]
+
+    def info(self) -> ArchiveInfo:
+        """Format, codec and totals; reads the reports."""
+        totals = sum((Totals.of(report) for report in self._reports), Totals())
+        return ArchiveInfo(self.storage.url, self.manifest, len(self.parts), totals)
+
+    def query(self, where: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """The metadata of all rows that pass the SQL expression `where`, or some columns of it.
+
+        Raises QueryError for an expression that cannot be used, ArchiveError for an unknown column.
+        """
+        tables = list(self.scan(where, columns))
+        return pa.concat_tables([_schema(columns).empty_table(), *tables])
+
+    def scan(self, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Like `query`, one table per part: memory is bounded by the metadata of a few parts."""
+        names = _schema(columns).names
+        clause = Where(where, METADATA_SCHEMA)
+        needed = list(dict.fromkeys(["key", *clause.columns, *names]))
+        for table in _requests(lambda source: self._metadata(source, needed), self.parts):
+            passing = table.take(pa.array(clause.rows(table), pa.int64())).select(names)
+            yield passing.replace_schema_metadata(None)
+
+    def keys(self, where: str | None = None) -> Iterator[str]:
+        """The key of each row that passes `where`, part by part; a key in several shards comes several times."""
+        for table in self.scan(where, ["key"]):
+            yield from table["key"].to_pylist()
+
+    def get(self, key: str, mode: Mode = "preview", shard: str | None = None) -> Tensor:
+        """The image of `key`: `(3, H, W)` float32 in [0, 1] on the archive's device.
+
+        Raises KeyError for an unknown key, AmbiguousKeyError for one that several rows have (`shard`, the value of
+        that column, may tell them apart), ValueError for a damaged bitstream.
+        """
+        (image,) = self.codec.decompress([self.bitstream(key, shard)], mode=mode)
+        return image
+
+    def bitstream(self, key: str, shard: str | None = None) -> bytes:
+        """The stored bytes of `key`; reads the row groups that may hold it. Raises as `get` does."""
+        found = [place for source in self._parts_of(shard) for place in self._places(source, key)]
+        if not found:
+            raise KeyError(key)
+        if len(found) > 1:
+            parts = ", ".join(sorted({source.url for source, _ in found}))
+            raise AmbiguousKeyError(f"{len(found)} images have the key {key!r}, in {parts}; say which shard")
+        source, place = found[0]
+        with self.open_part(source) as part:
+            return part.bitstream(place)
+
+    def _parts_of(self, shard: str | None) -> list[ShardSource]:
+        if shard is None:
+            return self.parts
+        wanted = self.storage.path_url(_part_path(shard))
+        return [source for source in self.parts if source.url == wanted]
+
+    def _places(self, source: ShardSource, key: str) -> list[tuple[ShardSource, Place]]:
+        ranges = self._key_ranges(source)
+        groups = [group for group, keys in enumerate(ranges) if keys is None or keys[0] <= key <= keys[1]]
+        if not groups:
+            return []
+        with self.open_part(source) as part:
+            return [(source, place) for place in part.places(key, groups)]
+
+    def _key_ranges(self, source: ShardSource) -> list[tuple[str, str] | None]:
+        """Kept for later: two keys per row group, so that a second `get` opens the right part at once."""
+        if source.url not in self._ranges:
+            missing = [each for each in self._parts_of(None) if each.url not in self._ranges]
+            for each, ranges in zip(missing, _requests(self._read_key_ranges, missing), strict=True):
+                self._ranges[each.url] = ranges
+        return self._ranges[source.url]
+
+    def _read_key_ranges(self, source: ShardSource) -> list[tuple[str, str] | None]:
+        with self.open_part(source) as part:
+            return part.key_ranges()
+
+    def _metadata(self, source: ShardSource, columns: Sequence[str]) -> pa.Table:
+        with self.open_part(source) as part:
+            return part.metadata(columns)
+
+    def open_part(self, source: ShardSource) -> Part:
+        """One of `parts`, for reading. Raises ArchiveError or SchemaError."""
+        path = source.url.removeprefix(self.storage.path_url(""))
+        return Part(self.storage.open(path, buffer=0), self.manifest.codec_fingerprint)
+
+    @cached_property
+    def codec(self) -> Decoder:
+        """The archive's codec, made from its own model at first use.
+
+        Raises ArchiveError without a factory, or where the model is damaged or not the one the archive names.
+        """
+        if self.codec_factory is None:
+            raise ArchiveError("this archive was opened without a codec: give Archive.open a codec_factory")
+        codec = self.codec_factory(str(fetch_capsule(self.storage, self.cache or default_cache())), self.device)
+        if codec.fingerprint != self.manifest.codec_fingerprint:
+            raise ArchiveError(
+                f"{self.storage.url} was made with the weights {self.manifest.codec_fingerprint}, but its model has "
+                f"{codec.fingerprint}"
+            )
+        return codec
+
+
+def _requests(request: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map` over objects of the store, a few requests at a time."""
+    return map_ahead(items, request, lambda item: 1, PARALLEL_REQUESTS, PARALLEL_REQUESTS)
+
+
+def _schema(columns: Sequence[str] | None) -> pa.Schema:
+    """The metadata columns asked for, all by default."""
+    unknown = [name for name in columns or () if name not in METADATA_SCHEMA.names]
+    if unknown:
+        known = ", ".join(METADATA_SCHEMA.names)
+        raise ArchiveError(f"no metadata column {', '.join(unknown)}; columns: {known}")
+    return METADATA_SCHEMA if columns is None else pa.schema([METADATA_SCHEMA.field(name) for name in columns])
+
+
+def _part_path(shard: str) -> str:
+    return f"{DATA}/{output_name(ShardSource(shard, 0, ''))}.parquet"
+
+
+def _is_part(path: str) -> bool:
+    return path.startswith(f"{DATA}/") and path.endswith(".parquet")

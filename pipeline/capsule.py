@@ -1,0 +1,100 @@
+"""The model that travels with an archive, as a local directory whose files are what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from pipeline.manifest import CAPSULE, CAPSULE_MANIFEST
+from pipeline.part import ArchiveError
+from pipeline.storage import Storage
+
+
+def default_cache() -> Path:
+    """Where this machine keeps models: in the user's cache, or in the temporary folder where there is no home."""
+    with suppress(OSError, RuntimeError):
+        cache = Path.home() / ".cache" / "difficmh" / "capsules"
+        cache.mkdir(parents=True, exist_ok=True)
+        return cache
+    return Path(tempfile.gettempdir()) / "difficmh-capsules"
+
+
+def fetch_capsule(archive: Storage, cache: Path) -> Path:
+    """Copies an archive's capsule below `cache`, checks every file's SHA-256, and returns the directory.
+
+    A copy that is there already is checked again and used. Safe for several processes at once: a copy appears whole.
+    Raises ArchiveError where the capsule is missing, incomplete or altered.
+    """
+    try:
+        manifest = archive.read(f"{CAPSULE}/{CAPSULE_MANIFEST}")
+    except FileNotFoundError as error:
+        raise ArchiveError(f"{archive.path_url(CAPSULE)} holds no model: there is no {CAPSULE_MANIFEST}") from error
+    digests = _file_digests(manifest, archive)
+    target = cache / hashlib.sha256(manifest).hexdigest()[:16]
+    if not _is_whole(target, digests):
+        _copy(archive, manifest, digests, target)
+    return target
+
+
+def _file_digests(manifest: bytes, archive: Storage) -> Mapping[str, str]:
+    """File name to SHA-256, from `{"files": {name: {"sha256": digest}}}`; names must stay inside the directory."""
+    try:
+        digests = {str(name): str(entry["sha256"]) for name, entry in json.loads(manifest)["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArchiveError(f"{archive.path_url(CAPSULE)}/{CAPSULE_MANIFEST} is damaged: {error!r}") from error
+    for name in digests:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
+            raise ArchiveError(f"{archive.path_url(CAPSULE)}/{CAPSULE_MANIFEST} names a file outside it: {name!r}")
+    return {name: digest for name, digest in digests.items() if name != CAPSULE_MANIFEST}
+
+
+def _copy(archive: Storage, manifest: bytes, digests: Mapping[str, str], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
+    try:
+        for name, digest in digests.items():
+            _copy_file(archive, name, digest, fresh / name)
+        (fresh / CAPSULE_MANIFEST).write_bytes(manifest)
+        _publish(fresh, target, digests)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _copy_file(archive: Storage, name: str, digest: str, local: Path) -> None:
+    path = f"{CAPSULE}/{name}"
+    try:
+        data = archive.read(path)
+    except FileNotFoundError as error:
+        raise ArchiveError(f"{archive.path_url(path)} is missing from the archive's model") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ArchiveError(f"{archive.path_url(path)} was altered: its SHA-256 is not the one in {CAPSULE_MANIFEST}")
+    local.parent.mkdir(parents=True, exist_ok=True)
+    local.write_bytes(data)
+
+
+def _publish(fresh: Path, target: Path, digests: Mapping[str, str]) -> None:
+    """Renames the copy into place, unless another process did so meanwhile; a damaged older copy goes first."""
+    if target.exists() and not _is_whole(target, digests):
+        shutil.rmtree(target, ignore_errors=True)
+    with suppress(OSError):
+        fresh.rename(target)
+    if not _is_whole(target, digests):
+        raise ArchiveError(f"cannot keep a copy of the archive's model in {target}")
+
+
+def _is_whole(directory: Path, digests: Mapping[str, str]) -> bool:
+    names = [CAPSULE_MANIFEST, *digests]
+    if not all((directory / name).is_file() for name in names):
+        return False
+    return all(_sha256(directory / name) == digest for name, digest in digests.items())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

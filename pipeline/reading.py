@@ -1,0 +1,108 @@
+"""What the jobs that read an archive share: their arguments, and the way from there to a plan."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from pipeline.archive import Archive, DecoderFactory
+from pipeline.job import reaching, storage_options, worker_count
+from pipeline.manifest import Manifest, Plan, establish, make_plan
+from pipeline.part import METADATA_SCHEMA
+from pipeline.progress import plan_line
+from pipeline.protocols import Mode
+from pipeline.query import Where
+from pipeline.retry import BRIEF
+from pipeline.storage import Storage
+from pipeline.totals import RejectLimit
+
+EPILOG = """{examples}
+
+--where is SQL over the archive's metadata columns:
+  {columns}
+
+exit status: 0 all well, 1 too many rejects or shards left over (run again to resume), 2 wrong usage or configuration
+"""
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """What every reading job is asked for; jobs add their own fields. Stored in the output, without credentials."""
+
+    archive: str
+    output: str
+    where: str | None
+    mode: Mode
+    workers: int | Literal["auto"]
+    max_rejects: RejectLimit
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done."""
+
+    storage: Mapping[str, Any]
+    dry_run: bool
+
+
+def reading_parser(description: str | None, examples: str, output: str, mode: Mode) -> ArgumentParser:
+    """A parser with the arguments that all reading jobs have; `output` says what goes there, `mode` is the default."""
+    epilog = EPILOG.format(examples=examples, columns=", ".join(METADATA_SCHEMA.names))
+    parser = ArgumentParser(description=description, epilog=epilog, formatter_class=RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--archive", required=True, metavar="URL", help="the archive to read")
+    add("--output", required=True, metavar="URL", help=output)
+    add("--where", metavar="SQL", help="which images, see below (default: all)")
+    add(
+        "--mode",
+        choices=("preview", "full"),
+        default=mode,
+        help="fast, or the generative decoder (default: %(default)s)",
+    )
+    add("--workers", type=worker_count, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
+    add("--max-rejects", type=RejectLimit.parse, default="1%", help="20, 0.01 or 1%% (default: 1%%)")
+    add("--overwrite", action="store_true", help="redo parts whose archive or settings changed")
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--storage-options", type=storage_options, default={}, metavar="JSON", help="for fsspec; never stored")
+    return parser
+
+
+def parsed(parser: ArgumentParser, arguments: Sequence[str] | None) -> tuple[dict[str, Any], RunOptions]:
+    """The fields of the job's request, and the options of this run. Wrong usage ends the process with status 2."""
+    fields = vars(parser.parse_args(arguments))
+    return fields, RunOptions(fields.pop("storage_options"), fields.pop("dry_run"))
+
+
+def open_archive(request: ReadRequest, options: RunOptions, codec_factory: DecoderFactory) -> Archive:
+    """The archive with its list of parts read; raises JobError for a wrong WHERE or an archive that is not there."""
+    Where(request.where, METADATA_SCHEMA)
+    with reaching(request.archive):
+        archive = Archive.open(request.archive, options.storage, codec_factory)
+        _ = archive.parts
+    return archive
+
+
+def describe_output(kind: str, job: str, archive: Archive, request: ReadRequest, own: Mapping[str, Any]) -> Manifest:
+    """The manifest of the job's output. `own` are the job's settings that decide what is written."""
+    made = archive.manifest
+    settings = {"archive": made.job_fingerprint, "where": request.where, "mode": request.mode, **own}
+    return Manifest(kind, job, made.codec, made.codec_fingerprint, settings, asdict(request))
+
+
+def plan_output(
+    manifest: Manifest, archive: Archive, request: ReadRequest, options: RunOptions
+) -> tuple[Storage, Plan]:
+    """The output and what is to be done there, shown to the user; made ready unless this is a dry run.
+
+    Raises JobError where the output was made otherwise, or cannot be reached.
+    """
+    output = Storage.from_url(request.output, options.storage)
+    with reaching(request.output):
+        plan = make_plan(replace(output, retry=BRIEF), manifest, archive.parts, request.overwrite)
+        print(plan_line(plan, request.output))
+        if not options.dry_run:
+            establish(output, manifest, plan)
+    return output, plan

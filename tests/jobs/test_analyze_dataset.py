@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import analyze_dataset
+from tests.difficmh.analyzers.onnx_model import mean_model
+from tests.jobs import reading
+
+OWN_MODEL = """
+from dataclasses import dataclass
+
+@dataclass
+class Size:
+    height: int
+    width: int
+
+class Sizes:
+    name, row_type = "sizes", Size
+
+    def __call__(self, images):
+        return [Size(*image.shape[1:]) for image in images]
+
+def make(device):
+    return Sizes()
+"""
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    reading.without_ray(analyze_dataset, monkeypatch, tmp_path / "cache")
+    (tmp_path / "own_sizes.py").write_text(OWN_MODEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda *arguments: analyze_dataset.main([str(argument) for argument in arguments])
+
+
+def results(output: Path) -> list[dict[str, Any]]:
+    return [each for path in sorted((output / "data").glob("*.parquet")) for each in pq.read_table(path).to_pylist()]
+
+
+def test_a_model_of_the_user_s_own(main: Any, tmp_path: Path) -> None:
+    url, output = reading.archive(tmp_path), tmp_path / "out"
+    assert main("--archive", url, "--output", output, "--analyzer", "python:own_sizes:make") == 0
+    assert results(output) == [
+        {"key": each.key, "shard": each.shard, "height": 24, "width": 32}
+        for each in sorted(reading.ROWS, key=lambda each: each.shard)
+    ]
+    described = json.loads((output / "results.json").read_text())
+    assert described["settings"]["analyzer"] == "python:own_sizes:make"
+
+
+def test_an_onnx_model_with_a_query(main: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = tmp_path / "mean.onnx"
+    model.write_bytes(mean_model())
+    arguments = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--analyzer", f"onnx:{model}")
+    assert main(*arguments, "--where", "'tree' = ANY(tags)") == 0
+    (answer,) = results(tmp_path / "out")
+    assert (answer["key"], answer["mean_shape"], len(answer["mean"])) == ("../002", [1, 3], 3)
+
+
+def test_a_second_run_has_nothing_to_do(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--analyzer")
+    assert main(*known, "python:own_sizes:make") == 0
+    capsys.readouterr()
+    assert main(*known, "python:own_sizes:make") == 0
+    assert "2 shards done, 0 to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("analyzer", "message"),
+    [
+        ("resnet", "unknown analyzer"),
+        ("onnx:/nowhere.onnx", "no ONNX model"),
+        ("python:nowhere_at_all:make", "no module"),
+        ("python:own_sizes:nothing", "nothing"),
+    ],
+)
+def test_wrong_analyzers_are_status_2(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], analyzer: str, message: str
+) -> None:
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--analyzer")
+    assert main(*known, analyzer) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_help_has_examples_and_the_driver_loads_no_torch() -> None:
+    script = "import sys; from jobs import analyze_dataset as job; assert not {'torch', 'timm'} & set(sys.modules)"
+    command = [sys.executable, "-c", f"{script}; job.main(['-h'])"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "examples:" in shown
+    assert "python:MODULE:FACTORY" in shown
+
+
+@pytest.mark.ray
+def test_on_ray(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    reading.with_fake_codec(monkeypatch, tmp_path / "cache")
+    model = tmp_path / "mean.onnx"
+    model.write_bytes(mean_model())
+    url, output = reading.archive(tmp_path, damaged=True), tmp_path / "out"
+    arguments = ["--archive", url, "--output", str(output), "--analyzer", f"onnx:{model}", "--workers", "1"]
+    assert analyze_dataset.main(arguments) == 1
+    assert sorted(each["key"] for each in results(output)) == ["../002", "000", "001"]
+    (rejects,) = (output / "rejects").iterdir()
+    assert pq.read_table(rejects).to_pylist()[0]["data"] == b"FAKE"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from jobs import decode_dataset
+from pipeline.storage import Storage
+from tests.jobs import reading
+from tests.pipeline.archives import write_archive
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    reading.without_ray(decode_dataset, monkeypatch, tmp_path / "cache")
+    return lambda *arguments: decode_dataset.main([str(argument) for argument in arguments])
+
+
+def test_pictures_as_files(main: Any, tmp_path: Path) -> None:
+    url, output = reading.archive(tmp_path), tmp_path / "out"
+    assert main("--archive", url, "--output", output, "--layout", "files", "--format", "webp") == 0
+    found = sorted(path.relative_to(output / "data").as_posix().split("/", 1)[1] for path in output.rglob("*.webp"))
+    assert found == ["000.webp", "001.webp", "_/002.webp"]
+    (picture,) = output.rglob("000.webp")
+    with Image.open(picture) as image:
+        assert "not the original photograph" in image.getexif()[0x010E]
+        assert "difficmh" in image.getexif()[0x0131]
+    described = json.loads((output / "pictures.json").read_text())
+    assert described["settings"]["format"] == "webp"
+    assert described["config"]["layout"] == "files"
+
+
+def test_quality_decides_the_size(main: Any, tmp_path: Path) -> None:
+    url = reading.archive(tmp_path)
+    sizes = []
+    for quality in (10, 95):
+        output = tmp_path / f"out{quality}"
+        assert main("--archive", url, "--output", output, "--layout", "files", "--quality", quality) == 0
+        sizes.append(sum(path.stat().st_size for path in output.rglob("*.jpg")))
+    assert sizes[0] < sizes[1]
+
+
+def test_dry_run_writes_nothing(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--dry-run") == 0
+    assert "0 shards done, 2 to do" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_rejects_above_the_limit(main: Any, tmp_path: Path) -> None:
+    known = ("--archive", reading.archive(tmp_path, damaged=True), "--output", tmp_path / "out")
+    assert main(*known) == 1
+    assert main(*known, "--max-rejects", "1") == 0
+
+
+def test_other_settings_do_not_mix(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out")
+    assert main(*known, "--where", "key = '000'") == 0
+    assert main(*known) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(*known, "--overwrite") == 0
+    names: list[str] = []
+    for path in (tmp_path / "out").rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    assert {name for name in names if name.endswith(".jpg")} == {"000.jpg", "001.jpg", "_/002.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--where", "colour = 1"), "columns: key, image_name"),
+        (("--archive", "/nowhere/archive"), "no archive at /nowhere/archive"),
+        (("--archive", "nonsense://x"), "nonsense"),
+    ],
+)
+def test_errors_are_one_message_and_status_2(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert main("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [(), ("--quality", "0"), ("--format", "gif"), ("--mode", "reference")])
+def test_wrong_usage_is_status_2(main: Any, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(*(("--archive", "a", "--output", "b", *arguments) if arguments else ()))
+    assert caught.value.code == 2
+
+
+def test_help_has_examples_and_the_driver_loads_no_torch() -> None:
+    script = (
+        "import sys; from jobs import decode_dataset; assert 'torch' not in sys.modules; decode_dataset.main(['-h'])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+    assert "examples:" in shown
+    assert "captured_at, camera" in shown
+
+
+@pytest.mark.s3
+@pytest.mark.ray
+def test_on_ray_over_s3(s3: Any, ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading.with_fake_codec(monkeypatch, tmp_path / "cache")
+    storage = write_archive(f"{s3.url}/archive", [*reading.ROWS, reading.DAMAGED], s3.storage_options)
+    arguments = ["--archive", storage.url, "--output", f"{s3.url}/pictures", "--format", "png", "--workers", "1"]
+    options = ["--storage-options", json.dumps(s3.storage_options)]
+    assert decode_dataset.main([*arguments, *options]) == 1
+    output = Storage.from_url(f"{s3.url}/pictures", s3.storage_options)
+    names: list[str] = []
+    for path in output.list("data"):
+        with tarfile.open(fileobj=io.BytesIO(output.read(path))) as tar:
+            names += tar.getnames()
+    assert sorted(name for name in names if name.endswith(".png")) == ["000.png", "001.png", "_/002.png"]
+    assert len(output.list("rejects")) == 1
+    assert not any(s3.storage_options["secret"] in output.read(path).decode() for path in ("pictures.json",))

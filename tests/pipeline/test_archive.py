@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.archive import AmbiguousKeyError, Archive
+from pipeline.part import METADATA_SCHEMA, ArchiveError
+from pipeline.query import QueryError
+from pipeline.rejects import JobError
+from pipeline.storage import Storage
+from pipeline.table import SchemaError, TableRow
+from tests.fakes import FakeCodec
+from tests.pipeline.archives import fake_codec, put, row, write_archive, write_part
+
+ROWS = [
+    row("000", "in/a.tar", 0, tags=["car"], tag_scores=[0.9], captured_at=datetime(2026, 3, 1)),
+    row("001", "in/a.tar", 1, tags=["car", "tree"], tag_scores=[0.9, 0.5], captured_at=datetime(2025, 3, 1)),
+    row("002", "in/a.tar", 2),
+    row("000", "in/b.tar", 3, tags=["tree"], tag_scores=[0.7], captured_at=datetime(2026, 4, 1)),
+    row("100", "in/b.tar", 4, tags=["car"], tag_scores=[0.8], captured_at=datetime(2026, 5, 1)),
+]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return write_archive(tmp_path / "archive", ROWS, row_group_bytes=1)
+
+
+def open_archive(storage: Storage, tmp_path: Path) -> Archive:
+    return Archive.open(storage.url, storage.options, fake_codec, cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def archive(storage: Storage, tmp_path: Path) -> Archive:
+    return open_archive(storage, tmp_path)
+
+
+class Reads:
+    """Counts the bytes that are read through a storage's files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bytes = 0
+        real = Storage.open
+
+        def counted(storage: Storage, path: str, buffer: int = 0) -> Any:
+            file = real(storage, path, buffer)
+            return _Counted(file, self)
+
+        monkeypatch.setattr(Storage, "open", counted)
+
+
+class _Counted:
+    def __init__(self, file: Any, reads: Reads) -> None:
+        self._file, self._reads = file, reads
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size)
+        self._reads.bytes += len(data)
+        return data
+
+
+def test_query_by_tag_and_time(archive: Archive) -> None:
+    found = archive.query("list_contains(tags, 'car') AND captured_at > '2026-01-01'")
+    assert found["key"].to_pylist() == ["000", "100"]
+    assert found.schema.equals(METADATA_SCHEMA)
+    assert "bitstream" not in found.schema.names
+
+
+def test_query_some_columns_of_all_rows(archive: Archive) -> None:
+    found = archive.query(columns=["shard", "key"])
+    assert found.schema.names == ["shard", "key"]
+    assert sorted(zip(*found.to_pydict().values(), strict=True)) == sorted((each.shard, each.key) for each in ROWS)
+
+
+def test_query_that_nothing_passes(archive: Archive) -> None:
+    found = archive.query("width > 1000", columns=["key"])
+    assert (found.num_rows, found.schema.names) == (0, ["key"])
+
+
+def test_keys_come_once_per_row(archive: Archive) -> None:
+    assert sorted(archive.keys()) == ["000", "000", "001", "002", "100"]
+    assert list(archive.keys("key = '002'")) == ["002"]
+
+
+@pytest.mark.parametrize("columns", [["bitstream"], ["key", "nonsense"]])
+def test_columns_that_a_query_has_not(archive: Archive, columns: list[str]) -> None:
+    with pytest.raises(ArchiveError, match="columns: key, image_name, shard, codec"):
+        archive.query(columns=columns)
+
+
+def test_wrong_sql_is_one_clear_error(archive: Archive) -> None:
+    with pytest.raises(QueryError, match="list_contain") as caught:
+        archive.query("list_contain(tags, 'car')")
+    assert "tag_scores" in str(caught.value)
+
+
+def test_a_query_reads_no_bitstreams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heavy = [replace(row(f"{number:03}"), bitstream=bytes(2**20)) for number in range(6)]
+    archive = open_archive(write_archive(tmp_path / "heavy", heavy), tmp_path)
+    reads = Reads(monkeypatch)
+    assert archive.query("width = 32").num_rows == 6
+    assert 0 < reads.bytes < 2**18
+
+
+def test_get_reads_the_row_group_of_the_key_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heavy = [replace(row(f"{number:03}"), bitstream=bytes([number]) * 2**20) for number in range(6)]
+    archive = open_archive(write_archive(tmp_path / "heavy", heavy, row_group_bytes=2**20), tmp_path)
+    reads = Reads(monkeypatch)
+    assert archive.bitstream("004") == bytes([4]) * 2**20
+    assert 2**20 <= reads.bytes < 1.5 * 2**20
+
+
+def test_get_decodes_with_the_archive_s_own_model(archive: Archive, tmp_path: Path) -> None:
+    (expected,) = FakeCodec(capsule=tmp_path).decompress([ROWS[1].bitstream])
+    assert torch.equal(archive.get("001"), expected)
+    assert archive.codec is archive.codec
+
+
+def test_a_key_in_two_shards_needs_the_shard(archive: Archive) -> None:
+    with pytest.raises(AmbiguousKeyError, match=r"2 images have the key '000'.*say which shard"):
+        archive.bitstream("000")
+    assert archive.bitstream("000", shard="in/a.tar") == ROWS[0].bitstream
+    assert archive.bitstream("000", shard="in/b.tar") == ROWS[3].bitstream
+
+
+@pytest.mark.parametrize(("key", "shard"), [("999", None), ("", None), ("001", "in/b.tar"), ("001", "in/c.tar")])
+def test_unknown_keys(archive: Archive, key: str, shard: str | None) -> None:
+    with pytest.raises(KeyError) as caught:
+        archive.get(key, shard=shard)
+    assert caught.value.args == (key,)
+
+
+def test_info_adds_up_the_reports(archive: Archive) -> None:
+    info = archive.info()
+    assert (info.parts, info.totals.shards, info.totals.images) == (2, 2, 5)
+    assert info.manifest.codec_fingerprint == FakeCodec.fingerprint
+
+
+def test_a_part_without_a_report_does_not_exist(storage: Storage, tmp_path: Path) -> None:
+    (report,) = [path for path in storage.list("reports") if "/b-" in path]
+    storage.delete(report)
+    archive = open_archive(storage, tmp_path)
+    assert sorted(archive.keys()) == ["000", "001", "002"]
+    assert archive.bitstream("000") == ROWS[0].bitstream
+
+
+def test_a_rejected_shard_s_leftover_part_does_not_exist(storage: Storage, tmp_path: Path) -> None:
+    (path,) = [path for path in storage.list("reports") if "/b-" in path]
+    put(storage, path, json.dumps({**json.loads(storage.read(path)), "outputs": {}, "error": "killed"}).encode())
+    assert len(open_archive(storage, tmp_path).parts) == 1
+
+
+def test_a_lost_part_is_an_error_and_not_a_shorter_answer(storage: Storage, tmp_path: Path) -> None:
+    storage.delete(next(path for path in storage.list("data") if "/b-" in path))
+    with pytest.raises(ArchiveError, match="missing"):
+        open_archive(storage, tmp_path).query()
+
+
+def test_an_archive_without_shards_is_empty(tmp_path: Path) -> None:
+    archive = open_archive(write_archive(tmp_path / "empty", []), tmp_path)
+    assert archive.query().num_rows == 0
+    with pytest.raises(KeyError):
+        archive.get("000")
+
+
+def test_no_archive_there(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match=r"no archive at .*archive\.json"):
+        Archive.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("version", ["format_version", "schema_version"])
+def test_a_newer_archive(storage: Storage, tmp_path: Path, version: str) -> None:
+    fields = json.loads(storage.read("archive.json"))
+    put(storage, "archive.json", json.dumps({**fields, version: 99, "news": 1}).encode())
+    with pytest.raises(JobError, match="newer release"):
+        open_archive(storage, tmp_path)
+
+
+def test_a_newer_part(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.table.SCHEMA_VERSION", 99)
+    write_part(storage, "in/new.tar", [row("900", "in/new.tar")])
+    monkeypatch.undo()
+    with pytest.raises(SchemaError, match="schema version 99"):
+        open_archive(storage, tmp_path).query()
+
+
+def test_a_part_made_with_other_weights(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.pipeline.archives.FINGERPRINT", "f" * 16)
+    write_part(storage, "in/new.tar", [row("900", "in/new.tar")])
+    with pytest.raises(ArchiveError, match="other weights"):
+        open_archive(storage, tmp_path).query()
+
+
+def test_a_codec_with_other_weights(storage: Storage, tmp_path: Path) -> None:
+    def other(capsule: str, device: str) -> FakeCodec:
+        return FakeCodec(capsule=Path(capsule), fingerprint="f" * 16)
+
+    archive = Archive.open(storage.url, codec_factory=other, cache=tmp_path / "cache")
+    with pytest.raises(ArchiveError, match="0123456789abcdef, but its model has ffffffffffffffff"):
+        archive.get("001")
+
+
+def test_pixels_need_a_codec(storage: Storage) -> None:
+    archive = Archive.open(storage.url)
+    assert archive.bitstream("001") == ROWS[1].bitstream
+    with pytest.raises(ArchiveError, match="codec_factory"):
+        archive.get("001")
+
+
+def test_it_travels_to_a_worker(archive: Archive) -> None:
+    archive.query()
+    archive.get("001")
+    copy = pickle.loads(pickle.dumps(archive))
+    assert copy == archive
+    assert list(copy.keys("key = '100'")) == ["100"]
+
+
+@pytest.mark.s3
+def test_the_same_over_s3(s3: Any, tmp_path: Path) -> None:
+    rows: list[TableRow] = [*ROWS, *(row(f"x{number}", "in/c.tar", number) for number in range(20))]
+    storage = write_archive(f"{s3.url}/my archive", rows, s3.storage_options, row_group_bytes=1)
+    archive = open_archive(storage, tmp_path)
+    assert archive.query("list_contains(tags, 'tree')")["key"].to_pylist() == ["001", "000"]
+    assert archive.query().num_rows == 25
+    assert archive.get("x7").shape == (3, 24, 32)
+    with pytest.raises(KeyError):
+        archive.get("x99")

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from pipeline.archive import Archive
+from pipeline.attempts import WorkerContext
+from pipeline.decompress import DecodeJob
+from pipeline.manifest import Manifest, make_plan
+from pipeline.pictures import PictureStyle
+from pipeline.protocols import Mode
+from pipeline.rejects import JobError, TransientError
+from pipeline.storage import Storage
+from pipeline.table import TableRow
+from tests.corpora import image_bytes
+from tests.fakes import FakeCodec
+from tests.pipeline.archives import fake_codec, row, run_job, write_archive
+
+METADATA = {"weather": "rain", "boxes": [[0, 1, 2, 3]]}
+
+
+def encode(image: np.ndarray[Any, Any], format: str, description: Mapping[str, str]) -> bytes:
+    """As `difficmh.images.encode_image` does it, with the description where a test finds it."""
+    exif = Image.Exif()
+    exif[0x010E] = description["Description"]
+    return image_bytes(image, {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[format], exif=exif)
+
+
+def make_job(tmp_path: Path, rows: Sequence[TableRow], url: str = "", **fields: Any) -> DecodeJob:
+    storage = write_archive(url or tmp_path / "archive", rows, fields.pop("options", None))
+    archive = Archive.open(storage.url, storage.options, fake_codec, cache=tmp_path / "cache")
+    output = Storage.from_url(f"{url}-pictures" if url else str(tmp_path / "pictures"), storage.options)
+    style = PictureStyle(fields.pop("format", "png"), fields.pop("layout", "webdataset"))
+    known = {"where": None, "mode": "preview", "encoder": encode}
+    return DecodeJob(archive, output, described(archive).job_fingerprint, style=style, **{**known, **fields})
+
+
+def described(archive: Archive) -> Manifest:
+    return Manifest("pictures", "decode_dataset", "fake", archive.manifest.codec_fingerprint, {})
+
+
+def run(job: DecodeJob) -> Any:
+    return run_job(job, job.output, job.archive.parts, described(job.archive))
+
+
+def members(job: DecodeJob) -> dict[str, bytes]:
+    """All pictures and their JSON by name, whatever the layout."""
+    found = {}
+    for path in job.output.list("data"):
+        if not path.endswith(".tar"):
+            found[path.split("/", 2)[2]] = job.output.read(path)
+            continue
+        with tarfile.open(fileobj=io.BytesIO(job.output.read(path))) as tar:
+            found.update({name: tar.extractfile(name).read() for name in tar.getnames()})  # type: ignore[union-attr]
+    return found
+
+
+def rejects(job: DecodeJob) -> list[dict[str, Any]]:
+    paths = job.output.list("rejects")
+    return [each for path in paths for each in pq.read_table(io.BytesIO(job.output.read(path))).to_pylist()]
+
+
+def pixels(stream: bytes) -> np.ndarray[Any, Any]:
+    (image,) = FakeCodec(capsule=Path()).decompress([stream])
+    return (image * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+ROWS = [
+    row("000", seed=0, tags=["car"], tag_scores=[0.5], metadata=json.dumps(METADATA)),
+    row("cam/001.left", seed=1),
+    row("002", "in/b.tar", seed=2, tags=["tree"], tag_scores=[0.5]),
+]
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "files"])
+def test_every_row_becomes_a_picture_with_json(tmp_path: Path, layout: str) -> None:
+    job = make_job(tmp_path, ROWS, layout=layout)
+    summary = run(job)
+    found = members(job)
+    assert sorted(found) == sorted(f"{each.key}.{end}" for each in ROWS for end in ("png", "json"))
+    for each in ROWS:
+        picture = Image.open(io.BytesIO(found[f"{each.key}.png"]))
+        assert np.array_equal(np.asarray(picture), pixels(each.bitstream))
+    assert (summary.totals.images, summary.totals.rejects, summary.totals.skipped) == (3, 0, 0)
+    assert summary.totals.pixels == 3 * 24 * 32
+
+
+def test_a_picture_says_what_it_is(tmp_path: Path) -> None:
+    job = make_job(tmp_path, ROWS[:1], mode="full", format="jpg")
+    run(job)
+    found = members(job)
+    description = Image.open(io.BytesIO(found["000.jpg"])).getexif()[0x010E]
+    assert description == "Reconstruction by a generative codec, not the original photograph: 000"
+    fields = json.loads(found["000.json"])
+    assert fields["reconstruction"] is True
+    assert (fields["key"], fields["shard"], fields["mode"]) == ("000", "in/a.tar", "full")
+    assert (fields["codec"], fields["codec_fingerprint"]) == ("fake", FakeCodec.fingerprint)
+    assert fields["tags"] == ["car"]
+    assert fields["bits_per_pixel"] == ROWS[0].bits_per_pixel
+    assert fields["metadata"] == METADATA
+    assert "bitstream" not in fields
+
+
+def test_where_leaves_rows_and_parts_out(tmp_path: Path) -> None:
+    job = make_job(tmp_path, ROWS, where="list_contains(tags, 'tree')")
+    summary = run(job)
+    assert sorted(members(job)) == ["002.json", "002.png"]
+    assert (summary.totals.images, summary.totals.skipped, summary.totals.shards) == (1, 2, 2)
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "files"])
+def test_keys_stay_inside_and_apart(tmp_path: Path, layout: str) -> None:
+    keys = ["../../../escape", "/absolute", "a//b", "a/b", "x" * 400]
+    job = make_job(tmp_path, [row(key, seed=number) for number, key in enumerate(keys)], layout=layout)
+    run(job)
+    found = members(job)
+    assert {json.loads(data)["key"] for name, data in found.items() if name.endswith(".json")} == set(keys)
+    assert {"_/_/_/escape.png", "absolute.png", "a/b.png", "a/b~2.png"} <= set(found)
+    assert not list(tmp_path.rglob("escape.png")) or layout == "files"
+    outside = [path for path in tmp_path.rglob("*escape*") if tmp_path / "pictures" / "data" not in path.parents]
+    assert outside == []
+
+
+def test_a_damaged_row_is_rejected_with_its_bytes(tmp_path: Path) -> None:
+    damaged = [
+        replace(ROWS[0], key="flipped", bitstream=ROWS[0].bitstream[:-1] + b"?"),
+        replace(ROWS[0], key="empty", bitstream=b""),
+        replace(ROWS[0], key="other codec", codec="webp", bitstream=b"RIFF"),
+        replace(ROWS[0], key="other size", width=31),
+    ]
+    job = make_job(tmp_path, [ROWS[0], *damaged, ROWS[1]])
+    summary = run(job)
+    assert {name for name in members(job) if name.endswith(".png")} == {"000.png", "cam/001.left.png"}
+    found = {each["key"]: each for each in rejects(job)}
+    assert {key: each["data"] for key, each in found.items()} == {each.key: each.bitstream for each in damaged}
+    assert {each["stage"] for each in found.values()} == {"decompress"}
+    assert "damaged" in found["flipped"]["error"]
+    assert "'webp'" in found["other codec"]["error"]
+    assert "31 x 24" in found["other size"]["error"]
+    assert (summary.totals.images, summary.totals.rejects) == (2, 4)
+
+
+def test_what_no_encoder_takes_is_rejected(tmp_path: Path) -> None:
+    def refuse(image: object, format: str, description: object) -> bytes:
+        raise ValueError("too large for this format")
+
+    job = make_job(tmp_path, ROWS[:1], encoder=refuse)
+    assert run(job).totals.rejects == 1
+    assert [(each["stage"], each["key"]) for each in rejects(job)] == [("encode", "000")]
+    assert job.output.list("data") == []
+
+
+def test_small_batches_give_the_same_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(tmp_path, ROWS)
+    run(job)
+    expected = {path: job.output.read(path) for path in job.output.list("data")}
+    monkeypatch.setattr("pipeline.decompress.BATCH_PIXELS", {"cpu": 1})
+    monkeypatch.setattr("pipeline.decompress.ENCODE_AHEAD_BYTES", 1)
+    again = replace(job, output=Storage.from_url(str(tmp_path / "again")))
+    run(again)
+    assert {path: again.output.read(path) for path in again.output.list("data")} == expected
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "files"])
+@pytest.mark.parametrize("at", range(4))
+def test_a_killed_run_resumes_to_the_same_pictures(tmp_path: Path, layout: str, at: int) -> None:
+    rows = [row(f"{number}", f"in/{number % 2}.tar", number) for number in range(4)]
+    job = make_job(tmp_path, rows, layout=layout)
+    calls = 0
+
+    def killed(image: Any, format: str, description: Mapping[str, str]) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls > at:
+            raise KeyboardInterrupt
+        return encode(image, format, description)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(job, encoder=killed))
+    run(job)
+    assert len(job.output.list("reports")) == 2
+    assert sorted(members(job)) == sorted(f"{number}.{end}" for number in range(4) for end in ("png", "json"))
+    plan = make_plan(job.output, described(job.archive), job.archive.parts, overwrite=False)
+    assert list(plan.pending) == []
+
+
+def test_files_of_an_earlier_run_that_no_longer_belong_are_removed(tmp_path: Path) -> None:
+    job = make_job(tmp_path, ROWS, layout="files")
+    run(job)
+    for path in job.output.list("reports"):
+        job.output.delete(path)
+    run(replace(job, where="key = '000'", style=PictureStyle("png", "webdataset")))
+    assert sorted(members(job)) == ["000.json", "000.png"]
+    assert all(path.endswith(".tar") for path in job.output.list("data"))
+
+
+def test_a_failing_store_is_no_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: FakeCodec, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[Tensor]:
+        raise TransientError("the store is away")
+
+    job = make_job(tmp_path, ROWS)
+    monkeypatch.setattr(FakeCodec, "decompress", failing)
+    with pytest.raises(TransientError):
+        job(WorkerContext()).process(job.archive.parts[0], 1)
+
+
+def test_a_wrong_clause_stops_the_worker_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="columns:"):
+        make_job(tmp_path, ROWS, where="nonsense = 1")(WorkerContext())
+
+
+def test_the_job_is_picklable(tmp_path: Path) -> None:
+    job = make_job(tmp_path, ROWS)
+    copy = pickle.loads(pickle.dumps(job))
+    assert copy(WorkerContext()).process(job.archive.parts[0], 1).images == 2
+
+
+@pytest.mark.s3
+def test_pictures_over_s3(s3: Any, tmp_path: Path) -> None:
+    damaged = replace(ROWS[0], key="flipped", bitstream=ROWS[0].bitstream[:-1] + b"?")
+    job = make_job(tmp_path, [*ROWS, damaged], f"{s3.url}/archive", options=s3.storage_options, layout="files")
+    summary = run(job)
+    assert sorted(members(job)) == sorted(f"{each.key}.{end}" for each in ROWS for end in ("png", "json"))
+    assert [each["data"] for each in rejects(job)] == [damaged.bitstream]
+    assert summary.totals.images == 3
