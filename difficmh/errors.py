@@ -1,9 +1,9 @@
 """The errors of the codec.
 
-    DifficmhError
-    ├── BitstreamError (ValueError)   damaged, truncated, foreign or absurd bitstream; wrong model
-    ├── ImageError (ValueError)       bytes that are no image this library can read
-    └── CapsuleError (ValueError)     model directory that is missing, incomplete or altered
+DifficmhError
+├── BitstreamError (ValueError)   damaged, truncated, foreign or absurd bitstream; wrong model
+├── ImageError (ValueError)       bytes that are no image this library can read
+└── CapsuleError (ValueError)     model directory that is missing, incomplete or altered
 """
 
 from __future__ import annotations

@@ -1,0 +1,88 @@
+"""Exact arithmetic for everything that selects a CDF or shifts a symbol.
+
+Floating-point convolutions differ between devices, thread counts and instruction sets in the last bits, and one flipped
+bit in an entropy parameter destroys a stream. Here activations and weights are integers carried in float64, so that
+every partial sum is exact in any order, and each layer ends with a rounding that is exact too:
+
+    activation = round(x * 2**ACTIVATION_BITS)      weight = round(w * 2**WEIGHT_BITS)
+    accumulator = sum(weight * activation)          < 2**53, checked when the layer is frozen
+    output      = round(accumulator / 2**WEIGHT_BITS) + bias
+
+Training runs the same layers in floating point.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATION_BITS = 10
+WEIGHT_BITS = 12
+LIMIT = 512.0
+"""Activations are clamped to ±LIMIT in both arithmetics."""
+
+ONE = float(2**ACTIVATION_BITS)
+
+
+def to_fixed(x: Tensor) -> Tensor:
+    """Floats to integer activations in float64."""
+    return torch.round(x.double() * ONE)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Slope 1/8 for negative values, clamped to ±LIMIT."""
+    return F.leaky_relu(x, 0.125).clamp(-LIMIT, LIMIT)
+
+
+def leaky_relu_fixed(x: Tensor) -> Tensor:
+    """`leaky_relu` on integer activations."""
+    return torch.maximum(x, torch.round(x / 8)).clamp_(-LIMIT * ONE, LIMIT * ONE)
+
+
+class FixedPointConv2d(nn.Conv2d):
+    """A convolution with two arithmetics: `forward` in floating point, `fixed` exact on integer activations."""
+
+    def freeze(self) -> None:
+        """Derives the integer weights. Raises ValueError where a sum could leave the exact range of float64."""
+        weight = torch.round(self.weight.detach().double() * 2**WEIGHT_BITS)
+        largest = weight.abs().sum(dim=(1, 2, 3)).max().item() * LIMIT * ONE
+        if largest >= 2**52:
+            raise ValueError(f"weights too large for exact sums: one may reach {largest:.3g}, the limit is 2**52")
+        self.register_buffer("integer_weight", weight, persistent=False)
+        bias = torch.zeros(self.out_channels, dtype=torch.float64) if self.bias is None else self.bias.detach()
+        self.register_buffer("integer_bias", to_fixed(bias)[:, None, None], persistent=False)
+
+    def fixed(self, x: Tensor) -> Tensor:
+        """Integer activations `(B, C, H, W)` float64 to integer activations. `freeze` comes first."""
+        weight, bias = self.get_buffer("integer_weight"), self.get_buffer("integer_bias")
+        total = F.conv2d(x, weight, None, self.stride, self.padding)
+        if total.is_cuda:
+            # A GPU may pick an algorithm that is no plain sum; its error is far below one half.
+            total.round_()
+        return total.div_(2**WEIGHT_BITS).round_().add_(bias)
+
+
+class FixedPointStack(nn.Module):
+    """Convolutions with leaky ReLUs between them, in both arithmetics; the last layer is linear."""
+
+    def __init__(self, *convs: FixedPointConv2d) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs[:-1]:
+            x = leaky_relu(conv(x))
+        return self.convs[-1](x)
+
+    def fixed(self, x: Tensor) -> Tensor:
+        for conv in self.convs[:-1]:
+            x = leaky_relu_fixed(conv.fixed(x))  # type: ignore[operator]
+        return self.convs[-1].fixed(x)  # type: ignore[operator]
+
+
+def freeze(module: nn.Module) -> None:
+    """Freezes every fixed-point layer of `module`. Call after loading weights."""
+    for layer in module.modules():
+        if isinstance(layer, FixedPointConv2d):
+            layer.freeze()

@@ -1,0 +1,44 @@
+"""All networks of the codec in one module, so that weights load, save and move together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from difficmh.autoencoder import Autoencoder
+from difficmh.config import CodecConfig
+from difficmh.denoiser import Denoiser
+from difficmh.entropy_model import EntropyModel
+from difficmh.transforms import AnalysisTransform, HyperAnalysis, SynthesisTransform
+
+
+class CodecModel(nn.Module):
+    """The networks of one codec, by the names of the literature.
+
+        image ──g_a──► y ──h_a──► z          autoencoder: image ↔ latent
+        y, z  ──entropy──► bits              g_s: y_hat ──► guide latent
+        guide, noise, tags ──denoiser──► latent
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        transforms = config.transforms
+        self.autoencoder = Autoencoder(config.latent_channels, transforms.decoder_widths, transforms.decoder_depths)
+        self.g_a = AnalysisTransform(config)
+        self.g_s = SynthesisTransform(config)
+        self.h_a = HyperAnalysis(config)
+        self.entropy = EntropyModel(config)
+        self.denoiser = Denoiser(config.latent_channels, config.denoiser)
+
+    def analyze(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """y and z of `(B, 3, H, W)` images in [0, 1]; H and W multiples of 64, quality `(B,)` int64 from 0."""
+        y = self.g_a(image, quality)
+        return y, self.h_a(y)
+
+    def preview(self, guide: Tensor) -> Tensor:
+        """`(B, 3, H, W)` in [0, 1] from a latent."""
+        image: Tensor = self.autoencoder.decode(guide)
+        return image.clamp(0, 1)
+
+

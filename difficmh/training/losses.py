@@ -1,0 +1,101 @@
+"""The losses of the method: rate, distortion (guide), diffusion and semantic consistency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pytorch_msssim import ms_ssim
+from torch import Tensor
+
+from difficmh.entropy_model import EntropyOutput
+from difficmh.layers import full_precision
+from difficmh.model import CodecModel
+from difficmh.sampler import rates
+
+MS_SSIM_WEIGHT = 1300.0
+"""1 - MS-SSIM counts as much as this squared error of 8-bit values: the ratio of CompressAI's lambdas for both."""
+
+MSE_SHARE = 0.6
+RATE_BALANCE = 0.35
+"""Low rates have small losses; weighting by lambda ** -RATE_BALANCE keeps the shared networks from ignoring them."""
+
+
+@dataclass(frozen=True)
+class RateDistortion:
+    """Per-sample results of one pass, each `(B,)`: bits per pixel, squared error of 8-bit values, MS-SSIM in [0, 1]."""
+
+    bpp: Tensor
+    mse: Tensor
+    ms_ssim: Tensor
+    guide: Tensor
+
+
+def bits_per_pixel(output: EntropyOutput, pixels: int) -> Tensor:
+    """Estimated bits over pixels, `(B,)`."""
+    likelihoods = (output.y_likelihoods, output.z_likelihoods)
+    return sum((-torch.log2(part).flatten(1).sum(1) for part in likelihoods), torch.zeros(())) / pixels
+
+
+def code(model: CodecModel, images: Tensor, quality: Tensor) -> tuple[Tensor, EntropyOutput]:
+    """Guide latent and entropy output of `(B, 3, H, W)` images, differentiable."""
+    y, z = model.analyze(images, quality)
+    with full_precision(images):
+        output: EntropyOutput = model.entropy(y.float(), z.float(), quality)
+    return model.g_s(output.y_hat, quality), output
+
+
+def rate_distortion(model: CodecModel, images: Tensor, quality: Tensor) -> RateDistortion:
+    """One pass through the codec without diffusion. Images must exceed 160 pixels a side for MS-SSIM."""
+    guide, output = code(model, images, quality)
+    decoded = model.autoencoder.decode(guide)
+    with full_precision(images):
+        decoded = decoded.float()
+        mse = (255 * (decoded - images)).square().flatten(1).mean(1)
+        similarity = ms_ssim(decoded, images, data_range=1.0, size_average=False)
+        bpp = bits_per_pixel(output, images.shape[-1] * images.shape[-2])
+    return RateDistortion(bpp, mse, similarity, guide)
+
+
+def rate_distortion_loss(result: RateDistortion, lambdas: Tensor, reference: float) -> Tensor:
+    """Mean over the batch of bits + lambda * distortion; `lambdas` `(B,)`, `reference` the lambda of weight one."""
+    distortion = MSE_SHARE * result.mse + (1 - MSE_SHARE) * MS_SSIM_WEIGHT * (1 - result.ms_ssim)
+    balance = (lambdas / reference) ** -RATE_BALANCE
+    return (balance * (result.bpp + lambdas * distortion)).mean()
+
+
+def guide_error(model: CodecModel, guide: Tensor, latent: Tensor) -> Tensor:
+    """Squared error of guide against reference latent in 8-bit pixel values, `(B,)`: the basis is orthonormal."""
+    deviation = model.autoencoder.get_buffer("deviation")[:, None, None]
+    return (deviation * (guide.float() - latent)).square().flatten(1).sum(1) / (latent[0, 0].numel() * 192)
+
+
+def diffusion_loss(
+    model: CodecModel, latent: Tensor, guide: Tensor | None, tags: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mean squared error of the denoiser's F (see `denoiser.py`) at random steps and noise."""
+    timesteps = torch.randint(0, 1000, (len(latent),), generator=generator).to(latent.device)
+    noise = torch.randn(latent.shape, generator=generator).to(latent.device)
+    signal, spread = rates(timesteps)
+    x_t = signal * latent + spread * noise
+    target = signal * noise - spread * (latent if guide is None else latent - guide)
+    predicted = model.denoiser(x_t, timesteps, tags, guide)
+    return F.mse_loss(predicted.float(), target)
+
+
+def semantic_consistency(model: CodecModel, guide: Tensor, latent: Tensor, tags: Tensor) -> Tensor:
+    """1 - cosine similarity, per position, of the base UNet's middle features at t = 0 (Diff-ICMH), mean over all."""
+    with torch.no_grad():
+        original = model.denoiser.semantic_features(latent, tags).float()
+    decoded = model.denoiser.semantic_features(guide, tags).float()
+    return (1 - F.cosine_similarity(decoded, original, dim=1)).mean()
+
+
+def semantic_gradient(model: CodecModel, guide: Tensor, latent: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
+    """The semantic consistency loss and its gradient with respect to `guide` alone: the UNet itself must not learn
+    to make the features agree."""
+    leaf = guide.detach().requires_grad_()
+    loss = semantic_consistency(model, leaf, latent, tags)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), gradient

@@ -1,0 +1,109 @@
+"""AdamW that survives bad steps, and an exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+
+WARM_UP_STEPS = 100
+FINAL_SHARE = 0.05
+"""Share of the learning rate that is left at the end of the cosine."""
+
+
+def learning_rate_share(step: int, progress: float) -> float:
+    """Linear warm-up over the first steps, then a cosine over `progress` in [0, 1]."""
+    cosine = FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return cosine * min(1.0, (step + 1) / WARM_UP_STEPS)
+
+
+class GuardedOptimizer:
+    """AdamW with clipping at twice the running median of the gradient norm; far outliers are skipped.
+
+    Codecs with learned entropy models blow up once in some thousand steps; a skipped step costs nothing, a blown-up one
+    a hundred. Under `torch.distributed` gradients are averaged over the workers first.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        decayed = [parameter for parameter in self.parameters if parameter.ndim > 1]
+        others = [parameter for parameter in self.parameters if parameter.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0.0}]
+        self.adam = torch.optim.AdamW(groups, lr=rate, betas=betas)
+        self.rate = rate
+        self.norms: deque[float] = deque(maxlen=200)
+        self.skipped = 0
+        self.steps = 0
+
+    def step(self, loss: Tensor, progress: float) -> float:
+        """Backward pass and update; returns the gradient norm before clipping."""
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._average_over_workers()
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients))
+        limit = 2 * median(self.norms) if len(self.norms) >= 20 else math.inf
+        if not math.isfinite(norm) or norm > 5 * limit:
+            self.skipped += 1
+            # A lasting change of scale must not stop training: let the median follow slowly.
+            self.norms.append(min(norm, 1.5 * limit) if math.isfinite(norm) else limit)
+            return norm
+        self.norms.append(norm)
+        nn.utils.clip_grads_with_norm_(self.parameters, min(limit, 1e6), torch.tensor(norm))
+        share = learning_rate_share(self.steps, progress)
+        for group in self.adam.param_groups:
+            group["lr"] = self.rate * share
+        self.adam.step()
+        self.steps += 1
+        return norm
+
+    def _average_over_workers(self) -> None:
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
+            parameter.grad /= distributed.get_world_size()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adam": self.adam.state_dict(), "norms": list(self.norms), "steps": self.steps, "skipped": self.skipped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adam.load_state_dict(state["adam"])
+        self.norms.extend(state["norms"])
+        self.steps, self.skipped = state["steps"], state["skipped"]
+
+
+class MovingAverage:
+    """Exponential moving average of the floating-point state of a module; `decay` grows during the first steps."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.values = {name: value.detach().clone() for name, value in _floats(module)}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, value in _floats(module):
+            self.values[name].lerp_(value.detach(), weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        for name, value in state["values"].items():
+            self.values[name].copy_(value)
+
+
+def _floats(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, value) for name, value in module.named_parameters() if value.is_floating_point()]

@@ -1,0 +1,214 @@
+"""The stages of training, one class each: what is trained, on which losses.
+
+    rate_distortion   transforms and entropy model, bits against PSNR and MS-SSIM, all qualities at once
+    diffusion         the denoiser as an image prior and with its control branch; the synthesis learns to keep meaning
+    one_step          the denoiser as a one-step decoder, with feature and adversarial losses
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from difficmh.layers import full_precision
+from difficmh.model import CodecModel
+from difficmh.sampler import TRAIN_STEPS, rates
+from difficmh.taggers.efficientnet import load_lite0
+from difficmh.training import losses
+from difficmh.training.discriminator import (
+    FrozenFeatures,
+    ProjectedDiscriminator,
+    feature_loss,
+    generator_loss,
+    hinge_loss,
+)
+from difficmh.training.optimizer import GuardedOptimizer
+
+TAG_DROPOUT = 0.15
+CONTROL_DROPOUT = 0.25
+SEMANTIC_START = 0.3
+"""Share of the diffusion stage after which the base UNet's features are worth agreeing with."""
+
+SEMANTIC_WEIGHT = 0.15
+ADVERSARIAL_WEIGHTS = (1.0, 1.0, 0.8, 0.5, 0.25, 0.1)
+"""Where bits are plenty the decoder has nothing to invent: the adversarial part fades out with the quality."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` `(B, 3, H, W)` in [0, 1], `tags` `(B, V)` float in {0, 1}, `quality` `(B,)` int64 from 0."""
+
+    images: Tensor
+    tags: Tensor
+    quality: Tensor
+
+
+class Stage(Protocol):
+    """A stage of training over one model."""
+
+    optimizers: dict[str, GuardedOptimizer]
+
+    def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
+        """One update of the weights; returns what to log."""
+        ...
+
+    def extra_state(self) -> dict[str, Any]:
+        """Modules that are trained beside the model."""
+        ...
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def _drop_tags(tags: Tensor, generator: torch.Generator) -> Tensor:
+    """Forgets all tags of some samples, so that the denoiser also works without, and guidance is possible."""
+    keep = torch.rand(len(tags), 1, generator=generator) >= TAG_DROPOUT
+    return tags * keep.to(tags.device)
+
+
+class RateDistortionStage:
+    """Trains everything but the denoiser. The latent itself, the autoencoder's basis, stays as it is."""
+
+    def __init__(self, model: CodecModel, rate: float) -> None:
+        self.model = model
+        model.requires_grad_(True)
+        model.denoiser.requires_grad_(False)
+        model.autoencoder.basis.requires_grad_(False)
+        self.optimizers = {"codec": GuardedOptimizer(model.parameters(), rate)}
+        self.lambdas = torch.tensor(model.config.lambdas)
+
+    def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
+        lambdas = self.lambdas.to(batch.images.device)
+        with _autocast(batch.images.device):
+            result = losses.rate_distortion(self.model, batch.images, batch.quality)
+        loss = losses.rate_distortion_loss(result, lambdas[batch.quality], float(lambdas[len(lambdas) // 2]))
+        norm = self.optimizers["codec"].step(loss, progress)
+        return {
+            "loss": loss.item(),
+            "bpp": result.bpp.mean().item(),
+            "psnr": (10 * torch.log10(255**2 / result.mse)).mean().item(),
+            "ms_ssim": result.ms_ssim.mean().item(),
+            "norm": norm,
+        }
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+
+class DiffusionStage:
+    """Trains the denoiser, and g_s with the semantic consistency loss beside its distortion; bitstreams stay valid."""
+
+    def __init__(self, model: CodecModel, rate: float) -> None:
+        self.model = model
+        model.requires_grad_(False)
+        model.denoiser.requires_grad_(True)
+        model.g_s.requires_grad_(True)
+        self.optimizers = {
+            "denoiser": GuardedOptimizer(model.denoiser.parameters(), rate),
+            "g_s": GuardedOptimizer(model.g_s.parameters(), rate / 10),
+        }
+        self.lambdas = torch.tensor(model.config.lambdas)
+
+    def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
+        tags = _drop_tags(batch.tags, generator)
+        with torch.no_grad(), _autocast(batch.images.device):
+            latent = self.model.autoencoder.encode(batch.images)
+            y, z = self.model.analyze(batch.images, batch.quality)
+            with full_precision(y):
+                y_hat = self.model.entropy(y.float(), z.float(), batch.quality).y_hat
+        log = self._synthesis_step(batch, y_hat, latent, tags, progress)
+        with _autocast(batch.images.device):
+            with torch.no_grad():
+                guide = self.model.g_s(y_hat, batch.quality)
+            alone = bool(torch.rand((), generator=generator) < CONTROL_DROPOUT)
+            loss = losses.diffusion_loss(self.model, latent, None if alone else guide, tags, generator)
+        norm = self.optimizers["denoiser"].step(loss, progress)
+        return {"loss": loss.item(), "controlled": float(not alone), "norm": norm, **log}
+
+    def _synthesis_step(
+        self, batch: Batch, y_hat: Tensor, latent: Tensor, tags: Tensor, progress: float
+    ) -> dict[str, float]:
+        if progress < SEMANTIC_START:
+            return {}
+        with _autocast(batch.images.device):
+            guide = self.model.g_s(y_hat, batch.quality).float()
+            semantic, gradient = losses.semantic_gradient(self.model, guide, latent, tags)
+        lambdas = self.lambdas.to(latent.device)[batch.quality]
+        distortion = losses.guide_error(self.model, guide, latent)
+        loss = (lambdas * distortion).mean() + SEMANTIC_WEIGHT * (guide * gradient).sum()
+        self.optimizers["g_s"].step(loss, progress)
+        return {"semantic": semantic.item(), "guide_mse": distortion.mean().item()}
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+
+class OneStepStage:
+    """Trains the denoiser to decode in one step from pure noise; everything else is frozen."""
+
+    def __init__(self, model: CodecModel, rate: float) -> None:
+        device = next(model.parameters()).device
+        self.model = model
+        model.requires_grad_(False)
+        model.denoiser.requires_grad_(True)
+        self.features = FrozenFeatures(load_lite0()).to(device)
+        self.discriminator = ProjectedDiscriminator(model.config.qualities).to(device)
+        self.optimizers = {
+            "denoiser": GuardedOptimizer(model.denoiser.parameters(), rate, betas=(0.0, 0.99)),
+            "discriminator": GuardedOptimizer(self.discriminator.parameters(), 2 * rate, betas=(0.0, 0.99)),
+        }
+        self.adversarial = torch.tensor(ADVERSARIAL_WEIGHTS[: model.config.qualities], device=device)
+
+    def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
+        device = batch.images.device
+        with _autocast(device):
+            with torch.no_grad():
+                guide, _ = losses.code(self.model, batch.images, batch.quality)
+                real = self.features(batch.images)
+            decoded = one_step(self.model, guide, _drop_tags(batch.tags, generator), generator)
+            fake = self.features(decoded)
+            judged = self.discriminator(fake, batch.quality)
+        adversarial = self.adversarial[batch.quality]
+        pixels = (decoded.float() - batch.images).abs().flatten(1).mean(1)
+        means = nn.functional.avg_pool2d(decoded.float() - batch.images, 8).abs().flatten(1).mean(1)
+        perceptual = feature_loss([x.float() for x in real], [x.float() for x in fake])
+        invented = generator_loss([x.float() for x in judged])
+        loss = (10 * pixels + 10 * means + perceptual + 0.1 * min(1.0, 4 * progress) * adversarial * invented).mean()
+        norm = self.optimizers["denoiser"].step(loss, progress)
+        with _autocast(device):
+            reals = self.discriminator(real, batch.quality)
+            fakes = self.discriminator([x.detach() for x in fake], batch.quality)
+        critic = hinge_loss([x.float() for x in reals], [x.float() for x in fakes])
+        self.optimizers["discriminator"].step(critic, progress)
+        return {
+            "loss": loss.item(),
+            "pixels": pixels.mean().item(),
+            "features": perceptual.mean().item(),
+            "critic": critic.item(),
+            "norm": norm,
+        }
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"discriminator": self.discriminator}
+
+
+def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:
+    """The image of a one-step decode from fresh noise, differentiable; not clamped."""
+    timesteps = torch.full((len(guide),), TRAIN_STEPS - 1, device=guide.device)
+    noise = torch.randn(guide.shape, generator=generator).to(guide.device)
+    signal, spread = rates(timesteps)
+    predicted = model.denoiser(noise, timesteps, tags, guide)
+    return model.autoencoder.decode(signal * noise + spread**2 * guide - spread * predicted)
+
+
+STAGES: dict[str, type[RateDistortionStage] | type[DiffusionStage] | type[OneStepStage]] = {
+    "rate_distortion": RateDistortionStage,
+    "diffusion": DiffusionStage,
+    "one_step": OneStepStage,
+}
+
+

@@ -1,0 +1,87 @@
+"""The latent codec's transforms: image → y → guide latent, and y → z.
+
+Names follow the compression literature: analysis g_a, synthesis g_s, hyper analysis h_a (Ballé et al., ICLR 2018).
+Both sides start as the KLT of 16 x 16 blocks; the deep networks are residual branches whose last layer starts at zero.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from difficmh.autoencoder import BLOCK
+from difficmh.config import CodecConfig
+from difficmh.layers import QualityModulation, Upsample, blocks, full_precision, zero_init
+
+Y_BLOCK = 16
+
+
+class AnalysisTransform(nn.Module):
+    """g_a: `(B, 3, H, W)` image in [0, 1] and `(B,)` quality index to y, `(B, M, H/16, W/16)`, in quantisation steps."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        (eighth, sixteenth), depths = config.transforms.analysis_widths, config.transforms.analysis_depths
+        channels = config.entropy.channels
+        self.basis = nn.Conv2d(3, channels, Y_BLOCK, stride=Y_BLOCK, bias=False)
+        self.enter = nn.Conv2d(3 * BLOCK**2, eighth, 3, padding=1)
+        self.modulation = QualityModulation(config.qualities, eighth)
+        self.body_8 = blocks(eighth, depths[0])
+        self.down = nn.Conv2d(eighth, sixteenth, 3, stride=2, padding=1)
+        self.body_16 = blocks(sixteenth, depths[1])
+        self.leave = zero_init(nn.Conv2d(sixteenth, channels, 3, padding=1))
+        self.log_gain = nn.Parameter(torch.zeros(config.qualities, channels))
+
+    def forward(self, image: Tensor, quality: Tensor) -> Tensor:
+        pixels = 255 * (image - 0.5)
+        deep = self.modulation(self.enter(F.pixel_unshuffle(pixels / 64, BLOCK)), quality)
+        deep = self.leave(self.body_16(self.down(self.body_8(deep))))
+        with full_precision(image):
+            linear = self.basis(pixels.float())
+        return (linear + deep) * torch.exp(self.log_gain[quality, :, None, None])
+
+
+class SynthesisTransform(nn.Module):
+    """g_s: y_hat, `(B, M, H/16, W/16)`, and quality index to the guide latent c, `(B, C, H/8, W/8)`.
+
+    The guide latent lives in the autoencoder's latent space: it approximates the latent of the original image.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        (eighth, sixteenth), depths = config.transforms.synthesis_widths, config.transforms.synthesis_depths
+        channels, latent = config.entropy.channels, config.latent_channels
+        self.basis_t = nn.Conv2d(channels, 4 * latent, 1, bias=False)
+        self.enter = nn.Conv2d(channels, sixteenth, 3, padding=1)
+        self.modulation = QualityModulation(config.qualities, sixteenth)
+        self.body_16 = blocks(sixteenth, depths[1])
+        self.up = Upsample(sixteenth, eighth)
+        self.body_8 = blocks(eighth, depths[0])
+        self.leave = zero_init(nn.Conv2d(eighth, latent, 3, padding=1))
+        self.log_gain = nn.Parameter(torch.zeros(config.qualities, channels))
+
+    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        y = y_hat * torch.exp(self.log_gain[quality, :, None, None])
+        deep = self.body_16(self.modulation(self.enter(y / 8), quality))
+        with full_precision(y):
+            linear = F.pixel_shuffle(self.basis_t(y.float()), 2)
+        return linear + self.leave(self.body_8(self.up(deep)))
+
+
+class HyperAnalysis(nn.Module):
+    """h_a: y, `(B, M, H/16, W/16)`, to z, `(B, N, H/64, W/64)`."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        width = config.entropy.hyper_width
+        self.layers = nn.Sequential(
+            nn.Conv2d(config.entropy.channels, width, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, config.entropy.hyper_channels, 4, stride=2, padding=1),
+        )
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.layers(y)
