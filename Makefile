@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-EXTRAS := analyze,demo,dev,evaluate
+EXTRAS := analyze,demo,dev,evaluate,heif
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test gpu-test check format bench constraints clean
