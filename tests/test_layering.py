@@ -28,11 +28,15 @@ MAX_PARAMETERS = 6
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module: `at_load` tells that merely importing the file executes it."""
+    """One imported module.
+
+    `at_load` tells that merely importing the file executes it, `optional` that the file copes with its absence.
+    """
 
     module: str
     line: int
     at_load: bool
+    optional: bool = False
 
 
 def python_files(folder: str) -> list[Path]:
@@ -44,18 +48,18 @@ def place(path: Path, line: int) -> str:
 
 
 def imports(path: Path) -> list[Import]:
-    return list(_imports(ast.parse(path.read_text()), path, at_load=True))
+    return list(_imports(ast.parse(path.read_text()), path, at_load=True, optional=False))
 
 
-def _imports(node: ast.AST, path: Path, at_load: bool) -> Iterator[Import]:
+def _imports(node: ast.AST, path: Path, at_load: bool, optional: bool) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
-            yield from (Import(alias.name, child.lineno, at_load) for alias in child.names)
+            yield from (Import(alias.name, child.lineno, at_load, optional) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
-            yield from (Import(name, child.lineno, at_load) for name in _from_names(child, path))
+            yield from (Import(name, child.lineno, at_load, optional) for name in _from_names(child, path))
         else:
-            deferred = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_typing_only(child)
-            yield from _imports(child, path, at_load and not deferred)
+            deferred = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or _is_typing_only(child)
+            yield from _imports(child, path, at_load and not deferred, optional or _expects_absence(child))
 
 
 def _from_names(node: ast.ImportFrom, path: Path) -> Iterator[str]:
@@ -68,6 +72,10 @@ def _from_names(node: ast.ImportFrom, path: Path) -> Iterator[str]:
 
 def _is_typing_only(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def _expects_absence(node: ast.AST) -> bool:
+    return isinstance(node, ast.Try) and any("ImportError" in ast.unparse(h.type) for h in node.handlers if h.type)
 
 
 def belongs(module: str, packages: tuple[str, ...]) -> bool:
@@ -214,6 +222,7 @@ def text_files() -> list[Path]:
         ("import torch", [Import("torch", 1, True)]),
         ("def f():\n    import torch", [Import("torch", 2, False)]),
         ("if TYPE_CHECKING:\n    import torch", [Import("torch", 2, False)]),
+        ("try:\n    import torch\nexcept ImportError:\n    pass", [Import("torch", 2, True, True)]),
         ("class A:\n    import torch", [Import("torch", 2, True)]),
         ("from . import codec", [Import("difficmh", 1, True), Import("difficmh.codec", 1, True)]),
         ("from .taggers import efficientnet", [Import("difficmh.taggers", 1, True)]),
@@ -221,4 +230,4 @@ def text_files() -> list[Path]:
 )
 def test_imports_are_found_where_they_hide(source: str, expected: list[Import]) -> None:
     probe = ROOT / "difficmh" / "probe.py"
-    assert list(_imports(ast.parse(source), probe, at_load=True))[: len(expected)] == expected
+    assert list(_imports(ast.parse(source), probe, at_load=True, optional=False))[: len(expected)] == expected
