@@ -23,7 +23,7 @@ import difficmh
 from benchmarks.images import HEIGHT, WIDTH, benchmark_images
 from benchmarks.machine import describe_machine
 from benchmarks.timing import Action, Timings, time_in_rounds
-from pipeline.protocols import Codec, Image
+from difficmh.codec import Codec, Image
 
 T = TypeVar("T")
 
@@ -61,13 +61,13 @@ def parse_arguments() -> Setting:
     parser.add_argument("--codec", default="lite")
     parser.add_argument("--quality", type=int, default=3)
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     return Setting(**vars(parser.parse_args()))
 
 
 def codec_actions(codec: Codec, images: Sequence[Image], setting: Setting) -> dict[str, Action]:
-    """Encode with tagger, its two halves, and both decodes, each over all images."""
+    """Encode and both decodes over all images, and what they spend on tagger, transforms and entropy coding."""
     batches = split(images, setting.batch_size)
     tags = [[[tag.name for tag in one] for one in codec.tag(batch)] for batch in batches]
     streams = [codec.compress(batch, quality=setting.quality) for batch in batches]
@@ -78,9 +78,18 @@ def codec_actions(codec: Codec, images: Sequence[Image], setting: Setting) -> di
             codec.compress(batch, quality=setting.quality, tags=known)
             for batch, known in zip(batches, tags, strict=True)
         ],
+        "transforms of encode": lambda: [transform(codec, image, setting.quality) for image in images],
+        "entropy decoding": lambda: [codec.read(stream) for batch in streams for stream in batch],
         "preview": lambda: [codec.decompress(batch, mode="preview") for batch in streams],
         "full": lambda: [codec.decompress(batch, mode="full") for batch in streams],
     }
+
+
+def transform(codec: Codec, image: Image, quality: int) -> object:
+    """y and z of one image: the networks of encode before any entropy coding."""
+    pixels = torch.from_numpy(image)[None].to(codec.device).permute(0, 3, 1, 2).float() / 255
+    y = codec.model.g_a(pixels, torch.tensor([quality - 1], device=codec.device))
+    return codec.model.h_a(y)
 
 
 def yardsticks(setting: Setting) -> dict[str, Action]:

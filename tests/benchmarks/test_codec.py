@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import codec as benchmark
-from benchmarks.timing import Timings, time_in_rounds
+from benchmarks.timing import Timings
 from tests.fakes import FakeCodec
 
 SETTING = benchmark.Setting(codec="fake", quality=3, images=3, batch_size=2, rounds=1)
@@ -41,10 +41,3 @@ def test_summary_names_ratio_target_and_machine() -> None:
     assert report["images_per_second"]["full"] == 1.0
     assert report["ms_per_megapixel"]["full"] == pytest.approx(1000 * 3 / 3 / (768 * 512 / 1e6), abs=0.1)
     assert set(report["machine"]) >= {"cpu", "cores", "threads", "torch", "date"}
-
-
-def test_actions_of_codec_and_yardsticks_are_timed_together(tmp_path: Path) -> None:
-    codec = FakeCodec(capsule=tmp_path)
-    images = [np.zeros((16, 24, 3), np.uint8)] * SETTING.images
-    timings = time_in_rounds(benchmark.codec_actions(codec, images, SETTING), rounds=2)
-    assert {len(seconds) for seconds in timings.seconds.values()} == {2}
