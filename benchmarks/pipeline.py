@@ -3,10 +3,11 @@
     python -m benchmarks.pipeline                        # preset lite, quality 3, five shards of 24 pictures
     python -m benchmarks.pipeline --shards 3 --images 8
 
-The job is `jobs/compress_dataset.py` on a local Ray with one worker. Its speed is that of all shards after the first, by the
-times of their reports: starting Ray and loading the model do not count, but reading, decoding JPEG, writing and committing
-do. The bare loop has the pictures decoded in memory and does what the job asks of the codec: tags, bitstreams, and the
-preview that the stored fidelity is measured on. It runs before and after the job, with as many threads.
+The job is `jobs/compress_dataset.py` on a local Ray with one worker. Its speed is that of all shards after the first,
+by the times of their reports: starting Ray and loading the model do not count, but reading, decoding JPEG, writing and
+committing do. The bare loop has the pictures decoded in memory and does what the job asks of the codec: tags,
+bitstreams, and the preview that the stored fidelity is measured on. It runs before and after the job, with as many
+threads.
 """
 
 from __future__ import annotations
