@@ -3,5 +3,50 @@
 codec = difficmh.load("lite", device="cpu")
 streams = codec.compress(images, quality=3)           # list[(H, W, 3) uint8] -> list[bytes]
 images = codec.decompress(streams, mode="full")       # list[(3, H, W) float32 in [0, 1]]
-info = difficmh.inspect(streams[0])                   # sizes, quality, tags, fingerprint; no model needed
+info = difficmh.inspect(streams[0])                   # sizes, quality, tags, fingerprint; no networks needed
+
+Importing this package does not import torch; `load` does.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from difficmh.bitstream import BitstreamInfo
+from difficmh.bitstream import inspect as _inspect
+from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path
+from difficmh.errors import BitstreamError, CapsuleError, DifficmhError, ImageError
+
+if TYPE_CHECKING:
+    from difficmh.codec import Codec
+
+__all__ = [
+    "BitstreamError",
+    "BitstreamInfo",
+    "CapsuleError",
+    "DifficmhError",
+    "ImageError",
+    "capsule_fingerprint",
+    "capsule_names",
+    "capsule_path",
+    "inspect",
+    "load",
+]
+
+
+def load(name: str | Path, device: str = "cpu") -> Codec:
+    """The codec of a built-in capsule, such as `"lite"`, or of a capsule directory, on a device (`"cpu"`, `"cuda"`).
+
+    Raises CapsuleError where there is no such capsule or it is damaged.
+    """
+    from difficmh.zoo import load
+
+    return load(name, device)
+
+
+def inspect(bitstream: bytes) -> BitstreamInfo:
+    """What a bitstream says about itself; its tags too where its model is built in. Raises BitstreamError."""
+    from difficmh.vocabulary import known_prior
+
+    return _inspect(bitstream, known_prior)

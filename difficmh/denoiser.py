@@ -72,7 +72,9 @@ class Condition(nn.Module):
         self.width = width
 
     def forward(self, timesteps: Tensor, tags: Tensor) -> Tensor:
-        frequencies = torch.exp(torch.arange(self.width // 2, device=timesteps.device) * (-math.log(1e4) * 2 / self.width))
+        frequencies = torch.exp(
+            torch.arange(self.width // 2, device=timesteps.device) * (-math.log(1e4) * 2 / self.width)
+        )
         angles = timesteps[:, None].float() * frequencies
         embedding = torch.cat((angles.cos(), angles.sin()), dim=1)
         count = tags.sum(dim=1, keepdim=True).clamp(min=1)
@@ -90,7 +92,9 @@ class Features:
 class Encoder(nn.Module):
     """1/8 → 1/16 → 1/32 and a middle block; `additions` are summed in after each resolution."""
 
-    def __init__(self, channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int], condition: int) -> None:
+    def __init__(
+        self, channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int], condition: int
+    ) -> None:
         super().__init__()
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(
@@ -121,7 +125,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """1/32 → 1/8 with skip connections, to the output channels."""
 
-    def __init__(self, channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int], condition: int) -> None:
+    def __init__(
+        self, channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int], condition: int
+    ) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
             nn.ModuleList(

@@ -95,7 +95,9 @@ class SliceContext(nn.Module):
         self.local = FixedPointConv2d(channels, context, kernel, padding=kernel // 2)
         known = config.feature_channels + context + (context if previous else 0)
         self.mix = FixedPointStack(
-            FixedPointConv2d(known, width, 1), FixedPointConv2d(width, width, 1), FixedPointConv2d(width, 2 * channels, 1)
+            FixedPointConv2d(known, width, 1),
+            FixedPointConv2d(width, width, 1),
+            FixedPointConv2d(width, 2 * channels, 1),
         )
 
     def known(self, features: Tensor, decoded: list[Tensor]) -> Tensor:
@@ -146,9 +148,7 @@ class EntropyModel(nn.Module):
         _, y_likelihoods = self.gaussian(y, scale, means=torch.cat(means, dim=1))
         return EntropyOutput(torch.cat(decoded, dim=1), y_likelihoods, z_likelihoods)
 
-    def _slice(
-        self, context: SliceContext, part: Tensor, bias: Tensor, known: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _slice(self, context: SliceContext, part: Tensor, bias: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts = checkerboard.split(part)
         knowns = checkerboard.split(known)
         nothing = torch.zeros_like(knowns[0][:, : self.context_channels])
@@ -205,9 +205,7 @@ class EntropyModel(nn.Module):
         return checkerboard.merge(anchors, others)
 
     @staticmethod
-    def _traverse_half(
-        context: SliceContext, known: Tensor, bias: tuple[Tensor, Tensor], exchange: Exchange
-    ) -> Tensor:
+    def _traverse_half(context: SliceContext, known: Tensor, bias: tuple[Tensor, Tensor], exchange: Exchange) -> Tensor:
         mean, scale = context.mix.fixed(known).chunk(2, dim=1)
         mean = (mean + bias[0]).clamp(-LIMIT * ONE, LIMIT * ONE)
         index = torch.round((scale + bias[1]) / ONE).clamp(0, SCALES - 1)

@@ -15,9 +15,9 @@ from difficmh.transforms import AnalysisTransform, HyperAnalysis, SynthesisTrans
 class CodecModel(nn.Module):
     """The networks of one codec, by the names of the literature.
 
-        image ──g_a──► y ──h_a──► z          autoencoder: image ↔ latent
-        y, z  ──entropy──► bits              g_s: y_hat ──► guide latent
-        guide, noise, tags ──denoiser──► latent
+    image ──g_a──► y ──h_a──► z          autoencoder: image ↔ latent
+    y, z  ──entropy──► bits              g_s: y_hat ──► guide latent
+    guide, noise, tags ──denoiser──► latent
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -40,5 +40,3 @@ class CodecModel(nn.Module):
         """`(B, 3, H, W)` in [0, 1] from a latent."""
         image: Tensor = self.autoencoder.decode(guide)
         return image.clamp(0, 1)
-
-

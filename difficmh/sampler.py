@@ -42,19 +42,32 @@ def spaced_timesteps(steps: int) -> list[int]:
     return [round(k * (TRAIN_STEPS - 1) / (steps - 1)) for k in range(steps)]
 
 
-def seeded_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal float32 noise on the CPU, the same on every machine: Philox counters and the normal quantile.
+def seeded_noise(seed: int, channels: int, rows: slice, columns: slice, across: int) -> Tensor:
+    """Standard normal noise `(channels, rows, columns)` float32 on the CPU for part of a latent `across` columns wide.
 
-    NumPy's raw Philox output is fixed by its specification; uniform values are made from its high 24 bits, and the
-    Box–Muller transform runs in float64, where platforms agree far below float32's precision.
+    Each position of the latent has numbers of its own, whichever part of it is asked for: counters of a Philox
+    generator keyed by `seed`, whose raw output NumPy's specification fixes. The Box–Muller transform runs in float64,
+    where platforms agree far below float32's precision. `channels` must be a multiple of 4.
     """
-    count = int(np.prod(shape))
-    raw = np.random.Philox(key=seed).random_raw(count + count % 2)
+    if channels % 4:
+        raise ValueError(f"noise comes in groups of 4 channels, not {channels}")
+    width = columns.stop - columns.start
+    lines = [_normal(seed, (row * across + columns.start) * channels, width * channels) for row in _range(rows)]
+    noise = np.stack(lines).reshape(len(lines), width, channels)
+    return torch.from_numpy(noise).permute(2, 0, 1)
+
+
+def _range(rows: slice) -> range:
+    return range(rows.start, rows.stop)
+
+
+def _normal(seed: int, start: int, count: int) -> NDArray[np.float32]:
+    """`count` normal values from place `start` of the sequence of `seed`; both multiples of 4."""
+    raw = np.random.Philox(key=seed).advance(start // 4).random_raw(count)
     uniform = ((raw >> np.uint64(40)).astype(np.float64) + 0.5) * 2.0**-24
     radius = np.sqrt(-2 * np.log(uniform[0::2]))
     angle = 2 * np.pi * uniform[1::2]
-    normal = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1).reshape(-1)[:count]
-    return torch.from_numpy(normal.astype(np.float32)).reshape(shape)
+    return np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1).reshape(-1).astype(np.float32)
 
 
 def sample(estimate: Estimate, noise: Tensor, steps: int) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path
 from difficmh.errors import CapsuleError
+from difficmh.tag_coder import TagPrior
 
 PRIOR_ONE = 65536
 FORMAT = 1
@@ -92,3 +96,17 @@ def prior_from_count(count: int, images: int) -> int:
 def merge_nouns(*lists: Sequence[str]) -> list[str]:
     """All nouns of some lists in plain lower case, sorted, without duplicates."""
     return sorted({" ".join(noun.lower().split()) for nouns in lists for noun in nouns})
+
+
+def tag_prior(vocabulary: Vocabulary) -> TagPrior:
+    """The coding prior of a vocabulary."""
+    return TagPrior(vocabulary.names, np.array(vocabulary.priors, np.uint16))
+
+
+@cache
+def known_prior(fingerprint: str) -> TagPrior | None:
+    """The vocabulary of a built-in capsule by the first digits of its fingerprint, None for any other model."""
+    for name in capsule_names():
+        if capsule_fingerprint(capsule_path(name)).startswith(fingerprint):
+            return tag_prior(Vocabulary.load(capsule_path(name) / "tags.json"))
+    return None

@@ -100,8 +100,7 @@ class CropSource:
         chosen = torch.multinomial(self.weights, size, replacement=True, generator=generator)
         scales = self._scales(size, crop, chosen, generator)
         crops = [
-            self._gather(chosen[scales == scale], crop, float(scale), generator)
-            for scale in scales.unique().tolist()
+            self._gather(chosen[scales == scale], crop, float(scale), generator) for scale in scales.unique().tolist()
         ]
         order = torch.cat([torch.nonzero(scales == scale).flatten() for scale in scales.unique().tolist()])
         return torch.cat(crops), chosen[order]
@@ -128,4 +127,6 @@ class CropSource:
         values = self.pixels[flat.to(self.device)].float() / 255
         if side == crop:
             return values
-        return F.interpolate(values, size=(crop, crop), mode="bicubic", align_corners=False, antialias=False).clamp(0, 1)
+        return F.interpolate(values, size=(crop, crop), mode="bicubic", align_corners=False, antialias=False).clamp(
+            0, 1
+        )

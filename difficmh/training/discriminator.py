@@ -49,9 +49,7 @@ class ProjectedDiscriminator(nn.Module):
 
     def forward(self, features: list[Tensor], quality: Tensor) -> list[Tensor]:
         logits = []
-        for x, enter, mix, leave, embed in zip(
-            features, self.enter, self.mix, self.leave, self.quality, strict=True
-        ):
+        for x, enter, mix, leave, embed in zip(features, self.enter, self.mix, self.leave, self.quality, strict=True):
             h = F.leaky_relu(mix(F.leaky_relu(enter(x), 0.2)), 0.2)
             logits.append(leave(h) + (h * embed(quality)[:, :, None, None]).mean(dim=1, keepdim=True))
         return logits

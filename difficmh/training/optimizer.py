@@ -30,7 +30,9 @@ class GuardedOptimizer:
     a hundred. Under `torch.distributed` gradients are averaged over the workers first.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float] = (0.9, 0.99)
+    ) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         decayed = [parameter for parameter in self.parameters if parameter.ndim > 1]
         others = [parameter for parameter in self.parameters if parameter.ndim <= 1]

@@ -1,8 +1,8 @@
 """The stages of training, one class each: what is trained, on which losses.
 
-    rate_distortion   transforms and entropy model, bits against PSNR and MS-SSIM, all qualities at once
-    diffusion         the denoiser as an image prior and with its control branch; the synthesis learns to keep meaning
-    one_step          the denoiser as a one-step decoder, with feature and adversarial losses
+rate_distortion   transforms and entropy model, bits against PSNR and MS-SSIM, all qualities at once
+diffusion         the denoiser as an image prior and with its control branch; the synthesis learns to keep meaning
+one_step          the denoiser as a one-step decoder, with feature and adversarial losses
 """
 
 from __future__ import annotations
@@ -210,5 +210,3 @@ STAGES: dict[str, type[RateDistortionStage] | type[DiffusionStage] | type[OneSte
     "diffusion": DiffusionStage,
     "one_step": OneStepStage,
 }
-
-

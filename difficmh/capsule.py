@@ -1,0 +1,96 @@
+"""A model capsule: the directory that holds everything a codec needs, hashed.
+
+    config.json          name, format, configuration of the networks
+    model.safetensors    weights in half precision
+    tables.safetensors   integer CDF tables of the entropy coder
+    tags.json            tag vocabulary with coding priors and thresholds
+    tagger.safetensors   head of the tagger
+    MODEL_CARD.md, …     what a person should know
+    manifest.json        fingerprint, and size and SHA-256 of every file; written last
+
+No torch here: jobs read capsules in processes that hold no networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from difficmh.errors import CapsuleError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+DECODING_FILES = ("config.json", "model.safetensors", "tables.safetensors", "tags.json")
+"""The files that decide what a bitstream means; the fingerprint covers these."""
+
+BUILT_IN = Path(__file__).parent / "capsules"
+
+
+def capsule_names() -> list[str]:
+    """Names of the capsules that come with this package."""
+    return sorted(path.parent.name for path in BUILT_IN.glob(f"*/{MANIFEST}"))
+
+
+def capsule_path(name: str | Path) -> Path:
+    """The directory of a built-in capsule or, for a path, that directory. Raises CapsuleError where there is none."""
+    for candidate in (BUILT_IN / str(name), Path(name)):
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    raise CapsuleError(f"no codec {str(name)!r}: built in are {', '.join(capsule_names()) or 'none'}; or give a directory")
+
+
+def capsule_fingerprint(path: Path) -> str:
+    """16 hexadecimal digits that identify configuration and weights, from the manifest."""
+    return str(read_manifest(path)["fingerprint"])
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a capsule. Raises CapsuleError where it is missing, no manifest, or of a later format."""
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+        known = manifest["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CapsuleError(f"{path} is no model capsule: {error}") from error
+    if not known:
+        raise CapsuleError(f"{path} has capsule format {manifest['format']}, this version reads {FORMAT}")
+    return manifest
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The contents of `config.json`. Raises CapsuleError where it is missing or unreadable."""
+    try:
+        config: dict[str, Any] = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CapsuleError(f"{path} has no readable config.json: {error}") from error
+    return config
+
+
+def write_manifest(path: Path) -> str:
+    """Seals a capsule: hashes every file in it and writes the manifest. Returns the fingerprint."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != MANIFEST)
+    entries = {
+        str(file.relative_to(path)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files
+    }
+    digest = hashlib.sha256("".join(f"{name}:{entries[name]['sha256']}\n" for name in DECODING_FILES).encode())
+    fingerprint = digest.hexdigest()[:16]
+    manifest = {"format": FORMAT, "fingerprint": fingerprint, "files": entries}
+    (path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return fingerprint
+
+
+def verify(path: Path) -> None:
+    """Checks every file against the manifest. Raises CapsuleError that names what is missing or altered."""
+    manifest = read_manifest(path)
+    for name, entry in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise CapsuleError(f"{path} lacks {name}")
+        if file.stat().st_size != entry["bytes"] or _sha256(file) != entry["sha256"]:
+            raise CapsuleError(f"{file} is not the file that the manifest describes")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

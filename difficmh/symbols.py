@@ -1,0 +1,95 @@
+"""Symbols of z and y against the range coder: the same walk over the entropy model, writing or reading.
+
+A batch of images walks together; each has its own stream. Positions whose scale index is 0 are so certain that nothing
+is coded for them: their symbol is 0 on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difficmh import checkerboard
+from difficmh.cdf_tables import CdfTables
+from difficmh.entropy_model import SYMBOL_LIMIT, EntropyModel
+from difficmh.errors import BitstreamError
+from difficmh.fixed_point import LIMIT, ONE
+from difficmh.range_coder import SymbolDecoder, SymbolEncoder
+
+
+@dataclass(frozen=True)
+class EntropyTables:
+    """Integer tables of the model: one per channel of z, one per scale index of y."""
+
+    z: CdfTables
+    y: CdfTables
+
+
+def encode_symbols(
+    model: EntropyModel, tables: EntropyTables, y: Tensor, z: Tensor, quality: int, encoders: Sequence[SymbolEncoder]
+) -> Tensor:
+    """Codes y `(B, M, h, w)` and z `(B, N, h/4, w/4)`, floats, into one encoder per image; quality index from 0.
+
+    Returns y_hat `(B, M, h, w)` float32, exactly what a decoder gets.
+    """
+    z_symbols = torch.round(z.double()).clamp(-LIMIT, LIMIT)
+    indexes = _channel_indexes(z_symbols.shape)
+    for symbols, encoder in zip(_integers(z_symbols), encoders, strict=True):
+        encoder.push(symbols.reshape(-1), indexes, tables.z)
+    halves = iter(_passes(model, y))
+
+    def exchange(mean: Tensor, index: Tensor) -> Tensor:
+        symbols = torch.round(next(halves) - mean / ONE).clamp_(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+        symbols = torch.where(index > 0, symbols, 0.0)
+        for values, chosen, encoder in zip(_integers(symbols), _integers(index), encoders, strict=True):
+            coded = chosen > 0
+            encoder.push(values[coded], chosen[coded], tables.y)
+        return symbols
+
+    return model.traverse(z_symbols, quality, exchange)
+
+
+def decode_symbols(
+    model: EntropyModel,
+    tables: EntropyTables,
+    z_size: tuple[int, int],
+    quality: int,
+    decoders: Sequence[SymbolDecoder],
+) -> Tensor:
+    """Reads z of `(h, w)` positions and then y from one decoder per image; quality index from 0.
+
+    Returns y_hat `(B, M, 4h, 4w)` float32. Raises BitstreamError for streams that hold no such symbols.
+    """
+    device = model.quality_bias.device
+    shape = (len(decoders), model.h_s.enter.in_channels, *z_size)
+    indexes = _channel_indexes(shape)
+    z_symbols = np.stack([decoder.pull(indexes, tables.z).reshape(shape[1:]) for decoder in decoders])
+    if np.abs(z_symbols).max() > LIMIT:
+        raise BitstreamError("damaged: a hyperprior symbol is out of range")
+
+    def exchange(mean: Tensor, index: Tensor) -> Tensor:
+        symbols = np.zeros(index.shape, np.int32)
+        for values, chosen, decoder in zip(symbols, _integers(index), decoders, strict=True):
+            coded = chosen > 0
+            values[coded] = decoder.pull(chosen[coded], tables.y)
+        return torch.from_numpy(symbols).to(device).double()
+
+    return model.traverse(torch.from_numpy(z_symbols).to(device), quality, exchange)
+
+
+def _passes(model: EntropyModel, y: Tensor) -> list[Tensor]:
+    """y in coding order: anchors, then the others, of each slice, in float64."""
+    return [half for part in y.double().split(model.slices, dim=1) for half in checkerboard.split(part)]
+
+
+def _channel_indexes(shape: Sequence[int]) -> np.ndarray:
+    """The table of each position of z, flattened over channel, row, column."""
+    return np.repeat(np.arange(shape[1], dtype=np.int32), shape[2] * shape[3])
+
+
+def _integers(x: Tensor) -> np.ndarray:
+    return x.to(torch.int32).cpu().numpy()

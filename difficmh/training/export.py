@@ -1,0 +1,75 @@
+"""From a training checkpoint to a capsule."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file as save_tensors
+from torch import Tensor
+
+from difficmh.capsule import FORMAT, write_manifest
+from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
+from difficmh.config import CodecConfig
+from difficmh.entropy_model import EntropyModel
+from difficmh.fixed_point import LIMIT
+from difficmh.model import CodecModel
+from difficmh.training.trainer import averaged_state
+from difficmh.zoo import CODING_ONLY
+
+Z_TAIL = 1e-6
+
+
+def export(checkpoint: Path, name: str, companions: Iterable[Path], capsule: Path) -> str:
+    """Writes a capsule of the averaged weights of `checkpoint` and returns its fingerprint.
+
+    `companions` are files that come along as they are: `tags.json`, `tagger.safetensors`, model card, licence.
+    """
+    fields, weights = averaged_state(checkpoint)
+    config = CodecConfig.from_dict(fields)
+    model = CodecModel(config)
+    model.load_state_dict(weights)
+    capsule.mkdir(parents=True, exist_ok=True)
+    for file in companions:
+        if file.resolve() != (capsule / file.name).resolve():
+            shutil.copyfile(file, capsule / file.name)
+    content = {"format": FORMAT, "name": name, "codec": config.to_dict()}
+    (capsule / "config.json").write_text(json.dumps(content, indent=1) + "\n")
+    kept = {key: value for key, value in model.state_dict().items() if not key.startswith(CODING_ONLY)}
+    save_tensors({key: value.half().contiguous() for key, value in kept.items()}, capsule / "model.safetensors")
+    save_arrays(_arrays(bottleneck_tables(model.entropy), gaussian_tables()), capsule / "tables.safetensors")
+    return write_manifest(capsule)
+
+
+def bottleneck_tables(model: EntropyModel) -> CdfTables:
+    """Integer tables of z's channels, from the trained densities; what lies beyond the tails is escaped."""
+    reach = int(LIMIT)
+    values = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    channels = model.bottleneck.channels
+    with torch.no_grad():
+        grid = values.expand(channels, 1, -1)
+        mass = _bin_mass(model, grid).double().numpy()
+    pmfs, offsets = [], []
+    for row in mass:
+        likely = np.flatnonzero(row > Z_TAIL)
+        first, last = (likely[0], likely[-1]) if len(likely) else (reach, reach)
+        part = row[first : last + 1]
+        pmfs.append(part / max(1.0, float(part.sum())))
+        offsets.append(int(first) - reach)
+    return tables_from_pmf(pmfs, offsets)
+
+
+def _bin_mass(model: EntropyModel, grid: Tensor) -> Tensor:
+    """Probability of each integer of `grid` `(C, 1, n)`, `(C, n)`."""
+    likelihood, _, _ = model.bottleneck._likelihood(grid)
+    return likelihood[:, 0]
+
+
+def _arrays(z: CdfTables, y: CdfTables) -> dict[str, np.ndarray]:
+    parts = ("cdfs", "lengths", "offsets")
+    return {f"{name}.{part}": getattr(tables, part).copy() for name, tables in (("z", z), ("y", y)) for part in parts}

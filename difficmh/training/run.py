@@ -1,0 +1,103 @@
+"""A training run from files to checkpoint, on one device."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from difficmh.config import CodecConfig
+from difficmh.model import CodecModel
+from difficmh.training.data import CropSource, TrainingSample, read_samples
+from difficmh.training.klt import initialise
+from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
+
+PREVIOUS = {"diffusion": "rate_distortion", "one_step": "diffusion"}
+HELD_BACK = 60
+"""Every so many images one is kept for the validation table."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train, on what, for how long. `tags` is a JSON object of tag names by image key."""
+
+    data: tuple[Path, ...]
+    output: Path
+    stage: str
+    minutes: float
+    device: str = "cpu"
+    start: Path | None = None
+    tags: Path | None = None
+    batch: int = 6
+    rate: float = 4e-4
+    seed: int = 0
+    vocabulary: tuple[str, ...] = ()
+
+
+def train(job: TrainingJob) -> Path:
+    """Runs one stage; returns its checkpoint."""
+    torch.manual_seed(job.seed)
+    samples = read_samples(job.data)
+    kept = [sample for i, sample in enumerate(samples) if i % HELD_BACK]
+    source = CropSource([sample.pixels for sample in kept], job.device)
+    model, fresh = build_model(job)
+    if fresh:
+        initialise(model, source, job.seed)
+    model.to(job.device, memory_format=torch.channels_last)
+    options = TrainingOptions(job.stage, job.output, job.minutes, rate=job.rate, batch=job.batch, seed=job.seed)
+    trainer = Trainer(model, source, tag_matrix(kept, job.tags, model.config), options)
+    trainer.run(validation_images(samples[::HELD_BACK], options.crop).to(job.device))
+    return trainer.checkpoint
+
+
+def build_model(job: TrainingJob) -> tuple[CodecModel, bool]:
+    """The model to start from, and whether it is fresh and needs its KLT start."""
+    previous = job.start or job.output / f"{PREVIOUS.get(job.stage, '')}.pt"
+    vocabulary = len(json.loads(job.tags.read_text())["names"]) if job.tags else 0
+    if not previous.is_file():
+        if job.stage in PREVIOUS and not (job.output / f"{job.stage}.pt").exists():
+            raise FileNotFoundError(f"{previous} is missing: train stage {PREVIOUS[job.stage]} first")
+        config = CodecConfig()
+        return CodecModel(with_vocabulary(config, vocabulary)), True
+    fields, weights = averaged_state(previous)
+    config = with_vocabulary(CodecConfig.from_dict(fields), vocabulary)
+    model = CodecModel(config)
+    if config.denoiser.vocabulary_size != fields["denoiser"]["vocabulary_size"]:
+        weights = {name: value for name, value in weights.items() if name != "denoiser.condition.tags"}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or any(name != "denoiser.condition.tags" for name in missing):
+        raise ValueError(f"{previous} does not fit: missing {missing}, unexpected {unexpected}")
+    return model, False
+
+
+def with_vocabulary(config: CodecConfig, size: int) -> CodecConfig:
+    """`config` for a vocabulary of `size` tags; 0 keeps what it has."""
+    if not size:
+        return config
+    return replace(config, denoiser=replace(config.denoiser, vocabulary_size=size))
+
+
+def tag_matrix(samples: list[TrainingSample], path: Path | None, config: CodecConfig) -> Tensor:
+    """`(N, V)` uint8 indicators from a JSON object `{"names": [...], "tags": {key: [name, ...]}}`."""
+    matrix = torch.zeros(len(samples), config.denoiser.vocabulary_size, dtype=torch.uint8)
+    if path is None:
+        return matrix
+    content = json.loads(path.read_text())
+    position = {name: index for index, name in enumerate(content["names"])}
+    for row, sample in enumerate(samples):
+        for name in content["tags"].get(sample.key, ()):
+            matrix[row, position[name]] = 1
+    return matrix
+
+
+def validation_images(samples: list[TrainingSample], crop: int, count: int = 16) -> Tensor:
+    """Central crops of the first held-back images that are large enough, `(K, 3, crop, crop)` in [0, 1]."""
+    crops = []
+    for sample in samples:
+        top, left = ((side - crop) // 2 for side in sample.pixels.shape[:2])
+        if min(top, left) >= 0 and len(crops) < count:
+            crops.append(torch.from_numpy(sample.pixels[top : top + crop, left : left + crop].copy()))
+    return torch.stack(crops).permute(0, 3, 1, 2).float() / 255

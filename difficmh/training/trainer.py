@@ -1,0 +1,176 @@
+"""The training loop: one stage, a time budget, checkpoints, a log and a validation table."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+from difficmh.model import CodecModel
+from difficmh.training import losses
+from difficmh.training.data import CropSource
+from difficmh.training.optimizer import MovingAverage
+from difficmh.training.stages import STAGES, Batch, Stage
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """One stage's run. `minutes` is the budget over all resumed runs; learning rates follow the share that is spent."""
+
+    stage: str
+    output: Path
+    minutes: float
+    rate: float = 4e-4
+    batch: int = 6
+    crop: int = 192
+    seed: int = 0
+    checkpoint_minutes: float = 4.0
+    compile: bool = False
+
+
+class Trainer:
+    """Runs one stage over crops of `source`, whose image i has the tags `tags[i]`, `(N, V)` uint8."""
+
+    def __init__(self, model: CodecModel, source: CropSource, tags: Tensor, options: TrainingOptions) -> None:
+        self.model = model
+        self.source = source
+        self.tags = tags
+        self.options = options
+        self.device = next(model.parameters()).device
+        self.stage: Stage = STAGES[options.stage](model, options.rate)
+        self.average = MovingAverage(model)
+        rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+        self.leads = rank == 0
+        self.generator = torch.Generator().manual_seed(options.seed + 1000 * rank)
+        self.steps = 0
+        self.seconds = 0.0
+
+    @property
+    def progress(self) -> float:
+        """Share of the time budget that is spent."""
+        return min(1.0, self.seconds / (60 * self.options.minutes))
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.options.output / f"{self.options.stage}.pt"
+
+    def run(self, validation: Tensor) -> None:
+        """Trains until the budget is spent; `validation` are `(K, 3, H, W)` images in [0, 1] for the table."""
+        self.options.output.mkdir(parents=True, exist_ok=True)
+        self.resume()
+        recent: list[dict[str, float]] = []
+        saved = time.monotonic()
+        while self.progress < 1:
+            started = time.monotonic()
+            recent.append(self.stage.step(self._batch(), self.progress, self.generator))
+            self.average.update(self.model)
+            self.steps += 1
+            self.seconds += self._longest(time.monotonic() - started)
+            if self.steps % 50 == 0:
+                self._log(recent)
+                recent = []
+            if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
+                self.save()
+                self._validate(validation)
+                saved = time.monotonic()
+        self.save()
+        self._validate(validation)
+
+    def _batch(self) -> Batch:
+        images, chosen = self.source.batch(self.options.batch, self.options.crop, self.generator)
+        quality = torch.randint(self.model.config.qualities, (len(images),), generator=self.generator)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(images, self.tags[chosen].float().to(self.device), quality.to(self.device))
+
+    def _longest(self, seconds: float) -> float:
+        """The slowest worker's time, so that all workers stop at the same step."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return seconds
+        value = torch.tensor(seconds, device=self.device)
+        distributed.all_reduce(value, op=distributed.ReduceOp.MAX)
+        return float(value)
+
+    # --- persistence ------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Writes the checkpoint, whole or not at all."""
+        if not self.leads:
+            return
+        state = {
+            "config": self.model.config.to_dict(),
+            "options": {**asdict(self.options), "output": ""},
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.stage.optimizers.items()},
+            "extra": {name: module.state_dict() for name, module in self.stage.extra_state().items()},
+            "generator": self.generator.get_state(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def resume(self) -> None:
+        """Continues from this stage's checkpoint, where there is one."""
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        for name, optimizer in self.stage.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, module in self.stage.extra_state().items():
+            module.load_state_dict(state["extra"][name])
+        self.generator.set_state(state["generator"].cpu())
+        self.steps, self.seconds = state["steps"], state["seconds"]
+
+    # --- reporting --------------------------------------------------------------------------------------------------
+
+    def _log(self, recent: list[dict[str, float]]) -> None:
+        if not self.leads:
+            return
+        names = sorted({name for entry in recent for name in entry})
+        means = {name: _mean([entry[name] for entry in recent if name in entry]) for name in names}
+        skipped = sum(optimizer.skipped for optimizer in self.stage.optimizers.values())
+        row: dict[str, Any] = {"step": self.steps, "minutes": round(self.seconds / 60, 2), "skipped": skipped, **means}
+        print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+        path = self.options.output / f"{self.options.stage}.csv"
+        with path.open("a", newline="") as file:
+            csv.writer(file).writerow([f"{name}={value:.6g}" for name, value in row.items()])
+
+    @torch.no_grad()
+    def _validate(self, images: Tensor) -> None:
+        """Prints estimated bits per pixel, PSNR and MS-SSIM of the averaged weights at each quality."""
+        if not self.leads:
+            return
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average.values, strict=False)
+        self.model.eval()
+        for index in range(self.model.config.qualities):
+            quality = torch.full((len(images),), index, device=self.device)
+            result = losses.rate_distortion(self.model, images, quality)
+            psnr = (10 * torch.log10(255**2 / result.mse)).mean()
+            decibels = (-10 * torch.log10(1 - result.ms_ssim)).mean()
+            print(
+                f"  quality {index + 1}: {result.bpp.mean():.4f} bpp  PSNR {psnr:.2f}  MS-SSIM {decibels:.2f} dB",
+                flush=True,
+            )
+        self.model.train()
+        self.model.load_state_dict(weights)
+
+
+def averaged_state(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and averaged weights of a checkpoint, for the next stage or for release."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return state["config"], {**state["model"], **state["average"]["values"]}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

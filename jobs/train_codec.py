@@ -1,0 +1,64 @@
+"""Trains the `lite` codec, one stage at a time, on one device or on the workers of a Ray cluster.
+
+    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage rate_distortion --minutes 60
+    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage diffusion --minutes 30
+    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage one_step --minutes 30
+    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage one_step --minutes 30 --workers 4
+
+Each stage starts from the averaged weights of the one before it in `--output` (or of `--start`), writes checkpoints
+there, and continues from its own checkpoint when it is started again. `jobs/export_codec.py` makes a capsule of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+from pathlib import Path
+
+from difficmh.training.run import TrainingJob, train
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    data = tuple(Path(path) for pattern in arguments.data for path in sorted(glob.glob(pattern)))
+    job = TrainingJob(
+        data=data,
+        output=Path(arguments.output).absolute(),
+        stage=arguments.stage,
+        minutes=arguments.minutes,
+        device=arguments.device,
+        start=Path(arguments.start).absolute() if arguments.start else None,
+        tags=Path(arguments.tags).absolute() if arguments.tags else None,
+        batch=arguments.batch,
+        rate=arguments.rate,
+        seed=arguments.seed,
+    )
+    if arguments.workers > 1:
+        from difficmh.training.distributed import train_with_ray
+
+        train_with_ray(job, arguments.workers)
+    else:
+        train(job)
+
+
+def parser() -> argparse.ArgumentParser:
+    description, _, examples = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", action="append", required=True, help="tar shards or folders of images; a glob")
+    parser.add_argument("--output", required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--stage", required=True, choices=("rate_distortion", "diffusion", "one_step"))
+    parser.add_argument("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--start", help="checkpoint to start from instead of the previous stage's")
+    parser.add_argument("--tags", help="JSON of tags by image key, as jobs/train_tagger.py writes it")
+    parser.add_argument("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=4e-4, help="peak learning rate (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="more than one: Ray Train workers on the cluster")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The shared fixtures themselves: what other tests rely on."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.s3_server import Bucket
+
+
+@pytest.mark.s3
+def test_bucket_is_fresh_and_reached_through_environment_and_options(s3: Bucket) -> None:
+    assert s3.keys() == []
+    url = s3.put("a/b.bin", b"content")
+    assert fsspec.open(url).open().read() == b"content"
+    assert fsspec.open(url, **s3.storage_options).open().read() == b"content"
+    assert s3.keys() == ["a/b.bin"]
+    assert s3.get("a/b.bin") == b"content"
+
+
+@pytest.mark.s3
+def test_faulty_proxy_injects_what_it_is_told(s3: Bucket, faulty_s3: Callable[..., dict[str, object]]) -> None:
+    url = s3.put("long.bin", bytes(100_000))
+    options = faulty_s3("--shorten", "1")
+    with fsspec.open(url, **options) as file:
+        assert 0 < len(file.read()) < 100_000
+
+
+@pytest.mark.ray
+def test_ray_workers_import_the_repository_and_know_the_server(ray_local: None) -> None:
+    import ray
+
+    @ray.remote
+    def probe() -> tuple[str, str]:
+        import pipeline.records
+
+        return pipeline.records.__file__, os.environ["AWS_ENDPOINT_URL"]
+
+    path, endpoint = ray.get(probe.remote())
+    assert Path(path) == Path(__file__).parents[1] / "pipeline" / "records.py"
+    assert endpoint == os.environ["AWS_ENDPOINT_URL"]
+
+
+def test_corpus_has_two_shards_with_distinct_keys(corpus: Path) -> None:
+    names = []
+    for path in sorted(corpus.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    assert len(names) == len(set(names)) == 18
