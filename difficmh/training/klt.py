@@ -33,7 +33,7 @@ def block_statistics(source: CropSource, block: int, batches: int, generator: to
 
 
 @torch.no_grad()
-def initialise(model: CodecModel, source: CropSource, seed: int, batches: int = 80) -> None:
+def initialise(model: CodecModel, source: CropSource, seed: int, batches: int = 40) -> None:
     """Sets transforms, gains and entropy biases of `model` from the statistics of the training images."""
     generator = torch.Generator().manual_seed(seed)
     channels, latent = model.config.entropy.channels, model.config.latent_channels

@@ -16,6 +16,10 @@ WARM_UP_STEPS = 100
 FINAL_SHARE = 0.05
 """Share of the learning rate that is left at the end of the cosine."""
 
+BASIS_SHARE = 0.02
+"""Learning rate of the linear transforms relative to the rest: their weights start right and are small, and Adam moves
+every weight by about the rate per step."""
+
 
 def learning_rate_share(step: int, progress: float) -> float:
     """Linear warm-up over the first steps, then a cosine over `progress` in [0, 1]."""
@@ -33,11 +37,14 @@ class GuardedOptimizer:
     def __init__(
         self, parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float] = (0.9, 0.99)
     ) -> None:
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        decayed = [parameter for parameter in self.parameters if parameter.ndim > 1]
-        others = [parameter for parameter in self.parameters if parameter.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW(groups, lr=rate, betas=betas)
+        named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+        groups = [
+            {"params": [p for name, p in named if _is_basis(name)], "weight_decay": 0.0, "share": BASIS_SHARE},
+            {"params": [p for name, p in named if not _is_basis(name) and p.ndim > 1], "weight_decay": 1e-4, "share": 1.0},
+            {"params": [p for name, p in named if not _is_basis(name) and p.ndim <= 1], "weight_decay": 0.0, "share": 1.0},
+        ]
+        self.parameters = [parameter for _, parameter in named]
+        self.adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, betas=betas)
         self.rate = rate
         self.norms: deque[float] = deque(maxlen=200)
         self.skipped = 0
@@ -60,7 +67,7 @@ class GuardedOptimizer:
         nn.utils.clip_grads_with_norm_(self.parameters, min(limit, 1e6), torch.tensor(norm))
         share = learning_rate_share(self.steps, progress)
         for group in self.adam.param_groups:
-            group["lr"] = self.rate * share
+            group["lr"] = self.rate * share * group["share"]
         self.adam.step()
         self.steps += 1
         return norm
@@ -109,3 +116,7 @@ class MovingAverage:
 
 def _floats(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in module.named_parameters() if value.is_floating_point()]
+
+
+def _is_basis(name: str) -> bool:
+    return ".basis" in name or name.startswith("basis")

@@ -78,7 +78,7 @@ class RateDistortionStage:
         model.requires_grad_(True)
         model.denoiser.requires_grad_(False)
         model.autoencoder.basis.requires_grad_(False)
-        self.optimizers = {"codec": GuardedOptimizer(model.parameters(), rate)}
+        self.optimizers = {"codec": GuardedOptimizer(model.named_parameters(), rate)}
         self.lambdas = torch.tensor(model.config.lambdas)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
@@ -108,8 +108,8 @@ class DiffusionStage:
         model.denoiser.requires_grad_(True)
         model.g_s.requires_grad_(True)
         self.optimizers = {
-            "denoiser": GuardedOptimizer(model.denoiser.parameters(), rate),
-            "g_s": GuardedOptimizer(model.g_s.parameters(), rate / 10),
+            "denoiser": GuardedOptimizer(model.denoiser.named_parameters(), rate),
+            "g_s": GuardedOptimizer(model.g_s.named_parameters(), rate / 10),
         }
         self.lambdas = torch.tensor(model.config.lambdas)
 
@@ -158,8 +158,8 @@ class OneStepStage:
         self.features = FrozenFeatures(load_lite0()).to(device)
         self.discriminator = ProjectedDiscriminator(model.config.qualities).to(device)
         self.optimizers = {
-            "denoiser": GuardedOptimizer(model.denoiser.parameters(), rate, betas=(0.0, 0.99)),
-            "discriminator": GuardedOptimizer(self.discriminator.parameters(), 2 * rate, betas=(0.0, 0.99)),
+            "denoiser": GuardedOptimizer(model.denoiser.named_parameters(), rate, betas=(0.0, 0.99)),
+            "discriminator": GuardedOptimizer(self.discriminator.named_parameters(), 2 * rate, betas=(0.0, 0.99)),
         }
         self.adversarial = torch.tensor(ADVERSARIAL_WEIGHTS[: model.config.qualities], device=device)
 

@@ -1,0 +1,104 @@
+"""The one-image tool: `difficmh compress | decompress | info | models`. Corpora are the business of `jobs/`.
+
+Exit codes: 0 all done, 1 an input could not be processed, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from difficmh import cli_commands
+from difficmh.cli_commands import FORMATS, MODES, SUFFIX, complain, package_version
+from difficmh.errors import DifficmhError
+
+EXAMPLES = """examples:
+  difficmh compress photo.jpg                         writes photo.dicm, with the tags that the tagger finds
+  difficmh compress photo.jpg small.dicm --quality 1 --tags car,road
+  difficmh info photo.dicm                            size, bits per pixel and tags, without a model
+  difficmh decompress photo.dicm photo.png            the best picture
+  difficmh decompress photo.dicm fast.jpg --mode preview
+  difficmh models verify
+
+Decompressed pictures are reconstructions: a generative decoder may invent details. Keep your originals.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the tool on `arguments`, the process's own by default, and returns the exit code."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except (DifficmhError, OSError) as error:
+        return complain(error, 1)
+    except ValueError as error:
+        return complain(error, 2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "difficmh",
+        description="Compress one image with a learned generative codec, and bring it back.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"difficmh {package_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_compress(_command(commands, "compress", cli_commands.compress, "image file to bitstream"))
+    _add_decompress(_command(commands, "decompress", cli_commands.decompress, "bitstream to image file"))
+    reading = _command(
+        commands, "info", cli_commands.info, "size, bits per pixel, quality, model and tags of bitstreams"
+    )
+    reading.add_argument("files", nargs="+", metavar="FILE")
+    reading.add_argument("--json", action="store_true", help="print a JSON list")
+    models = _command(commands, "models", cli_commands.list_models, "models on this machine").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    _command(models, "list", cli_commands.list_models, "name, fingerprint, size and place of each")
+    checking = _command(models, "verify", cli_commands.verify_models, "compare their files with their manifests")
+    checking.add_argument("models", nargs="*", metavar="NAME_OR_DIRECTORY", help="default: all that are listed")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_compress(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", metavar="IN", help="an image file: JPEG, PNG, WebP, TIFF, …")
+    _add_shared(command, f"default: IN with the suffix {SUFFIX}")
+    command.add_argument("--quality", type=int, default=3, help="1 (smallest) to 6 (best); default 3")
+    tagging = command.add_mutually_exclusive_group()
+    tagging.add_argument("--tags", type=_tag_list, metavar="A,B,…", help="these tags; default: what the tagger finds")
+    tagging.add_argument("--no-tags", dest="tags", action="store_const", const=[], help="no tags")
+
+
+def _add_decompress(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", metavar="IN", help="a bitstream")
+    _add_shared(command, "default: IN with the suffix of the format")
+    command.add_argument(
+        "--mode", choices=MODES, default="full", help="preview skips the generative step; default full"
+    )
+    command.add_argument("--format", choices=sorted(set(FORMATS.values())), help="default: by OUT's suffix, else png")
+
+
+def _add_shared(command: argparse.ArgumentParser, output_help: str) -> None:
+    command.add_argument("output", metavar="OUT", nargs="?", help=output_help)
+    command.add_argument("--codec", default="lite", help="name or directory of a model; default lite")
+    command.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
+    command.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+
+def _tag_list(text: str) -> list[str]:
+    return [tag.strip() for tag in text.split(",") if tag.strip()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""What each command of `difficmh` does with its parsed options; each returns an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+import difficmh
+from difficmh.bitstream import BitstreamInfo
+from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path, read_manifest, verify
+from difficmh.errors import DifficmhError
+from difficmh.images import decode_image, encode_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIX = ".dicm"
+FORMATS: Mapping[str, str] = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
+MODES = ("preview", "full")
+
+
+def compress(options: argparse.Namespace) -> int:
+    """Image file to bitstream file."""
+    source = Path(options.input)
+    target = _target(options, source.with_suffix(SUFFIX))
+    original = source.read_bytes()
+    with _naming(source):
+        image = decode_image(original)
+    codec = difficmh.load(options.codec, device=options.device)
+    started = time.perf_counter()
+    tags = None if options.tags is None else [options.tags]
+    (stream,) = codec.compress([image], quality=options.quality, tags=tags)
+    seconds = time.perf_counter() - started
+    _write(target, stream)
+    print(f"{source} ({len(original):,} bytes) -> {_line(target, difficmh.inspect(stream))}, {seconds:.2f} s")
+    return 0
+
+
+def decompress(options: argparse.Namespace) -> int:
+    """Bitstream file to image file, marked as a reconstruction."""
+    source = Path(options.input)
+    form = _format(options)
+    target = _target(options, source.with_suffix(f".{form}"))
+    stream = source.read_bytes()
+    with _naming(source):
+        described = difficmh.inspect(stream)
+    codec = difficmh.load(options.codec, device=options.device)
+    started = time.perf_counter()
+    with _naming(source):
+        (picture,) = codec.decompress([stream], mode=options.mode)
+    seconds = time.perf_counter() - started
+    _write(target, encode_image(_to_pixels(picture), form, _description(described, options)))
+    print(f"{_line(source, described)} -> {target} ({target.stat().st_size:,} bytes, {options.mode}), {seconds:.2f} s")
+    print("The picture is a reconstruction: details may differ from the original.")
+    return 0
+
+
+def info(options: argparse.Namespace) -> int:
+    """What bitstream files say about themselves."""
+    failures, found = 0, []
+    for name in options.files:
+        try:
+            described = difficmh.inspect(Path(name).read_bytes())
+        except (DifficmhError, OSError) as error:
+            failures += 1
+            complain(f"{name}: {_reason(error)}", 1)
+            continue
+        found.append({"file": name, **asdict(described)})
+        if not options.json:
+            print(_line(Path(name), described))
+            print(f"  bitstream v{described.version}, quality {described.quality}, model {described.fingerprint}")
+    if options.json:
+        print(json.dumps(found, indent=1))
+    return 1 if failures else 0
+
+
+def list_models(options: argparse.Namespace) -> int:
+    """The models that come with the package."""
+    for name in capsule_names():
+        path = capsule_path(name)
+        size = sum(entry["bytes"] for entry in read_manifest(path)["files"].values())
+        print(f"{name}\t{capsule_fingerprint(path)}\t{size / 1e6:.1f} MB\t{path}")
+    return 0
+
+
+def verify_models(options: argparse.Namespace) -> int:
+    """Whether the files of models are those that their manifests name."""
+    failures = 0
+    for name in options.models or capsule_names():
+        try:
+            path = capsule_path(name)
+            verify(path)
+            print(f"{name}: intact, fingerprint {capsule_fingerprint(path)}")
+        except (DifficmhError, OSError) as error:
+            failures += 1
+            complain(f"{name}: {_reason(error)}", 1)
+    return 1 if failures else 0
+
+
+def complain(error: object, code: int) -> int:
+    """One line on standard error; returns `code`."""
+    if isinstance(error, OSError) and error.filename is not None:
+        error = f"{error.filename}: {_reason(error)}"
+    print(f"difficmh: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def package_version() -> str:
+    """Of the installed package."""
+    try:
+        return version("difficmh")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _format(options: argparse.Namespace) -> str:
+    """Of the picture to write, as the option, OUT's suffix or neither says."""
+    if options.output is None:
+        return str(options.format or "png")
+    suffix = Path(options.output).suffix.lower().removeprefix(".")
+    named = FORMATS.get(suffix, options.format)
+    if named is None:
+        raise ValueError(f"{options.output}: which image format? Use a suffix of {', '.join(FORMATS)}, or --format")
+    if options.format not in (None, named):
+        raise ValueError(f"{options.output}: the suffix is not that of --format {options.format}")
+    return str(named)
+
+
+def _target(options: argparse.Namespace, default: Path) -> Path:
+    """Where the result goes: never over the input, and over another file only if that is wanted."""
+    target = Path(options.output) if options.output else default
+    if target.exists() and target.samefile(options.input):
+        raise ValueError(f"{target} is the input")
+    if target.exists() and not options.force:
+        raise ValueError(f"{target} exists; --force replaces it")
+    if not target.parent.is_dir():
+        raise ValueError(f"{target.parent} is not a directory")
+    return target
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of `data` at `path`, or nothing."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _to_pixels(picture: Tensor) -> NDArray[np.uint8]:
+    """`(3, H, W)` float in [0, 1] to `(H, W, 3)` uint8."""
+    pixels: NDArray[np.uint8] = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
+
+
+def _description(described: BitstreamInfo, options: argparse.Namespace) -> dict[str, str]:
+    return {
+        "Software": f"difficmh {package_version()}",
+        "Description": "Reconstruction by a generative image codec; details may differ from the original.",
+        "Codec": f"{options.codec} {described.fingerprint}",
+        "Quality": str(described.quality),
+        "Mode": options.mode,
+        "Tags": ", ".join(described.tags or ()),
+    }
+
+
+def _line(path: Path, described: BitstreamInfo) -> str:
+    tags = "unknown model" if described.tags is None else ", ".join(described.tags) or "none"
+    size = f"{described.bytes:,} bytes, {described.bits_per_pixel:.3f} bit/pixel"
+    return f"{path}: {described.width} x {described.height}, {size}, tags: {tags}"
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with its content."""
+    try:
+        yield
+    except DifficmhError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
