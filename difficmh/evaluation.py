@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -125,9 +126,9 @@ def _name_and_qualities(text: str) -> tuple[str, tuple[int, ...]]:
     """`name@1-3,6` to name and (1, 2, 3, 6); no qualities where none are given."""
     name, _, listed = text.partition("@")
     qualities: list[int] = []
-    for part in filter(None, listed.split(",")):
-        first, _, last = part.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
+    for part in listed.split(",") if listed else ():
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if found is None:
             raise ValueError(f"{listed!r} in {text!r} is no list of qualities such as 1-6 or 10,30,50")
-        qualities += range(int(first), int(last or first) + 1)
+        qualities += range(int(found[1]), int(found[2] or found[1]) + 1)
     return name, tuple(qualities)

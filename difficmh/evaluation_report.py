@@ -133,7 +133,6 @@ def write_report(output: Path, measurements: Sequence[Measurement], references: 
 
 def plot_curves(path: Path, rows: Sequence[MeanRow]) -> None:
     """One panel per metric, one line per codec, over the rate."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     metrics = [metric for metric in METRICS if curves(rows, metric)]
@@ -145,4 +144,4 @@ def plot_curves(path: Path, rows: Sequence[MeanRow]) -> None:
         axes.set(xlabel="bits per pixel", ylabel=METRICS[metric], xscale="log")
         axes.grid(alpha=0.3, which="both")
     figure.axes[0].legend()
-    FigureCanvasAgg(figure).print_png(path)
+    figure.savefig(path)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +34,8 @@ class Tag:
     classes: tuple[int, ...] = ()
 
 
-class ScoredTag(NamedTuple):
+@dataclass(frozen=True)
+class TagScore:
     """A tag of an image and the tagger's confidence in it, in [0, 1]."""
 
     name: str

@@ -7,7 +7,7 @@ it reaches on images held back.
 The committed files of the capsule `lite` were made with
 
     python jobs/train_tagger.py --data '../shared/data/train/*.tar' --test '../shared/data/eval/*.tar' \\
-        --output difficmh/capsules/lite
+        --output difficmh/capsules/lite --image-tags runs/image-tags.json
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    from difficmh.training.tagger import TaggerTraining, split, train_tagger
+    from difficmh.training.tagger import TaggerTraining, given_tags, split, train_tagger
     from difficmh.training.tagger_report import measure_tagger
 
     data = features_of(options.data, options.cache, options.device)
@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measures["test"] = measure_tagger(tagger, test, torch.ones(len(test.keys), dtype=torch.bool), data)
     options.output.mkdir(parents=True, exist_ok=True)
     tagger.vocabulary.save(options.output / "tags.json")
-    save_file(tagger.head.compact(), options.output / "tagger.safetensors")
+    (options.output / "tagger.safetensors").write_bytes(save(tagger.head.compact()))
+    if options.image_tags:
+        content = {"names": tagger.vocabulary.names, "tags": given_tags(tagger, data)}
+        options.image_tags.write_text(json.dumps(content), encoding="utf-8")
     print(json.dumps({name: asdict(measure) for name, measure in measures.items()}, indent=1))
 
 
@@ -53,6 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", required=True, help="WebDataset tars or folders (patterns allowed)")
     parser.add_argument("--test", nargs="+", default=[], help="the same, only measured")
     parser.add_argument("--output", type=Path, required=True, help="folder for tags.json and tagger.safetensors")
+    parser.add_argument("--image-tags", type=Path, help="also write the tags of the images of --data, by key")
     parser.add_argument("--cache", type=Path, default=Path("runs"), help="folder for features (default: runs)")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from difficmh.taggers.lite0 import Lite0Features, input_pixels, input_size, load_lite0
 from difficmh.taggers.tag_head import choose_tags, load_head
-from difficmh.vocabulary import ScoredTag, Vocabulary
+from difficmh.vocabulary import TagScore, Vocabulary
 
 __all__ = ["EfficientNetTagger", "load_lite0"]
 
@@ -42,9 +42,9 @@ class EfficientNetTagger:
         self._features = Lite0Features().to(self.device)
         self._thresholds = torch.tensor([tag.threshold for tag in self.vocabulary.tags])
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[ScoredTag]]:
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[TagScore]]:
         """Tags of each `(H, W, 3)` uint8 image, sorted by name, at most 12: those furthest above their thresholds."""
-        tags: list[list[ScoredTag]] = [[] for _ in images]
+        tags: list[list[TagScore]] = [[] for _ in images]
         for indices in self._batches(images):
             for index, scores in zip(indices, self.scores([images[index] for index in indices]), strict=True):
                 tags[index] = self._choose(scores)
@@ -67,6 +67,6 @@ class EfficientNetTagger:
             for start in range(0, len(group), limit):
                 yield group[start : start + limit]
 
-    def _choose(self, scores: Tensor) -> list[ScoredTag]:
+    def _choose(self, scores: Tensor) -> list[TagScore]:
         chosen = choose_tags(scores[None], self._thresholds)[0].nonzero().flatten().tolist()
-        return [ScoredTag(self.vocabulary.names[position], float(scores[position])) for position in chosen]
+        return [TagScore(self.vocabulary.names[position], float(scores[position])) for position in chosen]

@@ -65,8 +65,8 @@ def class_membership(vocabulary: Vocabulary) -> Tensor:
 
 
 def class_log_odds(class_logits: Tensor, membership: Tensor) -> Tensor:
-    """`(N, tags)`: log odds of the summed probability of each tag's classes, within +-9.2."""
-    probability = (class_logits.softmax(dim=1) @ membership).clamp(1e-4, 1 - 1e-4)
+    """`(…, 1000)` to `(…, tags)`: log odds of the summed probability of each tag's classes, within ±9.2."""
+    probability = (class_logits.softmax(dim=-1) @ membership).clamp(1e-4, 1 - 1e-4)
     return probability.logit()
 
 

