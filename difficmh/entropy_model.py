@@ -179,8 +179,7 @@ class EntropyModel(nn.Module):
     def freeze(self) -> None:
         """Prepares the exact arithmetic; call once after loading weights."""
         freeze(self)
-        bias = to_fixed(self.quality_bias.detach())[..., None, None]
-        self.register_buffer("integer_bias", bias, persistent=False)
+        self.register_buffer("integer_bias", to_fixed(self.quality_bias.detach()), persistent=False)
 
     def traverse(self, z_symbols: Tensor, quality: int, exchange: Exchange) -> Tensor:
         """Runs over y in coding order, calling `exchange` for each pass.
@@ -189,7 +188,7 @@ class EntropyModel(nn.Module):
         Returns y_hat, `(B, M, 4h, 4w)` float32.
         """
         features = self.h_s.fixed(z_symbols.double() * ONE)
-        bias = self.get_buffer("integer_bias")[quality].split(self.slices, dim=1)
+        bias = self.get_buffer("integer_bias")[quality, :, :, None, None].split(self.slices, dim=1)
         decoded: list[Tensor] = []
         bounded: list[Tensor] = []
         for context, (mean_bias, scale_bias) in zip(self.contexts, bias, strict=True):
