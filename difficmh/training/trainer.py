@@ -110,6 +110,7 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.stage.optimizers.items()},
             "extra": {name: module.state_dict() for name, module in self.stage.extra_state().items()},
             "generator": self.generator.get_state(),
+            "noise": torch.get_rng_state(),
             "steps": self.steps,
             "seconds": self.seconds,
         }
@@ -129,6 +130,7 @@ class Trainer:
         for name, module in self.stage.extra_state().items():
             module.load_state_dict(state["extra"][name])
         self.generator.set_state(state["generator"].cpu())
+        torch.set_rng_state(state["noise"].cpu())
         self.steps, self.seconds = state["steps"], state["seconds"]
 
     # --- reporting --------------------------------------------------------------------------------------------------

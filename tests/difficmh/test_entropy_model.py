@@ -1,0 +1,74 @@
+"""The entropy model's two arithmetics, and the walk that encoder and decoder share."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from difficmh import checkerboard
+from difficmh.codec import Codec
+from difficmh.entropy_model import SCALE_MIN, SCALE_STEP, EntropyModel
+from difficmh.range_coder import SymbolDecoder, SymbolEncoder
+from difficmh.symbols import decode_symbols, encode_symbols
+
+
+def test_checkerboard_halves_come_together_again() -> None:
+    x = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
+    anchors, others = checkerboard.split(x)
+    assert torch.equal(checkerboard.merge(anchors, others), x)
+    row, column = 1, 2
+    assert anchors[0, 0, row, 1] == x[0, 0, row, column]
+    assert anchors[0, 0, 0, 0] == x[0, 0, 0, 1]
+
+
+@torch.no_grad()
+def test_coding_predicts_what_training_predicts(tiny_codec: Codec) -> None:
+    model: EntropyModel = tiny_codec.model.entropy
+    image = torch.rand(1, 3, 128, 128)
+    quality = torch.tensor([3])
+    y = tiny_codec.model.g_a(image, quality)
+    z = tiny_codec.model.h_a(y)
+    trained = model(y, z, quality)
+    encoder = SymbolEncoder()
+    y_hat = encode_symbols(model, tiny_codec.tables, y, z, 3, [encoder])
+    # Rounding decisions may differ at ties only; predictions differ by the resolution of the fixed point.
+    assert (y_hat - trained.y_hat).abs().gt(0.1).float().mean() < 0.02
+    assert torch.allclose(y_hat, y, atol=4)
+
+
+@torch.no_grad()
+def test_the_stream_is_as_long_as_the_model_expects(tiny_codec: Codec) -> None:
+    model: EntropyModel = tiny_codec.model.entropy
+    quality = torch.tensor([5])
+    y = tiny_codec.model.g_a(torch.rand(1, 3, 256, 256), quality)
+    z = tiny_codec.model.h_a(y)
+    expected = model(y, z, quality)
+    v = (torch.round(y - expected.means)).double()
+    normal = torch.distributions.Normal(0.0, expected.scales.double())
+    bits = -torch.log2((normal.cdf(v + 0.5) - normal.cdf(v - 0.5)).clamp(min=1e-9)).sum().item()
+    alone, both = SymbolEncoder(), SymbolEncoder()
+    encode_symbols(model, tiny_codec.tables, y, z, 5, [both])
+    z_symbols = torch.round(z).int().flatten().numpy()
+    alone.push(z_symbols, torch.arange(z.shape[1]).repeat_interleave(z[0, 0].numel()).int().numpy(), tiny_codec.tables.z)
+    assert 8 * (len(both.finish()) - len(alone.finish())) == pytest.approx(bits, rel=0.02)
+
+
+@torch.no_grad()
+def test_a_decoder_walks_the_same_way(tiny_codec: Codec) -> None:
+    model = tiny_codec.model.entropy
+    y = 20 * torch.randn(2, 72, 8, 12)
+    z = 5 * torch.randn(2, 8, 2, 3)
+    encoders = [SymbolEncoder(), SymbolEncoder()]
+    y_hat = encode_symbols(model, tiny_codec.tables, y, z, 0, encoders)
+    decoders = [SymbolDecoder(encoder.finish()) for encoder in encoders]
+    assert torch.equal(decode_symbols(model, tiny_codec.tables, (2, 3), 0, decoders), y_hat)
+    assert [d.checksum for d in decoders] == [e.checksum for e in encoders]
+
+
+def test_scale_indexes_are_those_of_the_tables() -> None:
+    from difficmh.cdf_tables import GAUSSIAN_SCALES
+
+    expected = [SCALE_MIN * math.exp(k * SCALE_STEP) for k in range(64)]
+    assert expected == pytest.approx(list(GAUSSIAN_SCALES))

@@ -1,0 +1,123 @@
+"""Each stage trains for real, on tiny networks: losses fall, checkpoints continue, frozen parts stay."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from difficmh.training.data import CropSource
+from difficmh.training.klt import initialise
+from difficmh.training.optimizer import GuardedOptimizer, MovingAverage
+from difficmh.training.run import trainable
+from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
+from tests.difficmh.tiny_capsule import CONFIG, photograph
+
+
+@pytest.fixture(scope="module")
+def source() -> CropSource:
+    return CropSource([photograph(200, 260, seed) for seed in range(4)] + [photograph(100, 120)], "cpu")
+
+
+def trainer(source: CropSource, stage: str, output: Path, minutes: float = 1.0) -> Trainer:
+    torch.manual_seed(0)
+    model = trainable(CONFIG)
+    initialise(model, source, 0, batches=1)
+    tags = torch.zeros(len(source), 3, dtype=torch.uint8)
+    crop = 192 if stage == "rate_distortion" else 64
+    return Trainer(model, source, tags, TrainingOptions(stage, output, minutes, rate=5e-3, batch=2, crop=crop))
+
+
+def run_steps(trainer: Trainer, count: int, progress: float = 0.5) -> list[float]:
+    return [trainer.stage.step(trainer._batch(), progress, trainer.generator)["loss"] for _ in range(count)]
+
+
+def repeat_batch(trainer: Trainer, count: int) -> list[float]:
+    batch = trainer._batch()
+    return [trainer.stage.step(batch, 0.0, torch.Generator().manual_seed(0))["loss"] for _ in range(count)]
+
+
+@pytest.mark.parametrize("stage", ["rate_distortion", "diffusion", "one_step"])
+def test_a_stage_learns(source: CropSource, tmp_path: Path, stage: str) -> None:
+    losses = repeat_batch(trainer(source, stage, tmp_path), 15)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert sum(losses[-3:]) < 0.99 * sum(losses[:3])
+
+
+@pytest.mark.parametrize(("stage", "kept"), [("diffusion", ("g_a", "h_a", "entropy")), ("one_step", ("g_a", "g_s"))])
+def test_bitstreams_stay_valid_after_later_stages(
+    source: CropSource, tmp_path: Path, stage: str, kept: tuple[str, ...]
+) -> None:
+    training = trainer(source, stage, tmp_path)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    run_steps(training, 3)
+    changed = {name.split(".")[0] for name, value in training.model.state_dict().items() if (value != before[name]).any()}
+    assert "denoiser" in changed
+    assert not changed & set(kept)
+
+
+def test_the_untrained_control_branch_returns_the_guide(source: CropSource, tmp_path: Path) -> None:
+    from difficmh.training.stages import one_step
+
+    training = trainer(source, "one_step", tmp_path)
+    guide = torch.randn(1, CONFIG.latent_channels, 8, 8)
+    with torch.no_grad():
+        drawn = one_step(training.model, guide, torch.zeros(1, 3), torch.Generator().manual_seed(0))
+        plain = training.model.autoencoder.decode(guide)
+    # Pure noise still carries alpha_bar = 0.5 % of the signal's place.
+    assert (drawn - plain).abs().mean() < 0.1 * plain.std()
+
+
+def test_a_checkpoint_continues_where_it_stopped(source: CropSource, tmp_path: Path) -> None:
+    first = trainer(source, "rate_distortion", tmp_path)
+    run_steps(first, 3)
+    first.average.update(first.model)
+    first.save()
+    ahead = run_steps(first, 3)
+    second = trainer(source, "rate_distortion", tmp_path)
+    second.resume()
+    assert run_steps(second, 3) == pytest.approx(ahead, rel=1e-5)
+
+
+def test_training_ends_with_its_budget_and_validates(
+    source: CropSource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = trainer(source, "rate_distortion", tmp_path, minutes=0.02)
+    training.run(source.batch(2, 192, torch.Generator().manual_seed(1))[0])
+    assert training.progress == 1
+    assert "quality 6" in capsys.readouterr().out
+    config, weights = averaged_state(training.checkpoint)
+    assert config["latent_channels"] == CONFIG.latent_channels
+    assert set(weights) == set(training.model.state_dict())
+
+
+def test_an_outlier_is_skipped() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    optimizer = GuardedOptimizer(layer.named_parameters(), 1e-2)
+    for _ in range(30):
+        optimizer.step(layer(torch.ones(1, 2)).sum(), 0.0)
+    before = layer.weight.clone()
+    optimizer.step(1e6 * layer(torch.ones(1, 2)).sum(), 0.0)
+    optimizer.step(torch.tensor(float("nan")) * layer(torch.ones(1, 2)).sum(), 0.0)
+    assert torch.equal(layer.weight, before)
+    assert optimizer.skipped == 2
+
+
+def test_the_average_follows() -> None:
+    layer = nn.Linear(1, 1)
+    average = MovingAverage(layer, decay=0.9)
+    with torch.no_grad():
+        layer.weight.fill_(5.0)
+    for _ in range(200):
+        average.update(layer)
+    assert average.values["weight"].item() == pytest.approx(5.0, abs=1e-3)
+
+
+def test_crops_come_from_every_image_in_range(source: CropSource) -> None:
+    images, chosen = source.batch(64, 192, torch.Generator().manual_seed(0))
+    assert images.shape == (64, 3, 192, 192)
+    assert 0 <= images.min() <= images.max() <= 1
+    assert set(chosen.tolist()) == set(range(5))
