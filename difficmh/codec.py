@@ -31,6 +31,7 @@ from difficmh.symbols import EntropyTables, decode_symbols, encode_symbols
 from difficmh.tag_coder import TagPrior, decode_tags, encode_tags
 from difficmh.tiling import Rectangle, Tile, pad, padded_size, plan
 from difficmh.transforms import Y_BLOCK
+from difficmh.vocabulary import TagScore
 
 Image = NDArray[np.uint8]
 Mode = Literal["preview", "full", "reference"]
@@ -40,14 +41,6 @@ STEPS: dict[Mode, int] = {"preview": 0, "full": 1, "reference": 50}
 TILE = 2048
 ENCODE_MARGIN, PREVIEW_MARGIN, FULL_MARGIN = 128, 192, 320
 GPU_BATCH = 8
-
-
-@dataclass(frozen=True)
-class TagScore:
-    """A tag of an image and the tagger's confidence in it, in [0, 1]."""
-
-    name: str
-    score: float
 
 
 Tagger = Callable[[Sequence[Image]], list[list[TagScore]]]

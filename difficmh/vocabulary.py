@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,14 +24,22 @@ class Tag:
     """One entry of a vocabulary.
 
     `prior` is the tag's probability in 65536ths, in 1..65535, an integer so that every machine codes with the same one.
-    A tagger gives the tag at a score of `threshold` or more. `classes` are the ImageNet classes (WordNet-id order) that
-    the noun covers; the coder does not look at them.
+    A tagger gives the tag at a score of `threshold` or more; the threshold 1 stands for a tag that it never gives and
+    only a caller can. `classes` are the ImageNet classes (WordNet-id order) that show the noun; only taggers use them.
     """
 
     name: str
     prior: int
     threshold: float
     classes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TagScore:
+    """A tag of an image and the tagger's confidence in it, in [0, 1]."""
+
+    name: str
+    score: float
 
 
 @dataclass(frozen=True)
@@ -56,17 +64,6 @@ class Vocabulary:
     def priors(self) -> tuple[int, ...]:
         """Probability of each tag in 65536ths."""
         return tuple(tag.prior for tag in self.tags)
-
-    def indices(self, names: Iterable[str]) -> list[int]:
-        """Positions of some tags, sorted, without duplicates. Raises ValueError for a name that is not in here."""
-        chosen = set(names)
-        if unknown := sorted(chosen - self._positions.keys()):
-            raise ValueError(f"not in the tag vocabulary: {', '.join(unknown)}")
-        return sorted(self._positions[name] for name in chosen)
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {name: position for position, name in enumerate(self.names)}
 
     def save(self, path: Path) -> None:
         """One tag a line, so that a difference between two vocabularies can be read."""

@@ -8,17 +8,20 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from difficmh.images import decode_image
 
 import difficmh
+from difficmh.capsule import read_config, verify
+from difficmh.images import decode_image
 from pipeline.compress import CompressSettings, CompressWorkerFactory, Fidelity, check_images
 from pipeline.job import execute, exit_code, reaching, storage_options, worker_count
 from pipeline.listing import expand
 from pipeline.manifest import Manifest, copy_capsule, establish, make_plan
 from pipeline.progress import exit_status, plan_line
+from pipeline.protocols import CodecFactory
 from pipeline.retry import BRIEF
 from pipeline.storage import Storage, UrlOpener
 from pipeline.totals import RejectLimit
@@ -68,30 +71,49 @@ def parse(arguments: Sequence[str] | None) -> tuple[CompressJob, dict[str, Any]]
     return CompressJob(**options), storage
 
 
+@dataclass(frozen=True)
+class InstalledCodec:
+    """A codec that this machine has, without its networks: those are for the workers."""
+
+    name: str
+    fingerprint: str
+    capsule: Path
+    factory: CodecFactory
+
+
+def installed_codec(name: str) -> InstalledCodec:
+    """Raises CapsuleError where there is no such codec, or its files are not what its manifest says."""
+    capsule = difficmh.capsule_path(name).resolve()
+    verify(capsule)
+    # Workers on other machines have the built-in capsules in folders of their own.
+    load = partial(difficmh.load, name if name in difficmh.capsule_names() else str(capsule))
+    return InstalledCodec(read_config(capsule)["name"], difficmh.capsule_fingerprint(capsule), capsule, load)
+
+
 def run(job: CompressJob, options: dict[str, Any]) -> int:
     """Compresses what is not compressed yet; the exit status. Raises JobError where the job cannot go on."""
     with reaching(job.codec):
-        capsule = difficmh.capsule_path(job.codec)
-        weights = difficmh.capsule_fingerprint(capsule)
-    with reaching(job.input[0]):
-        sources = expand(job.input, options)
-    deciding = {"quality": job.quality, "fidelity": job.fidelity}
-    manifest = Manifest("archive", "compress_dataset", capsule.name, weights, deciding, asdict(job))
+        codec = installed_codec(job.codec)
+    sources = expand(job.input, options)
     archive, inputs = Storage.from_url(job.archive, options), UrlOpener(options)
+    deciding = {"quality": job.quality, "fidelity": job.fidelity}
+    manifest = Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(job))
     with reaching(job.archive):
         plan = make_plan(replace(archive, retry=BRIEF), manifest, sources, job.overwrite)
     check_images(plan.pending, inputs)
-    print(plan_line(plan, job.archive))
+    print(plan_line(plan, job.archive), flush=True)
     if job.dry_run:
         return 0
     with reaching(job.archive):
         establish(archive, manifest, plan)
-        copy_capsule(archive, capsule)
-    settings = CompressSettings(archive, inputs, plan.fingerprint, weights, job.quality, job.batch_size, job.fidelity)
-    factory = CompressWorkerFactory(settings, partial(difficmh.load, str(capsule)), decode_image)
+        copy_capsule(archive, codec.capsule)
+    settings = CompressSettings(
+        archive, inputs, plan.fingerprint, codec.fingerprint, job.quality, job.batch_size, job.fidelity
+    )
     if plan.pending:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    return exit_status(execute(plan, factory, archive, job.workers), job.max_rejects)
+    workers = CompressWorkerFactory(settings, codec.factory, decode_image)
+    return exit_status(execute(plan, workers, archive, job.workers), job.max_rejects)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from pipeline.batches import BatchLimits, SizeBatches
 from pipeline.commit import DATA, ShardCommit
 from pipeline.keys import UniqueKeys
 from pipeline.prefetch import decoding_cost, map_ahead
-from pipeline.protocols import Codec, CodecFactory, ImageDecoder, TagScore
+from pipeline.protocols import Codec, CodecFactory, ImageDecoder
 from pipeline.records import Failure, Sample, ShardReport, ShardSource
 from pipeline.rejects import JobError, TransientError, Verdict, decide, describe
 from pipeline.rows import DecodedSample, archive_row, decode_sample, psnr_db
@@ -209,9 +209,8 @@ class _RowWriter:
             bitstreams = self.codec.compress(images, quality=self.settings.quality, tags=names)
         with self.steps("fidelity"):
             fidelities = self._fidelities(batch, bitstreams)
-        rows: list[tuple[DecodedSample, bytes, list[TagScore], float | None]]
-        rows = list(zip(batch, bitstreams, tags, fidelities, strict=True))
-        return [archive_row(decoded, self.codec.name, stream, tag, psnr) for decoded, stream, tag, psnr in rows]
+        results = zip(batch, bitstreams, tags, fidelities, strict=True)
+        return [archive_row(decoded, self.codec.name, stream, tag, psnr) for decoded, stream, tag, psnr in results]
 
     def _fidelities(self, batch: Sequence[DecodedSample], bitstreams: Sequence[bytes]) -> list[float | None]:
         """Measured on what the stored stream decodes to; a stream that does not decode fails its image."""

@@ -20,9 +20,10 @@ from typing import Any, Literal
 from pipeline.actors import RayPool, pool_size
 from pipeline.attempts import WorkerFactory
 from pipeline.driver import Summary, run
+from pipeline.explanations import explain
 from pipeline.manifest import Plan
 from pipeline.progress import open_progress, summary_lines
-from pipeline.rejects import JobError, Verdict, decide, describe, error_code
+from pipeline.rejects import JobError, Verdict, decide, describe
 from pipeline.storage import Storage
 from pipeline.totals import Totals
 
@@ -92,21 +93,3 @@ def reaching(url: str) -> Iterator[None]:
         if decide(error) is Verdict.REJECT:
             raise
         raise JobError(explain(error, url)) from error
-
-
-def explain(error: Exception, url: str) -> str:
-    """One line on what is wrong with `url`."""
-    code = error_code(error)
-    if code in ("NoSuchBucket", "InvalidBucketName"):
-        return f"no such bucket: {url}"
-    if code in ("NoCredentialsError", "PartialCredentialsError"):
-        return f"no credentials for {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --storage-options"
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
-        return f"the store does not accept these credentials for {url} ({code})"
-    if isinstance(error, PermissionError):
-        return f"access denied: {url}"
-    if isinstance(error, FileNotFoundError):
-        return f"no such file or folder: {url}"
-    if decide(error) is Verdict.RETRY:
-        return f"{url} cannot be reached: {describe(error)}"
-    return f"{url}: {describe(error)}"

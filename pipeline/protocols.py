@@ -8,7 +8,6 @@ may mix sizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -22,12 +21,13 @@ Image: TypeAlias = NDArray[np.uint8]
 Mode = Literal["preview", "full", "reference"]
 
 
-@dataclass(frozen=True)
-class TagScore:
+class TagScore(Protocol):
     """A tag of an image and the tagger's confidence in it, in [0, 1]."""
 
-    name: str
-    score: float
+    @property
+    def name(self) -> str: ...
+    @property
+    def score(self) -> float: ...
 
 
 class Decoder(Protocol):
@@ -59,7 +59,7 @@ class Codec(Decoder, Protocol):
     @property
     def capsule(self) -> Path: ...
 
-    def tag(self, images: Sequence[Image]) -> list[list[TagScore]]:
+    def tag(self, images: Sequence[Image]) -> Sequence[Sequence[TagScore]]:
         """Tags of each image, sorted by name, without duplicates; an image may have none."""
         ...
 

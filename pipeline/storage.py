@@ -51,7 +51,12 @@ class Storage:
 
     @classmethod
     def from_url(cls, url: str, options: Mapping[str, Any] | None = None, retry: Retry = PATIENT) -> Storage:
-        """Storage under `url`: a local path, `file://`, `s3://` or any scheme fsspec knows."""
+        """Storage under `url`: a local path, `file://`, `s3://` or any scheme fsspec knows.
+
+        A local path is made absolute here, as workers have other working directories.
+        """
+        if "://" not in url:
+            url = os.path.abspath(os.path.expanduser(url))
         return cls(url.rstrip("/") or "/", dict(options or {}), retry)
 
     def __getstate__(self) -> dict[str, Any]:

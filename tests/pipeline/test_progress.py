@@ -36,11 +36,11 @@ def test_before_the_first_shard_nothing_is_promised() -> None:
 
 
 def test_plain_lines_outside_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now)
+    clock = iter((0.0, 1.0, 11.0, 12.0, 25.0, 26.0))
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: next(clock))
     stream = io.StringIO()
     with open_progress(30, stream) as progress:
-        for now in (1.0, 11.0, 12.0, 25.0):  # noqa: B020 - the clock
+        for _ in range(4):
             progress.update(SUMMARY, 2, Tally())
         progress.update(Summary(BEFORE + OURS + Totals(shards=15), OURS), 0, Tally())
     lines = stream.getvalue().splitlines()
@@ -82,4 +82,10 @@ def test_a_plan_in_one_line() -> None:
 
 def test_units() -> None:
     assert [duration(seconds) for seconds in (0.4, 59, 61, 3700)] == ["0 s", "59 s", "1 min 1 s", "1 h 1 min"]
-    assert [size(count) for count in (0, 999, 1000, 2_500_000, 10**16)] == ["0 B", "999 B", "1.0 kB", "2.5 MB", "10.0 PB"]
+    assert [size(count) for count in (0, 999, 1000, 2_500_000, 10**16)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "2.5 MB",
+        "10.0 PB",
+    ]

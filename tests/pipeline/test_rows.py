@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.protocols import TagScore
 from pipeline.records import Sample
 from pipeline.rows import PSNR_CEILING, archive_row, decode_sample, metadata_json, plain_text, psnr_db
 from tests import corpora
+from tests.fakes import FakeTag
 
 
 def decode(data: bytes) -> Any:
@@ -18,7 +18,7 @@ def decode(data: bytes) -> Any:
 
 def test_a_row_says_what_the_image_was() -> None:
     sample = Sample("dir/a", "s3://b/s.tar", "dir/a.jpg", b"abc", {"json": {"x": 1}})
-    row = archive_row(decode_sample(sample, decode), "fake", b"12345", [TagScore("car", 0.5)], 30.0)
+    row = archive_row(decode_sample(sample, decode), "fake", b"12345", [FakeTag("car", 0.5)], 30.0)
     assert (row.key, row.image_name, row.shard) == ("dir/a", "dir/a.jpg", "s3://b/s.tar")
     assert (row.width, row.height, row.original_bytes) == (8, 6, 3)
     assert row.original_sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -57,10 +57,15 @@ def test_what_is_not_there(storage: Storage) -> None:
 
 def test_an_exception_leaves_no_trace(storage: Storage) -> None:
     write(storage, "a", b"old")
-    for path in ("a", "b"):
-        with pytest.raises(KeyError), storage.atomic_write(path) as file:
+
+    def interrupted(path: str) -> None:
+        with storage.atomic_write(path) as file:
             file.write(b"new" * 1000)
             raise KeyError
+
+    for path in ("a", "b"):
+        with pytest.raises(KeyError):
+            interrupted(path)
     assert storage.list() == ["a"]
     assert storage.read("a") == b"old"
 
@@ -120,6 +125,14 @@ def test_urls_are_opened_one_by_one(storage: Storage) -> None:
     for path, data in (("a/1", b"one"), ("b/2", b"two"), ("a/1", b"one")):
         with opener.open(storage.path_url(path)) as file:
             assert file.read() == data
+
+
+def test_a_relative_path_holds_in_other_working_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = Storage.from_url("archive")
+    monkeypatch.chdir("/")
+    write(storage, "a", b"x")
+    assert (tmp_path / "archive" / "a").read_bytes() == b"x"
 
 
 def test_secrets_do_not_show() -> None:

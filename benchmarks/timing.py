@@ -1,0 +1,43 @@
+"""Timings of several things beside each other, on machines that are busy with other work too."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Action = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of each action in each round; all actions ran in every round, one after the other."""
+
+    seconds: Mapping[str, list[float]]
+
+    def best(self, name: str) -> float:
+        """Least seconds: what the machine does when nothing else disturbs it."""
+        return min(self.seconds[name])
+
+    def ratio(self, name: str, reference: str) -> float:
+        """Median over rounds of one action's time over another's: load that lasts for a round cancels out."""
+        pairs = zip(self.seconds[name], self.seconds[reference], strict=True)
+        return statistics.median(own / other for own, other in pairs)
+
+
+def time_in_rounds(actions: Mapping[str, Action], rounds: int) -> Timings:
+    """Run all actions once to warm up, then `rounds` times in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for action in actions.values():
+        action()
+    for _ in range(rounds):
+        for name, action in actions.items():
+            seconds[name].append(_seconds(action))
+    return Timings(seconds)
+
+
+def _seconds(action: Action) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start

@@ -1,0 +1,7 @@
+"""The demo behind `make demo`: real photographs through the real jobs, and a page to look at.
+
+photographs.py   which photographs, and their shards
+results.py       what the archive and the decoded files say about each picture
+page.py          the HTML page
+__main__.py      the order of things
+"""

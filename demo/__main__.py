@@ -1,0 +1,117 @@
+"""Compresses, queries and decodes photographs with the real jobs on a local Ray, then shows what became of them.
+
+python -m demo                                   # what `make demo` runs
+python -m demo --quality 1 --output elsewhere
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from demo.page import Picture, Run, Totals, write_page
+from demo.photographs import PHOTOGRAPHS, write_shards
+from demo.results import archive_rows, collect_pictures, most_useful_tag, tag_query
+from pipeline.archive import Archive
+
+JOBS = Path(__file__).resolve().parents[1] / "jobs"
+OWN_FOLDERS = ("shards", "archive", "preview", "full")
+
+
+@dataclass
+class Demo:
+    """A run into `output`; `seconds` fills up step by step."""
+
+    output: Path
+    codec: str
+    quality: int
+    console: Console = field(default_factory=lambda: Console(width=None if sys.stdout.isatty() else 120))
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def job(self, step: str, script: str, *arguments: str) -> None:
+        """Run a job as a user would, and note how long it took. Raises CalledProcessError where it fails."""
+        self.console.rule(f"[bold]{step}[/]: jobs/{script}")
+        start = time.perf_counter()
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        subprocess.run([sys.executable, str(JOBS / script), *arguments], check=True, env=environment)
+        self.seconds[step] = time.perf_counter() - start
+
+    def compress(self) -> None:
+        inputs, archive = f"{self.output}/shards/*.tar", str(self.output / "archive")
+        setting = ("--codec", self.codec, "--quality", str(self.quality))
+        self.job("compress", "compress_dataset.py", "--input", inputs, "--archive", archive, *setting)
+
+    def decode(self, mode: str) -> None:
+        places = ("--archive", str(self.output / "archive"), "--output", str(self.output / mode))
+        self.job(mode, "decode_dataset.py", *places, "--mode", mode, "--format", "png", "--layout", "files")
+
+
+def main() -> None:
+    demo = parse_arguments()
+    for name in OWN_FOLDERS:
+        shutil.rmtree(demo.output / name, ignore_errors=True)
+    write_shards(PHOTOGRAPHS, demo.output / "shards")
+    demo.compress()
+    demo.decode("preview")
+    demo.decode("full")
+    run, pictures = results(demo)
+    page = demo.output / "index.html"
+    write_page(page, run, pictures)
+    demo.console.print(table(run, pictures))
+    demo.console.print(f'query("{run.query}") → {", ".join(run.matches) or "none"}', markup=False, highlight=False)
+    demo.console.print(f"Side by side: {page.resolve().as_uri()}")
+
+
+def parse_arguments() -> Demo:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder to write to (%(default)s)")
+    parser.add_argument("--codec", default="lite", help="codec preset (%(default)s)")
+    parser.add_argument("--quality", type=int, default=3, help="1 (smallest) to 6 (%(default)s)")
+    return Demo(**vars(parser.parse_args()))
+
+
+def results(demo: Demo) -> tuple[Run, list[Picture]]:
+    """The page's material: a query by tag on the archive, and each photograph with its decodes."""
+    from difficmh.images import decode_image
+
+    archive = Archive.open(str(demo.output / "archive"))
+    rows = archive_rows(archive)
+    tag = most_useful_tag(rows.values())
+    query = tag_query(tag) if tag else "len(tags) > 0"
+    matches = sorted(archive.keys(query))
+    folders = {mode: demo.output / mode for mode in ("preview", "full")}
+    pictures = collect_pictures(PHOTOGRAPHS, rows, folders, decode_image)
+    fingerprint = archive.manifest.codec_fingerprint
+    return Run(demo.codec, fingerprint, demo.quality, demo.seconds, query, matches), pictures
+
+
+def table(run: Run, pictures: Sequence[Picture]) -> Table:
+    """Images, bits per pixel, ratio to the original files, tags; seconds of each step in the caption."""
+    totals = Totals.of(pictures)
+    seconds = ", ".join(f"{step} {value:.1f} s" for step, value in run.seconds.items())
+    shown = Table(title=f"{totals.images} photographs, codec {run.codec}, quality {run.quality}", caption=seconds)
+    for name in ("image", "size", "bits/pixel", "times smaller", "preview PSNR"):
+        shown.add_column(name, justify="left" if name == "image" else "right", no_wrap=True)
+    shown.add_column("tags", overflow="ellipsis", no_wrap=True)
+    for each in pictures:
+        numbers = (f"{each.bits_per_pixel:.3f}", f"{each.ratio:.1f}", f"{each.preview_psnr:.1f} dB")
+        shown.add_row(each.key, f"{each.width} × {each.height}", *numbers, ", ".join(each.tags))
+    shown.add_section()
+    shown.add_row("all", f"{totals.megapixels:.1f} MP", f"{totals.bits_per_pixel:.3f}", f"{totals.ratio:.1f}", "", "")
+    return shown
+
+
+if __name__ == "__main__":
+    main()

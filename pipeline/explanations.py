@@ -1,0 +1,29 @@
+"""What went wrong with a store, in one line that says what to do about it."""
+
+from __future__ import annotations
+
+from pipeline.rejects import Verdict, decide, describe, error_code
+
+_WRONG_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+_NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
+
+
+def explain(error: Exception, url: str) -> str:
+    """One line about `error`, met at `url`."""
+    code = error_code(error)
+    if code in ("NoSuchBucket", "InvalidBucketName"):
+        bucket = url.partition("://")[2].partition("/")[0]
+        return f"{url}: there is no bucket {bucket!r}; check its name and the endpoint (AWS_ENDPOINT_URL)"
+    if code in _NO_CREDENTIALS:
+        return f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+    if code in _WRONG_CREDENTIALS:
+        return f"{url}: the store does not accept these credentials ({code}); check key, secret and session token"
+    if isinstance(error, PermissionError) or code in ("AccessDenied", "403"):
+        return f"{url}: access denied; these credentials (or this user) must be allowed to list and read it"
+    if isinstance(error, FileNotFoundError):
+        return f"{url}: no such file or folder"
+    if isinstance(error, ImportError):
+        return f"{url}: {describe(error)}; install the package that reads this kind of URL"
+    if decide(error) is Verdict.RETRY:
+        return f"{url}: cannot be reached, check endpoint and network: {describe(error)}"
+    return f"{url}: {describe(error)}"

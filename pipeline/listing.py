@@ -1,0 +1,215 @@
+"""Input URLs to shards: folders, globs and brace ranges on local disk or any object store.
+
+s3://corpus/cam-{000000..000999}.tar    1,000 named shards; it is an error if one is missing
+s3://corpus/{day,night}/*.tar           what matches; `*` stops at `/`, `**` does not
+s3://corpus/day, photos/                all .tar, .tar.gz and .tgz below the folder
+photos.tar, file:///data/photos.bin     a named file, whatever its extension
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pipeline.explanations import explain
+from pipeline.records import ShardSource
+from pipeline.rejects import JobError, Verdict, decide
+from pipeline.retry import BRIEF, Retry
+from pipeline.storage import connect
+
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+MAX_NAMES = 1_000_000
+"""Most names that the braces of one URL may stand for."""
+
+FEW_NAMES = 4
+"""Up to so many names of one folder are asked for one by one; beyond, the folder is listed."""
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})", re.ASCII)
+_WILDCARD = re.compile(r"[*?\[]")
+
+Infos = Mapping[str, Mapping[str, Any]]
+"""What a file system says about objects, by path."""
+
+
+class InputError(JobError, ValueError):
+    """Input URLs that lead to no shards; the message is one line that says why and what to do."""
+
+
+def expand(
+    urls: Sequence[str], storage_options: Mapping[str, Any] | None = None, retry: Retry = BRIEF
+) -> list[ShardSource]:
+    """The shards that `urls` stand for, sorted by URL, each once.
+
+    One listing per folder, not one request per shard. `etag` is the store's, or made of size and time of change.
+    Raises InputError where a URL matches nothing, a named shard is missing, or the store cannot be listed.
+    """
+    sources: dict[str, ShardSource] = {}
+    stores = _Stores(storage_options or {})
+    for url in urls:
+        try:
+            found = _Lister(url, stores.of(url), retry).sources()
+        except InputError:
+            raise
+        except Exception as error:
+            if decide(error) is Verdict.REJECT and not isinstance(error, OSError | ValueError | ImportError):
+                raise  # not a known kind of trouble with a store: a defect, whose trace is wanted
+            raise InputError(explain(error, url)) from error
+        if not found:
+            raise InputError(f"{url}: no shards there; folders and wildcards match {', '.join(SHARD_SUFFIXES)}")
+        sources |= {source.url: source for source in found}
+    return [sources[url] for url in sorted(sources)]
+
+
+def expand_braces(url: str) -> Iterator[str]:
+    """`{a,b}` and `{000..099}` (padded as written, in steps of one), in any number, also nested.
+
+    Raises InputError for a range that runs backwards and for more than MAX_NAMES names.
+    """
+    names = _expanded(url)
+    yield from itertools.islice(names, MAX_NAMES)
+    if next(names, None) is not None:
+        raise InputError(f"{url}: stands for more than {MAX_NAMES} names")
+
+
+def _expanded(url: str) -> Iterator[str]:
+    match = _BRACES.search(url)
+    if match is None:
+        yield url
+        return
+    for choice in _choices(match[1]):
+        yield from _expanded(url[: match.start()] + choice + url[match.end() :])
+
+
+def _choices(text: str) -> Iterable[str]:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return text.split(",")
+    first, last = int(match[1]), int(match[2])
+    if first > last:
+        raise InputError(f"{{{text}}}: the range runs backwards")
+    return (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
+
+
+class _Stores:
+    """The file systems behind URLs: one connection per scheme, as opening one takes longer than listing a folder."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self._by_scheme: dict[str, Any] = {}
+
+    def of(self, url: str) -> Any:
+        """fsspec's file system for `url`."""
+        scheme = url if "::" in url else url.rpartition("://")[0]  # chained URLs are each their own file system
+        if scheme not in self._by_scheme:
+            self._by_scheme[scheme] = connect(url, self._options)[0]
+        return self._by_scheme[scheme]
+
+
+class _Lister:
+    """Finds what one input URL stands for."""
+
+    def __init__(self, url: str, store: Any, retry: Retry) -> None:
+        self.url = url
+        self.retry = retry
+        self._fs = store
+        self._protocols = (store.protocol,) if isinstance(store.protocol, str) else store.protocol
+
+    def sources(self) -> list[ShardSource]:
+        paths = [self._path(url) for url in expand_braces(self.url)]
+        patterns = [path for path in paths if _WILDCARD.search(path)]
+        names = [path for path in paths if not _WILDCARD.search(path)]
+        infos: dict[str, Mapping[str, Any]] = {}
+        for pattern in patterns:
+            infos |= self._matching(pattern)
+        infos |= self._named(names)
+        if not infos:
+            self._check_root(self._path(self.url))
+        return [self._source(path, info) for path, info in infos.items()]
+
+    def _path(self, url: str) -> str:
+        path = str(self._fs._strip_protocol(url))
+        return os.path.normpath(path) if "file" in self._protocols else path
+
+    def _matching(self, pattern: str) -> Infos:
+        found: Infos = self._try(self._fs.glob, pattern, detail=True)
+        matches = {path: info for path, info in found.items() if info["type"] != "directory" and _is_shard(path)}
+        for path in found.keys() - matches.keys():
+            if found[path]["type"] == "directory":
+                matches |= self._below(path)
+        return matches
+
+    def _below(self, folder: str) -> Infos:
+        """All shards below a folder."""
+        found: Infos = self._try(self._fs.find, folder, detail=True)
+        return {path: info for path, info in found.items() if _is_shard(path)}
+
+    def _named(self, paths: Sequence[str]) -> Infos:
+        """What is found under these names; raises InputError where something is not."""
+        folders = defaultdict(list)
+        for path in paths:
+            folders[posixpath.dirname(path)].append(path)
+        found: dict[str, Mapping[str, Any]] = {}
+        for folder, members in folders.items():
+            found |= self._asked(members) if len(members) <= FEW_NAMES else self._listed(folder, members)
+        missing = [path for path in paths if path not in found]
+        if missing and len(paths) > 1:
+            raise InputError(f"{self.url}: {len(missing)} of {len(paths)} are missing, first {self._full(missing[0])}")
+        shards: dict[str, Mapping[str, Any]] = {}
+        for path, info in found.items():
+            shards |= self._below(path) if info["type"] == "directory" else {path: info}
+        return shards
+
+    def _asked(self, paths: Sequence[str]) -> Infos:
+        found = {}
+        for path in paths:
+            try:
+                found[path] = self._try(self._fs.info, path)
+            except FileNotFoundError:
+                self._check_root(path)
+                if len(paths) == 1:
+                    raise
+        return found
+
+    def _listed(self, folder: str, paths: Sequence[str]) -> Infos:
+        try:
+            entries = self._try(self._fs.ls, folder, detail=True)
+        except FileNotFoundError:
+            self._check_root(folder)
+            return {}
+        by_path = {entry["name"].rstrip("/"): entry for entry in entries}
+        return {path: by_path[path] for path in paths if path in by_path}
+
+    def _check_root(self, path: str) -> None:
+        """Raises FileNotFoundError where there is no bucket, which a search that finds nothing does not tell."""
+        if "s3" in self._protocols:
+            with suppress(PermissionError):  # to list the whole bucket is not needed
+                self._try(self._fs.call_s3, "list_objects_v2", Bucket=path.partition("/")[0], MaxKeys=1)
+
+    def _source(self, path: str, info: Mapping[str, Any]) -> ShardSource:
+        if not isinstance(info.get("size"), int):
+            raise InputError(f"{self._full(path)}: its size is not known, so that it cannot be read safely")
+        return ShardSource(self._full(path), info["size"], self._etag(path, info))
+
+    def _etag(self, path: str, info: Mapping[str, Any]) -> str:
+        if "file" in self._protocols:
+            return f"{os.stat(path).st_mtime_ns}-{info['size']}"
+        names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+        return str(next((info[name] for name in names if info.get(name)), "")).strip('"')
+
+    def _full(self, path: str) -> str:
+        """One spelling for every shard: an absolute path, or a full URL."""
+        return path if "file" in self._protocols else str(self._fs.unstrip_protocol(path))
+
+    def _try(self, call: Any, *arguments: Any, **options: Any) -> Any:
+        return self.retry(lambda: call(*arguments, **options))
+
+
+def _is_shard(path: str) -> bool:
+    return path.lower().endswith(SHARD_SUFFIXES) and not posixpath.basename(path).startswith(".")

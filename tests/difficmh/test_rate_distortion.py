@@ -1,0 +1,41 @@
+"""Curves and BD rates against values known in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from difficmh.rate_distortion import Curve, Point, bd_rate, quality_at
+
+
+def curve(scale: float, rates: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)) -> Curve:
+    """30 dB at 1 bit, 6 dB more for each doubling of the rate; `scale` times the rate at equal quality."""
+    return Curve.through([Point(rate * scale, 30 + 6 * math.log2(rate)) for rate in rates])
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.9, 1.0, 1.3])
+def test_bd_rate_of_a_constant_saving(scale: float) -> None:
+    assert bd_rate(curve(1), curve(scale)) == pytest.approx(100 * (scale - 1), abs=1e-6)
+
+
+def test_bd_rate_over_the_shared_qualities_only() -> None:
+    assert bd_rate(curve(1), curve(0.8, (0.3, 0.5, 3.0))) == pytest.approx(-20, abs=1e-6)
+
+
+def test_no_shared_range_no_bd_rate() -> None:
+    assert bd_rate(curve(1, (0.1, 0.2)), curve(1, (0.4, 0.8))) is None
+    assert bd_rate(curve(1), Curve(())) is None
+    assert bd_rate(curve(1), Curve.through([Point(0.3, 28)])) is None
+
+
+def test_quality_between_and_outside_the_points() -> None:
+    assert quality_at(curve(1), 0.2) == pytest.approx(30 + 6 * math.log2(0.2))
+    assert quality_at(curve(1), 0.3) == pytest.approx(30 + 6 * math.log2(0.3), abs=1e-6)
+    assert quality_at(curve(1), 0.05) is None
+    assert quality_at(curve(1), 0.9) is None
+
+
+def test_points_that_never_pay_are_left_out() -> None:
+    points = [Point(0.4, 31), Point(0.2, 29), Point(0.3, 28.5), Point(0.2, 28)]
+    assert Curve.through(points).points == (Point(0.2, 29), Point(0.4, 31))

@@ -1,0 +1,203 @@
+"""The compression job as users run it: arguments, archive, resume, errors; with a fake codec on a real Ray."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import compress_dataset
+from jobs.compress_dataset import InstalledCodec, main
+from pipeline.storage import Storage
+from pipeline.table import open_part, read_rows
+from tests import corpora
+from tests.fakes import FakeCodecFactory
+from tests.s3_server import Bucket
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FINGERPRINT = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def fake_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """`--codec` gives a fake one; what a test puts into the dictionary changes it."""
+    capsule = tmp_path / "capsule"
+    capsule.mkdir()
+    (capsule / "config.json").write_text("{}")
+    (capsule / "manifest.json").write_text("{}")
+    known = {"fingerprint": FINGERPRINT}
+
+    def installed(name: str) -> InstalledCodec:
+        return InstalledCodec("fake", known["fingerprint"], capsule, FakeCodecFactory(capsule))
+
+    monkeypatch.setattr(compress_dataset, "installed_codec", installed)
+    return known
+
+
+def rows(archive: Storage, folder: str = "data") -> list[dict[str, Any]]:
+    parts = [open_part(io.BytesIO(archive.read(path))) for path in archive.list(folder)]
+    return [row for part in parts for row in read_rows(part)]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_shards_to_archive_and_resume(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--input", str(corpus / "*.tar"), "--archive", str(tmp_path / "archive")]
+    archive = Storage.from_url(str(tmp_path / "archive"))
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "0 shards done, 2 to do" in capsys.readouterr().out
+    assert archive.list() == []
+
+    assert main([*arguments, "--workers", "1"]) == 0
+    assert [row["key"] for row in rows(archive)] == [f"{number:06d}" for number in range(6)]
+    assert archive.list("capsule") == ["capsule/config.json", "capsule/manifest.json"]
+    assert "2/2 shards, 6 images" in (output := capsys.readouterr()).err
+    assert "images      6 (0 rejected, 0 skipped)" in output.out
+    manifest = json.loads(archive.read("archive.json"))
+    assert manifest["config"]["input"] == [str(corpus / "*.tar")]
+    assert manifest["codec_fingerprint"] == FINGERPRINT
+    before = archive.scan()
+
+    assert main(arguments) == 0
+    assert "2 shards done, 0 to do" in capsys.readouterr().out
+    assert archive.scan() == before, "a complete archive is not touched"
+
+    corpora.write_corpus(corpus, shards=3)
+    (corpus / "corpus-000000.tar").unlink()
+    (corpus / "corpus-000001.tar").unlink()
+    assert main(arguments) == 0
+    assert len(rows(archive)) == 9
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_too_many_rejects_make_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(corpora.odd_shards()["not-an-image"])
+    arguments = ["--input", str(tmp_path / "a.tar"), "--archive", str(tmp_path / "archive")]
+    assert main(arguments) == 1
+    assert main([*arguments, "--max-rejects", "1"]) == 0
+    (reject,) = rows(Storage.from_url(str(tmp_path / "archive")), "rejects")
+    assert (reject["key"], reject["data"]) == ("000009", b"these bytes are no picture")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_a_quality_that_the_codec_has_not_ends_the_job(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--quality", "9"]) == 2
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "error: fake cannot compress with quality 9: quality 9 is not in 1..6"
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.s3
+@pytest.mark.usefixtures("ray_local")
+def test_on_s3(s3: Bucket) -> None:
+    for number in range(2):
+        s3.put(f"in/shard-{number}.tar", corpora.shard_bytes(3, start=3 * number))
+    options = ["--storage-options", json.dumps(s3.storage_options)]
+    arguments = ["--input", f"{s3.url}/in/shard-{{0..1}}.tar", "--archive", f"{s3.url}/archive", *options]
+    assert main(arguments) == 0
+    archive = Storage.from_url(f"{s3.url}/archive", s3.storage_options)
+    assert sorted(row["key"] for row in rows(archive)) == [f"{number:06d}" for number in range(6)]
+    assert s3.server.storage_options["secret"].encode() not in archive.read("archive.json"), "credentials stay out"
+    keys = s3.keys()
+    assert main(arguments) == 0
+    assert s3.keys() == keys
+
+
+def one_error(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_settings_that_do_not_fit_the_archive_are_refused(
+    corpus: Path, tmp_path: Path, fake_codec: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "archive"
+    arguments = ["--input", str(corpus), "--archive", str(archive), "--dry-run"]
+    archive.mkdir()
+    manifest = compress_dataset.Manifest(
+        "archive", "compress_dataset", "fake", FINGERPRINT, {"quality": 3, "fidelity": "preview"}
+    )
+    (archive / "archive.json").write_text(manifest.to_json())
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--quality", "4"]) == 2
+    assert "quality 3, not 4" in one_error(capsys)
+    fake_codec["fingerprint"] = "f" * 16
+    assert main(arguments) == 2
+    assert "other weights" in one_error(capsys)
+    assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_shards_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.tar").write_bytes(corpora.odd_shards()["no-images"])
+    assert main(["--input", str(tmp_path / "a.tar"), "--archive", str(tmp_path / "archive")]) == 2
+    assert "no images in the shards" in one_error(capsys)
+    assert not (tmp_path / "archive").exists()
+
+
+def test_no_shards_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--input", str(tmp_path / "none-*.tar"), "--archive", str(tmp_path / "archive")]) == 2
+    assert "none-*.tar" in one_error(capsys)
+
+
+@pytest.mark.s3
+def test_no_such_bucket(s3: Bucket, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--storage-options", json.dumps(s3.storage_options)]
+    missing = "s3://there-is-no-such-bucket/x"
+    assert main(["--input", f"{missing}/*.tar", "--archive", str(tmp_path / "archive"), *options]) == 2
+    assert "there-is-no-such-bucket" in one_error(capsys)
+    assert main(["--input", str(corpus), "--archive", missing, *options]) == 2
+    assert "there-is-no-such-bucket" in one_error(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--input", "a"],
+        ["--input", "a", "--archive", "b", "--workers", "0"],
+        ["--input", "a", "--archive", "b", "--max-rejects", "many"],
+        ["--input", "a", "--archive", "b", "--storage-options", "[]"],
+        ["--input", "a", "--archive", "b", "--fidelity", "full"],
+    ],
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "jobs/compress_dataset.py", *arguments]
+    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "", "HOME": "/nonexistent"}
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_help_has_examples() -> None:
+    ended = run_script("--help")
+    assert ended.returncode == 0
+    assert "examples:" in ended.stdout
+    assert "ray job submit" in ended.stdout
+    assert "exit status: 0" in ended.stdout
+
+
+def test_an_unknown_codec(tmp_path: Path) -> None:
+    ended = run_script("--input", "a.tar", "--archive", str(tmp_path), "--codec", "nothing")
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "no codec 'nothing'" in ended.stderr
+
+
+def test_the_driver_loads_no_torch() -> None:
+    code = "import sys, jobs.compress_dataset; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -1,0 +1,241 @@
+"""Input URLs to shards: on disk, in memory and on S3; and errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from pipeline import listing
+from pipeline.listing import InputError, expand, expand_braces
+from pipeline.rejects import JobError
+from pipeline.retry import Retry
+from tests.corpora import shard_bytes, write_corpus
+from tests.s3_server import POWERLESS_KEY, POWERLESS_SECRET, Bucket, free_port
+
+AT_ONCE = Retry(attempts=1)
+
+
+def names(urls: list[str], folder: Path) -> list[str]:
+    return [source.url.removeprefix(f"{folder}/") for source in expand(urls)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (
+        "b.tar",
+        "a.tar",
+        "day/c.tgz",
+        "day/d.tar.gz",
+        "day/deep/e.tar",
+        "UP.TAR",
+        "notes.txt",
+        "day/.hidden.tar",
+        "f.bin",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+class TestBraces:
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("a.tar", ["a.tar"]),
+            ("{08..11}.tar", ["08.tar", "09.tar", "10.tar", "11.tar"]),
+            ("{8..11}", ["8", "9", "10", "11"]),
+            ("{a,b}-{1..2}", ["a-1", "a-2", "b-1", "b-2"]),
+            ("{a,b{1..2}}", ["a", "b1", "a", "b2"]),
+            ("x{,y}", ["x", "xy"]),
+        ],
+    )
+    def test_expansion(self, url: str, expected: list[str]) -> None:
+        assert list(expand_braces(url)) == expected
+
+    def test_backwards(self) -> None:
+        with pytest.raises(InputError, match="backwards"):
+            list(expand_braces("{3..1}"))
+
+    def test_too_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listing, "MAX_NAMES", 100)
+        assert len(list(expand_braces("{0..9}-{0..9}"))) == 100
+        with pytest.raises(InputError, match="more than 100"):
+            list(expand_braces("{0..9}-{0..10}"))
+
+
+class TestLocal:
+    def test_folder_is_searched_to_the_bottom(self, tree: Path) -> None:
+        assert names([str(tree)], tree) == ["UP.TAR", "a.tar", "b.tar", "day/c.tgz", "day/d.tar.gz", "day/deep/e.tar"]
+
+    def test_wildcards(self, tree: Path) -> None:
+        assert names([f"{tree}/*.tar"], tree) == ["a.tar", "b.tar"]
+        assert names([f"{tree}/**/*.t*"], tree) == ["a.tar", "b.tar", "day/c.tgz", "day/d.tar.gz", "day/deep/e.tar"]
+        assert names([f"{tree}/?.*"], tree) == ["a.tar", "b.tar"]
+        assert names([f"{tree}/d*"], tree) == ["day/c.tgz", "day/d.tar.gz", "day/deep/e.tar"]
+
+    def test_named_files_may_have_any_name(self, tree: Path) -> None:
+        assert names([f"{tree}/f.bin", f"file://{tree}/notes.txt"], tree) == ["f.bin", "notes.txt"]
+
+    def test_braces_with_wildcards(self, tree: Path) -> None:
+        assert names([f"{tree}/{{a,day/c}}.t*"], tree) == ["a.tar", "day/c.tgz"]
+
+    def test_each_shard_once_however_it_is_spelt(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tree)
+        urls = ["a.tar", "./a.tar", f"{tree}/day/../a.tar", f"file://{tree}/a.tar", "*.tar"]
+        assert names(urls, tree) == ["a.tar", "b.tar"]
+
+    def test_size_and_etag_change_with_the_content(self, tree: Path) -> None:
+        path = tree / "a.tar"
+        before = expand([str(path)])[0]
+        assert before.size == 5
+        path.write_bytes(b"other content")
+        after = expand([str(path)])[0]
+        assert (after.size, after.etag != before.etag) == (13, True)
+        assert expand([str(path)])[0] == after == expand([f"{tree}/a*"])[0]
+
+    def test_missing_shard_of_a_range_is_an_error(self, tmp_path: Path) -> None:
+        write_corpus(tmp_path, shards=8)
+        assert len(expand([f"{tmp_path}/corpus-{{000000..000007}}.tar"])) == 8
+        for last, missing in ((9, 2), (10, 3)):
+            with pytest.raises(
+                InputError, match=f"{missing} of {last + 1} are missing, first {tmp_path}/corpus-000008"
+            ):
+                expand([f"{tmp_path}/corpus-{{000000..{last:06d}}}.tar"])
+
+    @pytest.mark.parametrize("url", ["nothing.tar", "nothing/", "no*.tar", "nothing/*.tar", "{x,y}.tar", "notes*"])
+    def test_nothing_there(self, tree: Path, url: str) -> None:
+        with pytest.raises(InputError) as caught:
+            expand([f"{tree}/{url}"])
+        assert str(caught.value).startswith(f"{tree}/{url}: ")
+        assert "\n" not in str(caught.value)
+
+    def test_folder_without_shards(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"no shards there.*\.tar"):
+            expand([str(tmp_path)])
+
+    def test_error_is_for_the_user(self) -> None:
+        assert issubclass(InputError, ValueError)
+        assert issubclass(InputError, JobError)
+
+    def test_unknown_kind_of_url(self) -> None:
+        with pytest.raises(InputError, match="nosuch"):
+            expand(["nosuch://x/y.tar"])
+
+
+def test_memory() -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe({"/listing-test/a.tar": b"12345", "/listing-test/b/c.tgz": b"1"})
+    try:
+        sources = expand(["memory://listing-test"])
+        assert [(source.url, source.size) for source in sources] == [
+            ("memory:///listing-test/a.tar", 5),
+            ("memory:///listing-test/b/c.tgz", 1),
+        ]
+        assert all(source.etag for source in sources)
+        assert expand(["memory://listing-test/*.tar", "memory:///listing-test/b"]) == sources
+    finally:
+        files.rm("/listing-test", recursive=True)
+
+
+class CountingFiles:
+    """A store of 100,000 shards in one folder that counts what it is asked."""
+
+    protocol = "counting"
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+
+    def _strip_protocol(self, url: str) -> str:
+        return url.partition("://")[2]
+
+    def unstrip_protocol(self, path: str) -> str:
+        return f"counting://{path}"
+
+    def ls(self, folder: str, detail: bool) -> list[dict[str, Any]]:
+        self.requests.append(f"ls {folder}")
+        return [{"name": path, "type": "file", "size": 1, "ETag": '"x"'} for path in self.paths()]
+
+    def paths(self) -> Iterator[str]:
+        return (f"bucket/cam-{index:06d}.tar" for index in range(100_000))
+
+
+def test_hundred_thousand_shards_take_one_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CountingFiles()
+    monkeypatch.setattr(listing, "connect", lambda url, options: (files, "bucket"))
+    sources = expand(["counting://bucket/cam-{000000..099999}.tar"])
+    assert len(sources) == 100_000
+    assert sources[-1].url == "counting://bucket/cam-099999.tar"
+    assert sources[0].etag == "x"
+    assert files.requests == ["ls bucket"]
+
+
+@pytest.mark.s3
+class TestS3:
+    def test_every_way_to_name_shards(self, s3: Bucket) -> None:
+        content = shard_bytes(1)
+        for name in ("day/a-000.tar", "day/a-001.tar", "day/b.tgz", "night/c.tar.gz", "day/labels.json"):
+            s3.put(name, content)
+        options = s3.storage_options
+
+        def found(*paths: str) -> list[str]:
+            return [
+                source.url.removeprefix(f"{s3.url}/") for source in expand([s3.url + path for path in paths], options)
+            ]
+
+        everything = ["day/a-000.tar", "day/a-001.tar", "day/b.tgz", "night/c.tar.gz"]
+        assert found("") == found("/**") == found("/{day,night}") == everything
+        assert found("/day/a-{000..001}.tar", "/day/*") == everything[:3]
+        assert found("/day/a-000.tar", "/*/a-*.tar") == everything[:2]
+
+    def test_size_and_etag_are_the_stores(self, s3: Bucket) -> None:
+        content = shard_bytes(2)
+        url = s3.put("a.tar", content)
+        (first,) = expand([url], s3.storage_options)
+        (listed,) = expand([s3.url], s3.storage_options)
+        head = s3.server.client().head_object(Bucket=s3.name, Key="a.tar")
+        assert first == listed
+        assert (first.size, first.etag) == (len(content), head["ETag"].strip('"'))
+
+    def test_environment_is_enough(self, s3: Bucket) -> None:
+        url = s3.put("a.tar", b"x")
+        assert [source.url for source in expand([url])] == [url]
+
+    @pytest.mark.parametrize("path", ["", "/a.tar", "/*.tar", "/{a,b}.tar", "/{0..9}.tar"])
+    def test_no_such_bucket(self, s3: Bucket, path: str) -> None:
+        with pytest.raises(InputError, match="there is no bucket 'no-such-bucket-here'; check its name"):
+            expand([f"s3://no-such-bucket-here{path}"], s3.storage_options)
+
+    @pytest.mark.parametrize("path", ["", "/a.tar", "/*.tar"])
+    def test_nothing_in_the_bucket(self, s3: Bucket, path: str) -> None:
+        with pytest.raises(InputError, match=r"no (shards there|such file or folder)"):
+            expand([s3.url + path], s3.storage_options)
+
+    @pytest.mark.parametrize("path", ["/", "/a.tar"])
+    def test_no_credentials(self, s3: Bucket, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        with pytest.raises(InputError, match="no credentials; set AWS_ACCESS_KEY_ID"):
+            expand([s3.url + path], {"endpoint_url": s3.server.endpoint})
+
+    @pytest.mark.parametrize("path", ["/", "/a.tar", "/{0..9}.tar"])
+    def test_access_denied(self, s3: Bucket, path: str) -> None:
+        if s3.server.kind == "mock":
+            pytest.skip("moto lets everybody do everything")
+        options = {**s3.storage_options, "key": POWERLESS_KEY, "secret": POWERLESS_SECRET}
+        with pytest.raises(InputError, match="access denied"):
+            expand([s3.url + path], options)
+
+    def test_wrong_secret(self, s3: Bucket) -> None:
+        if s3.server.kind == "mock":
+            pytest.skip("moto takes any credentials")
+        with pytest.raises(InputError, match=r"does not accept these credentials|access denied"):
+            expand([s3.url], {**s3.storage_options, "secret": "wrong"})
+
+    def test_server_that_does_not_answer(self, s3: Bucket) -> None:
+        options = {**s3.storage_options, "endpoint_url": f"http://127.0.0.1:{free_port()}"}
+        with pytest.raises(InputError, match="cannot be reached, check endpoint and network"):
+            expand([s3.url], options, AT_ONCE)

@@ -1,0 +1,40 @@
+"""The cluster file is one that the installed Ray accepts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray.autoscaler
+import yaml
+
+from tests.test_layering import ROOT
+
+SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+
+
+@pytest.fixture
+def cluster() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "cluster.yaml").read_text())
+
+
+def test_cluster_fits_the_schema(cluster: dict[str, Any]) -> None:
+    jsonschema.validate(cluster, SCHEMA)
+
+
+def test_schema_finds_a_misspelt_field(cluster: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError, match="max_worker"):
+        jsonschema.validate({**cluster, "max_worker": 3}, SCHEMA)
+
+
+def test_head_node_is_one_of_the_types_and_runs_no_worker(cluster: dict[str, Any]) -> None:
+    head = cluster["available_node_types"][cluster["head_node_type"]]
+    assert head["resources"] == {"CPU": 0}
+
+
+def test_nodes_install_by_a_target_that_exists(cluster: dict[str, Any]) -> None:
+    (install,) = (command for command in cluster["setup_commands"] if "make " in command and "apt-get" not in command)
+    assert f"\n{install.split('make ')[1]}:" in (ROOT / "Makefile").read_text()
