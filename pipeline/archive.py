@@ -26,6 +26,7 @@ from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
 from pipeline.storage import Storage
+from pipeline.table import SchemaError
 from pipeline.totals import Totals
 
 if TYPE_CHECKING:
@@ -197,9 +198,13 @@ class Archive:
             return part.metadata(columns)
 
     def open_part(self, source: ShardSource) -> Part:
-        """One of `parts`, for reading. Raises ArchiveError or SchemaError."""
-        path = source.url.removeprefix(self.storage.path_url(""))
-        return Part(self.storage.open(path, buffer=0), self.manifest.codec_fingerprint)
+        """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is."""
+        file = self.storage.open(source.url.removeprefix(self.storage.path_url("")), buffer=0)
+        try:
+            return Part(file, self.manifest.codec_fingerprint)
+        except (ArchiveError, SchemaError) as error:
+            file.close()
+            raise type(error)(f"{source.url}: {error}") from error
 
     @cached_property
     def codec(self) -> Decoder:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,6 +10,15 @@ import torch
 from difficmh.analyzers.imagenet import ImagenetAnalyzer
 from difficmh.errors import AnalyzerError
 from tests.contracts.analyzer import AnalyzerContract
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks on a shared machine are slower on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
