@@ -38,7 +38,9 @@ def capsule_path(name: str | Path) -> Path:
     for candidate in (BUILT_IN / str(name), Path(name)):
         if (candidate / MANIFEST).is_file():
             return candidate
-    raise CapsuleError(f"no codec {str(name)!r}: built in are {', '.join(capsule_names()) or 'none'}; or give a directory")
+    raise CapsuleError(
+        f"no codec {str(name)!r}: built in are {', '.join(capsule_names()) or 'none'}; or give a directory"
+    )
 
 
 def capsule_fingerprint(path: Path) -> str:
@@ -70,9 +72,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def write_manifest(path: Path) -> str:
     """Seals a capsule: hashes every file in it and writes the manifest. Returns the fingerprint."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != MANIFEST)
-    entries = {
-        str(file.relative_to(path)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files
-    }
+    entries = {str(file.relative_to(path)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
     digest = hashlib.sha256("".join(f"{name}:{entries[name]['sha256']}\n" for name in DECODING_FILES).encode())
     fingerprint = digest.hexdigest()[:16]
     manifest = {"format": FORMAT, "fingerprint": fingerprint, "files": entries}

@@ -38,7 +38,6 @@ Mode = Literal["preview", "full", "reference"]
 STEPS: dict[Mode, int] = {"preview": 0, "full": 1, "reference": 50}
 """Denoising steps of each mode."""
 
-TILE = 2048
 ENCODE_MARGIN, PREVIEW_MARGIN, FULL_MARGIN = 128, 192, 320
 GPU_BATCH = 8
 
@@ -111,9 +110,7 @@ class Codec:
                 streams[i] = stream
         return streams
 
-    def _compress_group(
-        self, images: Sequence[Image], quality: int, tags: Sequence[Sequence[str]]
-    ) -> list[bytes]:
+    def _compress_group(self, images: Sequence[Image], quality: int, tags: Sequence[Sequence[str]]) -> list[bytes]:
         """Images of one size together."""
         encoders = [SymbolEncoder() for _ in images]
         for encoder, names in zip(encoders, tags, strict=True):
@@ -121,7 +118,7 @@ class Codec:
         padded = np.stack([pad(image) for image in images])
         index = torch.full((len(images),), quality - 1, device=self.device)
         height, width, _ = images[0].shape
-        for tile in plan(height, width, TILE, ENCODE_MARGIN):
+        for tile in plan(height, width, self.model.config.tile, ENCODE_MARGIN):
             rows, columns = tile.window.slices()
             y = tile.crop(self.model.g_a(self._to_tensor(padded[:, rows, columns]), index), Y_BLOCK)
             encode_symbols(self.model.entropy, self.tables, y, self.model.h_a(y), quality - 1, encoders)
@@ -173,10 +170,13 @@ class Codec:
         decoder = SymbolDecoder(payload)
         tags = decode_tags(decoder, self.prior)
         height, width = padded_size(header.height, header.width)
-        y_hat = torch.empty(self.model.config.entropy.channels, height // Y_BLOCK, width // Y_BLOCK)
-        for tile in plan(header.height, header.width, TILE, ENCODE_MARGIN):
+        y_hat = torch.empty(0)
+        for tile in plan(header.height, header.width, self.model.config.tile, ENCODE_MARGIN):
             z_size = (tile.core.height // DOWNSCALE, tile.core.width // DOWNSCALE)
             part = decode_symbols(self.model.entropy, self.tables, z_size, header.quality - 1, [decoder])
+            if not y_hat.numel():
+                # Only now: a header alone must not make this allocate.
+                y_hat = torch.empty(part.shape[1], height // Y_BLOCK, width // Y_BLOCK)
             rows, columns = tile.core.slices(Y_BLOCK)
             y_hat[:, rows, columns] = part[0].cpu()
         if decoder.checksum != checksum:
@@ -187,7 +187,7 @@ class Codec:
         """The picture of a decoded stream; 0 steps is the preview."""
         header = stream.header
         image = torch.empty(3, header.height, header.width, device=self.device)
-        for tile in plan(header.height, header.width, TILE, FULL_MARGIN if steps else PREVIEW_MARGIN):
+        for tile in plan(header.height, header.width, self.model.config.tile, FULL_MARGIN if steps else PREVIEW_MARGIN):
             rows, columns = tile.window.slices(Y_BLOCK)
             y_hat = stream.y_hat[None, :, rows, columns].to(self.device).contiguous(memory_format=torch.channels_last)
             quality = torch.full((1,), header.quality - 1, device=self.device)
@@ -198,7 +198,7 @@ class Codec:
         return image
 
     def _denoise(self, guide: Tensor, stream: DecodedStream, window: Rectangle, steps: int) -> Tensor:
-        """The denoised latent of a window. Noise belongs to positions of the image, so windows agree where they meet."""
+        """The denoised latent of a window. Noise belongs to places of the image, so windows agree where they meet."""
         tags = torch.zeros(1, len(self.prior.names), device=self.device)
         tags[0, [self.prior.positions[name] for name in stream.tags]] = 1
         rows, columns = window.slices(BLOCK)

@@ -52,9 +52,14 @@ class DenoiserConfig:
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """The whole codec. `lambdas` are the distortion weights of qualities 1, 2, … (MSE of 8-bit values per bit/pixel)."""
+    """The whole codec.
+
+    `lambdas` are the distortion weights of qualities 1, 2, …, in bits per pixel per squared error of 8-bit values;
+    `tile` bounds what is coded at once, in pixels a side (`tiling.py`).
+    """
 
     latent_channels: int = 64
+    tile: int = 2048
     lambdas: tuple[float, ...] = (0.0001, 0.00025, 0.0006, 0.0014, 0.0032, 0.0075)
     transforms: TransformConfig = field(default_factory=TransformConfig)
     entropy: EntropyConfig = field(default_factory=EntropyConfig)

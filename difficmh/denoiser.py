@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class ChannelNorm(nn.Module):
 
 
 class ConditionedBlock(nn.Module):
-    """Residual block whose middle is scaled and shifted by the condition: `(B, C, H, W)`, `(B, E)` to `(B, D, H, W)`."""
+    """Residual block, scaled and shifted by the condition: `(B, C, H, W)`, `(B, E)` to `(B, D, H, W)`."""
 
     def __init__(self, channels: int, out_channels: int, condition: int) -> None:
         super().__init__()
@@ -101,9 +102,7 @@ class Encoder(nn.Module):
             nn.ModuleList(ConditionedBlock(width, width, condition) for _ in range(depth))
             for width, depth in zip(widths, depths, strict=True)
         )
-        self.downs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.middle = ConditionedBlock(widths[-1], widths[-1], condition)
 
     def forward(self, x: Tensor, condition: Tensor, additions: Features | None = None) -> Features:
@@ -135,9 +134,7 @@ class Decoder(nn.Module):
             )
             for width, depth in zip(reversed(widths), reversed(depths), strict=True)
         )
-        self.ups = nn.ModuleList(
-            nn.Conv2d(a, 4 * b, 1) for a, b in zip(reversed(widths), list(reversed(widths))[1:], strict=False)
-        )
+        self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in pairwise(reversed(widths)))
         self.norm = ChannelNorm(widths[0])
         self.leave = zero_init(nn.Conv2d(widths[0], channels, 3, padding=1))
 

@@ -12,13 +12,12 @@ networks run in two arithmetics: `forward` in floating point for training, `trav
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
 from difficmh import checkerboard
@@ -49,11 +48,25 @@ coded."""
 
 @dataclass(frozen=True)
 class EntropyOutput:
-    """Result of a training pass: quantised `y_hat` and the likelihoods of y and z, elementwise."""
+    """Result of a training pass, each `(B, M, h, w)`: quantised `y_hat`, and the Gaussian expected at each position."""
 
     y_hat: Tensor
-    y_likelihoods: Tensor
-    z_likelihoods: Tensor
+    means: Tensor
+    scales: Tensor
+
+
+class _LowerBound(torch.autograd.Function):
+    """max(x, 0) whose gradient still reaches values below 0 where it would lift them (Ballé et al., ICLR 2018)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.where((x >= 0) | (gradients[0] < 0), gradients[0], 0.0)
 
 
 def straight_through_round(x: Tensor) -> Tensor:
@@ -120,21 +133,17 @@ class EntropyModel(nn.Module):
         entropy = config.entropy
         self.slices = entropy.slices
         self.context_channels = entropy.context_channels
-        self.bottleneck = EntropyBottleneck(entropy.hyper_channels)
-        self.gaussian = GaussianConditional(None)
         self.h_s = HyperSynthesis(entropy)
         starts = [sum(self.slices[:i]) for i in range(len(self.slices))]
-        self.contexts = nn.ModuleList(
+        self.contexts: Iterable[SliceContext] = nn.ModuleList(  # type: ignore[assignment]
             SliceContext(entropy, start, channels) for start, channels in zip(starts, self.slices, strict=True)
         )
         self.quality_bias = nn.Parameter(torch.zeros(config.qualities, 2, entropy.channels))
-        self.lower_bound = LowerBound(0.0)
 
     # --- floating point, for training -------------------------------------------------------------------------------
 
     def forward(self, y: Tensor, z: Tensor, quality: Tensor) -> EntropyOutput:
         """y `(B, M, h, w)`, z `(B, N, h/4, w/4)`, quality index `(B,)`; both are quantised here."""
-        _, z_likelihoods = self.bottleneck(z)
         features = self.h_s(straight_through_round(z))
         decoded: list[Tensor] = []
         means, scales = [], []
@@ -145,8 +154,7 @@ class EntropyModel(nn.Module):
             means.append(mean)
             scales.append(scale)
         scale = SCALE_MIN * torch.exp(SCALE_STEP * torch.cat(scales, dim=1))
-        _, y_likelihoods = self.gaussian(y, scale, means=torch.cat(means, dim=1))
-        return EntropyOutput(torch.cat(decoded, dim=1), y_likelihoods, z_likelihoods)
+        return EntropyOutput(torch.cat(decoded, dim=1), torch.cat(means, dim=1), scale)
 
     def _slice(self, context: SliceContext, part: Tensor, bias: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts = checkerboard.split(part)
@@ -163,7 +171,7 @@ class EntropyModel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, scale = context.mix(torch.cat((known, local), dim=1)).chunk(2, dim=1)
         mean = (mean + bias[:, 0, :, None, None]).clamp(-LIMIT, LIMIT)
-        scale = self.lower_bound(scale + bias[:, 1, :, None, None]).clamp(max=SCALES - 1)
+        scale = _LowerBound.apply(scale + bias[:, 1, :, None, None]).clamp(max=SCALES - 1)
         return straight_through_round(part - mean) + mean, mean, scale
 
     # --- exact integers, for coding ---------------------------------------------------------------------------------
@@ -171,8 +179,7 @@ class EntropyModel(nn.Module):
     def freeze(self) -> None:
         """Prepares the exact arithmetic; call once after loading weights."""
         freeze(self)
-        bias = to_fixed(self.quality_bias.detach())[..., None, None]
-        self.register_buffer("integer_bias", bias, persistent=False)
+        self.register_buffer("integer_bias", to_fixed(self.quality_bias.detach()), persistent=False)
 
     def traverse(self, z_symbols: Tensor, quality: int, exchange: Exchange) -> Tensor:
         """Runs over y in coding order, calling `exchange` for each pass.
@@ -181,7 +188,7 @@ class EntropyModel(nn.Module):
         Returns y_hat, `(B, M, 4h, 4w)` float32.
         """
         features = self.h_s.fixed(z_symbols.double() * ONE)
-        bias = self.get_buffer("integer_bias")[quality].split(self.slices, dim=1)
+        bias = self.get_buffer("integer_bias")[quality, :, :, None, None].split(self.slices, dim=1)
         decoded: list[Tensor] = []
         bounded: list[Tensor] = []
         for context, (mean_bias, scale_bias) in zip(self.contexts, bias, strict=True):

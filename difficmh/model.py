@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from difficmh.autoencoder import Autoencoder
@@ -30,6 +29,8 @@ class CodecModel(nn.Module):
         self.h_a = HyperAnalysis(config)
         self.entropy = EntropyModel(config)
         self.denoiser = Denoiser(config.latent_channels, config.denoiser)
+        self.rate: nn.Module | None = None
+        """Training's densities (`training/rate.py`); coding has tables instead."""
 
     def analyze(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """y and z of `(B, 3, H, W)` images in [0, 1]; H and W multiples of 64, quality `(B,)` int64 from 0."""

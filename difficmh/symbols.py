@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from difficmh import checkerboard
@@ -86,10 +87,10 @@ def _passes(model: EntropyModel, y: Tensor) -> list[Tensor]:
     return [half for part in y.double().split(model.slices, dim=1) for half in checkerboard.split(part)]
 
 
-def _channel_indexes(shape: Sequence[int]) -> np.ndarray:
+def _channel_indexes(shape: Sequence[int]) -> NDArray[np.int32]:
     """The table of each position of z, flattened over channel, row, column."""
     return np.repeat(np.arange(shape[1], dtype=np.int32), shape[2] * shape[3])
 
 
-def _integers(x: Tensor) -> np.ndarray:
+def _integers(x: Tensor) -> NDArray[np.int32]:
     return x.to(torch.int32).cpu().numpy()

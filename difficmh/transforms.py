@@ -18,7 +18,7 @@ Y_BLOCK = 16
 
 
 class AnalysisTransform(nn.Module):
-    """g_a: `(B, 3, H, W)` image in [0, 1] and `(B,)` quality index to y, `(B, M, H/16, W/16)`, in quantisation steps."""
+    """g_a: `(B, 3, H, W)` image in [0, 1] and `(B,)` quality index to y, `(B, M, H/16, W/16)`, in steps."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file as load_tensors
 
@@ -18,8 +19,8 @@ from difficmh.model import CodecModel
 from difficmh.symbols import EntropyTables
 from difficmh.vocabulary import Vocabulary, tag_prior
 
-CODING_ONLY = ("entropy.bottleneck.", "entropy.gaussian.", "entropy.lower_bound.")
-"""Parts of the model that only training needs: coding reads the integer tables instead."""
+TRAINING_ONLY = "rate."
+"""Prefix of the weights that only training needs: coding reads the integer tables instead."""
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> Codec:
@@ -32,7 +33,7 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Codec:
     if content.get("format") != FORMAT:
         raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")
     model = load_model(path, CodecConfig.from_dict(content["codec"]))
-    model.to(device, memory_format=torch.channels_last)
+    model.to(torch.device(device)).to(memory_format=torch.channels_last)
     vocabulary = Vocabulary.load(path / "tags.json")
     return Codec(
         name=content["name"],
@@ -50,12 +51,9 @@ def load_model(path: Path, config: CodecConfig) -> CodecModel:
     model = CodecModel(config)
     try:
         weights = load_tensors(path / "model.safetensors")
-        missing, unexpected = model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
-    except (OSError, RuntimeError) as error:
+        model.load_state_dict({name: value.float() for name, value in weights.items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CapsuleError(f"{path / 'model.safetensors'} does not fit its configuration: {error}") from error
-    lacking = [key for key in missing if not key.startswith(CODING_ONLY)]
-    if lacking or unexpected:
-        raise CapsuleError(f"{path / 'model.safetensors'} lacks {lacking} or has too much: {unexpected}")
     model.entropy.freeze()
     return model.eval().requires_grad_(False)
 
@@ -65,7 +63,7 @@ def load_tables(path: Path) -> EntropyTables:
     try:
         arrays = load_arrays(path / "tables.safetensors")
         z, y = (CdfTables(*(arrays[f"{name}.{part}"] for part in ("cdfs", "lengths", "offsets"))) for name in "zy")
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise CapsuleError(f"{path / 'tables.safetensors'} holds no usable tables: {error}") from error
     return EntropyTables(z=z, y=y)
 

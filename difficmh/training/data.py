@@ -34,7 +34,7 @@ class TrainingSample:
 
 
 def read_samples(paths: Iterable[Path], threads: int = 2) -> list[TrainingSample]:
-    """All images of tar shards or folders, decoded, in the order of the paths. Raises FileNotFoundError for no image."""
+    """All images of tar shards or folders, decoded, in order. Raises FileNotFoundError where there are none."""
     with ThreadPoolExecutor(threads) as pool:
         samples = list(pool.map(lambda member: _decode(*member), _members(paths)))
     if not samples:

@@ -8,19 +8,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
-from torch import Tensor
 
 from difficmh.capsule import FORMAT, write_manifest
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
-from difficmh.entropy_model import EntropyModel
 from difficmh.fixed_point import LIMIT
 from difficmh.model import CodecModel
+from difficmh.training.rate import RateModel
 from difficmh.training.trainer import averaged_state
-from difficmh.zoo import CODING_ONLY
+from difficmh.zoo import TRAINING_ONLY
 
 Z_TAIL = 1e-6
 
@@ -33,6 +32,7 @@ def export(checkpoint: Path, name: str, companions: Iterable[Path], capsule: Pat
     fields, weights = averaged_state(checkpoint)
     config = CodecConfig.from_dict(fields)
     model = CodecModel(config)
+    model.rate = rate = RateModel(config.entropy.hyper_channels)
     model.load_state_dict(weights)
     capsule.mkdir(parents=True, exist_ok=True)
     for file in companions:
@@ -40,22 +40,17 @@ def export(checkpoint: Path, name: str, companions: Iterable[Path], capsule: Pat
             shutil.copyfile(file, capsule / file.name)
     content = {"format": FORMAT, "name": name, "codec": config.to_dict()}
     (capsule / "config.json").write_text(json.dumps(content, indent=1) + "\n")
-    kept = {key: value for key, value in model.state_dict().items() if not key.startswith(CODING_ONLY)}
+    kept = {key: value for key, value in model.state_dict().items() if not key.startswith(TRAINING_ONLY)}
     save_tensors({key: value.half().contiguous() for key, value in kept.items()}, capsule / "model.safetensors")
-    save_arrays(_arrays(bottleneck_tables(model.entropy), gaussian_tables()), capsule / "tables.safetensors")
+    save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / "tables.safetensors")
     return write_manifest(capsule)
 
 
-def bottleneck_tables(model: EntropyModel) -> CdfTables:
+def bottleneck_tables(rate: RateModel) -> CdfTables:
     """Integer tables of z's channels, from the trained densities; what lies beyond the tails is escaped."""
     reach = int(LIMIT)
-    values = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    channels = model.bottleneck.channels
-    with torch.no_grad():
-        grid = values.expand(channels, 1, -1)
-        mass = _bin_mass(model, grid).double().numpy()
     pmfs, offsets = [], []
-    for row in mass:
+    for row in rate.z_probabilities(reach).double().numpy():
         likely = np.flatnonzero(row > Z_TAIL)
         first, last = (likely[0], likely[-1]) if len(likely) else (reach, reach)
         part = row[first : last + 1]
@@ -64,12 +59,6 @@ def bottleneck_tables(model: EntropyModel) -> CdfTables:
     return tables_from_pmf(pmfs, offsets)
 
 
-def _bin_mass(model: EntropyModel, grid: Tensor) -> Tensor:
-    """Probability of each integer of `grid` `(C, 1, n)`, `(C, n)`."""
-    likelihood, _, _ = model.bottleneck._likelihood(grid)
-    return likelihood[:, 0]
-
-
-def _arrays(z: CdfTables, y: CdfTables) -> dict[str, np.ndarray]:
+def _arrays(z: CdfTables, y: CdfTables) -> dict[str, NDArray[np.int32]]:
     parts = ("cdfs", "lengths", "offsets")
     return {f"{name}.{part}": getattr(tables, part).copy() for name, tables in (("z", z), ("y", y)) for part in parts}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
-from torch import Tensor
+from torch import Tensor, nn
 
 from difficmh.entropy_model import EntropyOutput
 from difficmh.layers import full_precision
@@ -32,29 +32,29 @@ class RateDistortion:
     guide: Tensor
 
 
-def bits_per_pixel(output: EntropyOutput, pixels: int) -> Tensor:
-    """Estimated bits over pixels, `(B,)`."""
-    likelihoods = (output.y_likelihoods, output.z_likelihoods)
-    return sum((-torch.log2(part).flatten(1).sum(1) for part in likelihoods), torch.zeros(())) / pixels
-
-
-def code(model: CodecModel, images: Tensor, quality: Tensor) -> tuple[Tensor, EntropyOutput]:
-    """Guide latent and entropy output of `(B, 3, H, W)` images, differentiable."""
+def code(model: CodecModel, images: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    """Guide latent `(B, C, H/8, W/8)` and bits per pixel `(B,)` of `(B, 3, H, W)` images, differentiable."""
     y, z = model.analyze(images, quality)
     with full_precision(images):
         output: EntropyOutput = model.entropy(y.float(), z.float(), quality)
-    return model.g_s(output.y_hat, quality), output
+        bits = _rate(model)(y.float(), z.float(), output)
+    return model.g_s(output.y_hat, quality), bits / (images.shape[-1] * images.shape[-2])
+
+
+def _rate(model: CodecModel) -> nn.Module:
+    if model.rate is None:
+        raise ValueError("the model has no densities: training adds them")
+    return model.rate
 
 
 def rate_distortion(model: CodecModel, images: Tensor, quality: Tensor) -> RateDistortion:
     """One pass through the codec without diffusion. Images must exceed 160 pixels a side for MS-SSIM."""
-    guide, output = code(model, images, quality)
+    guide, bpp = code(model, images, quality)
     decoded = model.autoencoder.decode(guide)
     with full_precision(images):
         decoded = decoded.float()
         mse = (255 * (decoded - images)).square().flatten(1).mean(1)
         similarity = ms_ssim(decoded, images, data_range=1.0, size_average=False)
-        bpp = bits_per_pixel(output, images.shape[-1] * images.shape[-2])
     return RateDistortion(bpp, mse, similarity, guide)
 
 

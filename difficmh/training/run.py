@@ -13,6 +13,7 @@ from difficmh.config import CodecConfig
 from difficmh.model import CodecModel
 from difficmh.training.data import CropSource, TrainingSample, read_samples
 from difficmh.training.klt import initialise
+from difficmh.training.rate import RateModel
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
 
 PREVIOUS = {"diffusion": "rate_distortion", "one_step": "diffusion"}
@@ -46,7 +47,7 @@ def train(job: TrainingJob) -> Path:
     model, fresh = build_model(job)
     if fresh:
         initialise(model, source, job.seed)
-    model.to(job.device, memory_format=torch.channels_last)
+    model.to(torch.device(job.device)).to(memory_format=torch.channels_last)
     options = TrainingOptions(job.stage, job.output, job.minutes, rate=job.rate, batch=job.batch, seed=job.seed)
     trainer = Trainer(model, source, tag_matrix(kept, job.tags, model.config), options)
     trainer.run(validation_images(samples[::HELD_BACK], options.crop).to(job.device))
@@ -60,17 +61,23 @@ def build_model(job: TrainingJob) -> tuple[CodecModel, bool]:
     if not previous.is_file():
         if job.stage in PREVIOUS and not (job.output / f"{job.stage}.pt").exists():
             raise FileNotFoundError(f"{previous} is missing: train stage {PREVIOUS[job.stage]} first")
-        config = CodecConfig()
-        return CodecModel(with_vocabulary(config, vocabulary)), True
+        return trainable(with_vocabulary(CodecConfig(), vocabulary)), True
     fields, weights = averaged_state(previous)
     config = with_vocabulary(CodecConfig.from_dict(fields), vocabulary)
-    model = CodecModel(config)
+    model = trainable(config)
     if config.denoiser.vocabulary_size != fields["denoiser"]["vocabulary_size"]:
         weights = {name: value for name, value in weights.items() if name != "denoiser.condition.tags"}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if unexpected or any(name != "denoiser.condition.tags" for name in missing):
         raise ValueError(f"{previous} does not fit: missing {missing}, unexpected {unexpected}")
     return model, False
+
+
+def trainable(config: CodecConfig) -> CodecModel:
+    """A model with the densities that training needs."""
+    model = CodecModel(config)
+    model.rate = RateModel(config.entropy.hyper_channels)
+    return model
 
 
 def with_vocabulary(config: CodecConfig, size: int) -> CodecConfig:
@@ -95,7 +102,7 @@ def tag_matrix(samples: list[TrainingSample], path: Path | None, config: CodecCo
 
 def validation_images(samples: list[TrainingSample], crop: int, count: int = 16) -> Tensor:
     """Central crops of the first held-back images that are large enough, `(K, 3, crop, crop)` in [0, 1]."""
-    crops = []
+    crops: list[Tensor] = []
     for sample in samples:
         top, left = ((side - crop) // 2 for side in sample.pixels.shape[:2])
         if min(top, left) >= 0 and len(crops) < count:

@@ -1,0 +1,35 @@
+"""The densities that training pays bits by: compressai's factorised model for z, Gaussians for y.
+
+Coding never sees these; it reads the integer tables that export makes of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from torch import Tensor, nn
+
+from difficmh.entropy_model import EntropyOutput
+
+
+class RateModel(nn.Module):
+    """Bits of one pass, differentiable, with uniform noise in place of rounding while training."""
+
+    def __init__(self, hyper_channels: int) -> None:
+        super().__init__()
+        self.bottleneck = EntropyBottleneck(hyper_channels)
+        self.gaussian = GaussianConditional(None)
+
+    def forward(self, y: Tensor, z: Tensor, expected: EntropyOutput) -> Tensor:
+        """Bits per image, `(B,)` float32, of y `(B, M, h, w)` and z `(B, N, h/4, w/4)`."""
+        _, z_likelihoods = self.bottleneck(z)
+        _, y_likelihoods = self.gaussian(y, expected.scales, means=expected.means)
+        bits: Tensor = -torch.log2(y_likelihoods).flatten(1).sum(1) - torch.log2(z_likelihoods).flatten(1).sum(1)
+        return bits
+
+    @torch.no_grad()
+    def z_probabilities(self, reach: int) -> Tensor:
+        """Probability of each integer -reach … reach for each channel of z, `(N, 2 reach + 1)` float32."""
+        values = torch.arange(-reach, reach + 1, dtype=torch.float32)
+        likelihood, _, _ = self.bottleneck._likelihood(values.expand(self.bottleneck.channels, 1, -1))
+        return likelihood[:, 0]

@@ -1,0 +1,165 @@
+"""The codec with tiny networks: everything that does not depend on training."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import difficmh
+from difficmh.bitstream import Header, pack, unpack
+from difficmh.codec import Codec
+from difficmh.errors import BitstreamError, CapsuleError
+from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
+
+
+def psnr(decoded: torch.Tensor, image: np.ndarray) -> float:
+    error = 255 * decoded.permute(1, 2, 0).numpy().astype(np.float64) - image
+    return float(10 * np.log10(255**2 / np.square(error).mean()))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (63, 65), (64, 64), (130, 200)])
+@pytest.mark.parametrize("mode", ["preview", "full"])
+def test_any_size_comes_back_in_its_size(tiny_codec: Codec, size: tuple[int, int], mode: str) -> None:
+    image = photograph(*size)
+    (stream,) = tiny_codec.compress([image], quality=3, tags=[["car"]])
+    (decoded,) = tiny_codec.decompress([stream], mode=mode)
+    assert decoded.shape == (3, *size)
+    assert decoded.dtype == torch.float32
+    assert 0 <= decoded.min() <= decoded.max() <= 1
+
+
+def test_more_quality_is_more_bits_and_less_error(tiny_codec: Codec) -> None:
+    image = photograph(192, 256)
+    streams = [tiny_codec.compress([image], quality=q, tags=[[]])[0] for q in tiny_codec.qualities]
+    errors = [psnr(decoded, image) for decoded in tiny_codec.decompress(streams, mode="preview")]
+    assert sorted(map(len, streams)) == list(map(len, streams))
+    assert sorted(errors) == errors
+    assert errors[-1] > errors[0] + 2
+
+
+def test_neighbours_do_not_change_a_stream(tiny_codec: Codec) -> None:
+    images = [photograph(64, 128, seed) for seed in range(3)] + [photograph(70, 90, 3)]
+    together = tiny_codec.compress(images, quality=4, tags=[[], ["car"], ["bus", "tree"], []])
+    alone = [
+        tiny_codec.compress([image], quality=4, tags=[tags])[0]
+        for image, tags in zip(images, [[], ["car"], ["bus", "tree"], []], strict=True)
+    ]
+    assert together == alone
+
+
+def test_tags_travel_with_the_stream(tiny_codec: Codec) -> None:
+    (stream,) = tiny_codec.compress([photograph(64, 64)], quality=1, tags=[["tree", "bus", "tree"]])
+    assert tiny_codec.read(stream).tags == ("bus", "tree")
+
+
+def test_full_depends_on_tags_only_through_the_picture_it_draws(tiny_codec: Codec) -> None:
+    image = photograph(128, 128)
+    streams = tiny_codec.compress([image, image], quality=2, tags=[[], ["car"]])
+    assert torch.equal(tiny_codec.read(streams[0]).y_hat, tiny_codec.read(streams[1]).y_hat)
+
+
+def test_decoding_is_a_function_of_the_stream(tiny_codec: Codec) -> None:
+    streams = tiny_codec.compress([photograph(96, 128, seed) for seed in range(2)], quality=3, tags=[[], []])
+    forward = tiny_codec.decompress(streams, mode="full")
+    torch.manual_seed(99)
+    backward = tiny_codec.decompress(streams[::-1], mode="full")[::-1]
+    assert all(torch.equal(a, b) for a, b in zip(forward, backward, strict=True))
+
+
+def test_tiles_meet_without_a_seam(tiny_capsule: Path, tiny_codec: Codec) -> None:
+    image = photograph(300, 520)
+    (stream,) = tiny_codec.compress([image], quality=6, tags=[[]])
+    (decoded,) = tiny_codec.decompress([stream], mode="preview")
+    error = np.abs(255 * decoded.permute(1, 2, 0).numpy() - image).mean(axis=2)
+    # The tile edges of this size; errors beside them must be what they are elsewhere.
+    edges = [c for c in range(64, 520, 64) if c in {192, 384}]
+    beside = np.mean([error[:, c - 2 : c + 2].mean() for c in edges])
+    assert beside < 1.25 * error.mean()
+
+
+def test_overhead_is_at_most_twenty_bytes(tiny_codec: Codec) -> None:
+    stream = pack(Header(1024, 1024, 3, tiny_codec.fingerprint[:8]), b"", 0)
+    assert len(stream) <= 20
+
+
+def test_wrong_arguments_are_value_errors(tiny_codec: Codec) -> None:
+    image = photograph(64, 64)
+    for arguments in ({"quality": 0}, {"quality": 7}, {"tags": [["unicorn"]]}, {"tags": [[], []]}):
+        with pytest.raises(ValueError, match="quality|unicorn|tags"):
+            tiny_codec.compress([image], **{"quality": 3, "tags": [[]], **arguments})
+    for wrong in (image[..., 0], image.astype(np.float32), image[:0]):
+        with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+            tiny_codec.compress([wrong], quality=3, tags=[[]])
+    with pytest.raises(ValueError, match="mode"):
+        tiny_codec.decompress([], mode="best")
+
+
+def test_another_model_is_refused(tiny_codec: Codec, tmp_path: Path) -> None:
+    other = difficmh.load(make_tiny_capsule(tmp_path, seed=1))
+    (stream,) = other.compress([photograph(64, 64)], quality=3, tags=[[]])
+    with pytest.raises(BitstreamError, match="another model"):
+        tiny_codec.decompress([stream])
+
+
+@pytest.fixture(scope="module")
+def small_stream(tiny_codec: Codec) -> bytes:
+    return tiny_codec.compress([photograph(70, 90)], quality=2, tags=[["car"]])[0]
+
+
+def test_every_flipped_byte_is_an_error(tiny_codec: Codec, small_stream: bytes) -> None:
+    for position in range(len(small_stream)):
+        for bit in (0x01, 0x80, 0xFF):
+            damaged = bytearray(small_stream)
+            damaged[position] ^= bit
+            with pytest.raises(BitstreamError):
+                tiny_codec.read(bytes(damaged))
+
+
+def test_every_truncation_is_an_error(tiny_codec: Codec, small_stream: bytes) -> None:
+    for length in range(len(small_stream)):
+        with pytest.raises(BitstreamError):
+            tiny_codec.read(small_stream[:length])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=400), size=st.tuples(st.integers(1, 300), st.integers(1, 300)), quality=st.integers(1, 8))
+def test_a_crafted_payload_is_an_error(
+    tiny_codec: Codec, data: bytes, size: tuple[int, int], quality: int
+) -> None:
+    """Garbage under a valid frame: the checksum of all bytes is right, the symbols are nonsense."""
+    crafted = pack(Header(*size, quality, tiny_codec.fingerprint[:8]), data, zlib.crc32(data) & 0xFFFFFF)
+    with pytest.raises(BitstreamError):
+        tiny_codec.read(crafted)
+
+
+def test_a_huge_header_allocates_nothing(tiny_codec: Codec, small_stream: bytes) -> None:
+    _, payload, checksum = unpack(small_stream)
+    for height, width in ((10**9, 1), (31_623, 31_623), (16_000, 16_000)):
+        with pytest.raises(BitstreamError):
+            tiny_codec.read(pack(Header(height, width, 2, tiny_codec.fingerprint[:8]), payload, checksum))
+
+
+def test_an_altered_capsule_is_noticed(tmp_path: Path) -> None:
+    capsule = make_tiny_capsule(tmp_path)
+    difficmh.capsule.verify(capsule)
+    weights = capsule / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01"[:1])
+    with pytest.raises(CapsuleError, match=r"model\.safetensors"):
+        difficmh.capsule.verify(capsule)
+    weights.write_bytes(b"no tensors")
+    with pytest.raises(CapsuleError, match=r"model\.safetensors"):
+        difficmh.load(capsule)
+
+
+def test_what_is_no_codec_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CapsuleError, match="no codec 'nothing'"):
+        difficmh.load("nothing")
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(CapsuleError):
+        difficmh.load(tmp_path)
