@@ -64,7 +64,8 @@ def run(request: AnalyzeRequest, options: RunOptions) -> int:
     if options.dry_run:
         return 0
     job = AnalyzeJob(archive, output, plan.fingerprint, request.where, request.mode, analyzer_factory)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    if plan.pending:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
     return exit_status(execute(plan, job, output, request.workers), request.max_rejects)
 
 

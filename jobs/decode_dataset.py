@@ -64,7 +64,8 @@ def run(request: DecodeRequest, options: RunOptions) -> int:
     style = PictureStyle(request.format, request.layout)
     encoder = partial(encode_image, quality=request.quality)
     job = DecodeJob(archive, output, plan.fingerprint, request.where, request.mode, style, encoder)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    if plan.pending:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
     return exit_status(execute(plan, job, output, request.workers), request.max_rejects)
 
 

@@ -26,6 +26,7 @@ from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
 from pipeline.storage import Storage
+from pipeline.table import SchemaError
 from pipeline.totals import Totals
 
 if TYPE_CHECKING:
@@ -94,9 +95,14 @@ class Archive:
         return {name: value for name, value in self.__dict__.items() if name in self.__dataclass_fields__}
 
     @cached_property
-    def _reports(self) -> list[ShardReport]:
+    def _committed(self) -> tuple[Totals, dict[str, int]]:
+        """What the reports add up to, and the parts they name with their sizes; the reports themselves are not kept."""
+        totals, parts = Totals(), {}
         paths = [path for path in self.storage.list(REPORTS) if path.endswith(".json")]
-        return list(_requests(self._report, paths))
+        for report in _requests(self._report, paths):
+            totals += Totals.of(report)
+            parts.update({path: size for path, size in report.outputs.items() if _is_part(path)})
+        return totals, parts
 
     def _report(self, path: str) -> ShardReport:
         try:
@@ -110,7 +116,7 @@ class Archive:
 
         Raises ArchiveError where one that a report names is missing or has another size.
         """
-        wanted = {path: size for report in self._reports for path, size in report.outputs.items() if _is_part(path)}
+        _, wanted = self._committed
         present = {info.path: info for info in self.storage.scan(DATA)}
         for path, size in wanted.items():
             if path not in present or present[path].size != size:
@@ -120,8 +126,8 @@ class Archive:
 
     def info(self) -> ArchiveInfo:
         """Format, codec and totals; reads the reports."""
-        totals = sum((Totals.of(report) for report in self._reports), Totals())
-        return ArchiveInfo(self.storage.url, self.manifest, len(self.parts), totals)
+        totals, parts = self._committed
+        return ArchiveInfo(self.storage.url, self.manifest, len(parts), totals)
 
     def query(self, where: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """The metadata of all rows that pass the SQL expression `where`, or some columns of it.
@@ -197,9 +203,13 @@ class Archive:
             return part.metadata(columns)
 
     def open_part(self, source: ShardSource) -> Part:
-        """One of `parts`, for reading. Raises ArchiveError or SchemaError."""
-        path = source.url.removeprefix(self.storage.path_url(""))
-        return Part(self.storage.open(path, buffer=0), self.manifest.codec_fingerprint)
+        """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is."""
+        file = self.storage.open(source.url.removeprefix(self.storage.path_url("")), buffer=0)
+        try:
+            return Part(file, self.manifest.codec_fingerprint)
+        except (ArchiveError, SchemaError) as error:
+            file.close()
+            raise type(error)(f"{source.url}: {error}") from error
 
     @cached_property
     def codec(self) -> Decoder:

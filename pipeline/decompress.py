@@ -203,7 +203,7 @@ class DecodeWorker:
             for batch in decode_rows(rows, self._codec, self._job.mode, self._context, steps):
                 for result in map(_on_host, batch):
                     waiting.append((threads.submit(self._encode, result, steps), _host_bytes(result)))
-                while sum(cost for _, cost in waiting) > ENCODE_AHEAD_BYTES:
+                while waiting and (waiting[0][0].done() or sum(cost for _, cost in waiting) > ENCODE_AHEAD_BYTES):
                     yield waiting.popleft()[0].result()
             while waiting:
                 yield waiting.popleft()[0].result()

@@ -40,6 +40,8 @@ class Part:
     def __init__(self, file: BinaryIO, fingerprint: str) -> None:
         self._file = file
         self._table: pq.ParquetFile = open_part(file)
+        # Bitstreams are checked one by one, by the codec: a damaged one must not cost its whole page.
+        self._unchecked = pq.ParquetFile(file, metadata=self._table.metadata, pre_buffer=True)
         found = part_fingerprint(self._table)
         if found != fingerprint:
             raise ArchiveError(f"a part was made with other weights ({found}) than its archive says ({fingerprint})")
@@ -67,7 +69,9 @@ class Part:
         """
         passing = where.rows(self.metadata(["key", *where.columns]))
         for group, numbers in self._by_group(passing):
-            yield from self._table.read_row_group(group).take(numbers).to_pylist()
+            known = self._table.read_row_group(group, columns=METADATA_SCHEMA.names)
+            streams = self._unchecked.read_row_group(group, columns=["bitstream"])["bitstream"]
+            yield from known.append_column("bitstream", streams).take(numbers).to_pylist()
 
     def _by_group(self, rows: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Row numbers of the part, sorted, as numbers within each row group; groups without any are left out."""
@@ -97,7 +101,7 @@ class Part:
 
     def bitstream(self, place: Place) -> bytes:
         """One frame's bytes; reads one column of one row group."""
-        column = self._table.read_row_group(place.group, columns=["bitstream"])["bitstream"]
+        column = self._unchecked.read_row_group(place.group, columns=["bitstream"])["bitstream"]
         data: bytes = column[place.row].as_py()
         return data
 

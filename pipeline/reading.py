@@ -88,7 +88,8 @@ def open_archive(request: ReadRequest, options: RunOptions, codec_factory: Decod
 def describe_output(kind: str, job: str, archive: Archive, request: ReadRequest, own: Mapping[str, Any]) -> Manifest:
     """The manifest of the job's output. `own` are the job's settings that decide what is written."""
     made = archive.manifest
-    settings = {"archive": made.job_fingerprint, "where": request.where, "mode": request.mode, **own}
+    source = {"archive": archive.storage.url, "archive_fingerprint": made.job_fingerprint}
+    settings = {**source, "where": request.where, "mode": request.mode, **own}
     return Manifest(kind, job, made.codec, made.codec_fingerprint, settings, asdict(request))
 
 

@@ -149,7 +149,8 @@ def _value_bytes(value: Any) -> int:
 def open_part(file: BinaryIO | str | os.PathLike[str]) -> pq.ParquetFile:
     """An archive part, checked: raises SchemaError for a damaged or foreign file or a newer schema version."""
     try:
-        part = pq.ParquetFile(file, pre_buffer=True)  # neighbouring columns in one request
+        # pre_buffer: neighbouring columns in one request
+        part = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
     except (pa.ArrowInvalid, pa.ArrowIOError) as error:
         raise SchemaError(f"not a readable Parquet file: {error}") from error
     version = (part.schema_arrow.metadata or {}).get(b"schema_version")

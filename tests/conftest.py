@@ -99,3 +99,14 @@ def corpus(tmp_path: Path) -> Path:
     directory = tmp_path / "corpus"
     corpora.write_corpus(directory)
     return directory
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """For tests with networks: small ones are slower on several threads, much slower where others compute too."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -39,10 +39,7 @@ class OnnxFactory:
     model: Path
 
     def __call__(self, device: str) -> OnnxAnalyzer:
-        try:
-            from difficmh.analyzers.onnx import OnnxAnalyzer
-        except ImportError as error:
-            raise AnalyzerError("the analyzer 'onnx' needs a package: pip install onnxruntime") from error
+        from difficmh.analyzers.onnx import OnnxAnalyzer
 
         return OnnxAnalyzer(self.model, device)
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -137,6 +136,10 @@ def _is_numbers(values: Any, count: int) -> bool:
 
 
 def _open_session(model: Path, device: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise AnalyzerError("the analyzer 'onnx' needs a package: pip install onnxruntime") from error
     if not model.is_file():
         raise AnalyzerError(f"no ONNX model at {model}")
     wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []

@@ -53,6 +53,22 @@ def test_dry_run_writes_nothing(main: Any, tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "out").exists()
 
 
+def test_a_relative_path_is_the_same_place(
+    main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading.archive(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main("--archive", "archive", "--output", "out/") == 0
+    assert main("--archive", tmp_path / "archive", "--output", tmp_path / "out") == 0
+    assert "2 shards done, 0 to do" in capsys.readouterr().out
+
+
+def test_another_archive_does_not_mix_in(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--archive", reading.archive(tmp_path), "--output", tmp_path / "out") == 0
+    assert main("--archive", reading.archive(tmp_path / "other"), "--output", tmp_path / "out") == 2
+    assert "other/archive" in capsys.readouterr().err
+
+
 def test_rejects_above_the_limit(main: Any, tmp_path: Path) -> None:
     known = ("--archive", reading.archive(tmp_path, damaged=True), "--output", tmp_path / "out")
     assert main(*known) == 1

@@ -229,7 +229,7 @@ def test_large_answers_make_several_row_groups(tmp_path: Path) -> None:
     )
     job(WorkerContext()).process(job.archive.parts[0], 1)
     (path,) = job.output.list("data")
-    assert pq.ParquetFile(job.output.open(path)).num_row_groups == 2
+    assert pq.ParquetFile(io.BytesIO(job.output.read(path))).num_row_groups == 2
 
 
 @pytest.mark.s3

@@ -190,14 +190,14 @@ def test_a_newer_part(storage: Storage, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("pipeline.table.SCHEMA_VERSION", 99)
     write_part(storage, "in/new.tar", [row("900", "in/new.tar")])
     monkeypatch.undo()
-    with pytest.raises(SchemaError, match="schema version 99"):
+    with pytest.raises(SchemaError, match=r"new-.*parquet: schema version 99"):
         open_archive(storage, tmp_path).query()
 
 
 def test_a_part_made_with_other_weights(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.pipeline.archives.FINGERPRINT", "f" * 16)
     write_part(storage, "in/new.tar", [row("900", "in/new.tar")])
-    with pytest.raises(ArchiveError, match="other weights"):
+    with pytest.raises(ArchiveError, match=r"new-.*parquet: .*other weights"):
         open_archive(storage, tmp_path).query()
 
 
@@ -223,6 +223,15 @@ def test_it_travels_to_a_worker(archive: Archive) -> None:
     copy = pickle.loads(pickle.dumps(archive))
     assert copy == archive
     assert list(copy.keys("key = '100'")) == ["100"]
+
+
+def test_damaged_metadata_is_an_error_and_not_a_wrong_answer(storage: Storage, tmp_path: Path) -> None:
+    path = storage.list("data")[0]
+    data = storage.read(path)
+    at = data.index(b"car")  # within a page of tags, which zstd leaves as it is when it is this short
+    put(storage, path, data[:at] + b"cat" + data[at + 3 :])
+    with pytest.raises(OSError, match="CRC"):
+        open_archive(storage, tmp_path).query("list_contains(tags, 'cat')")
 
 
 @pytest.mark.s3

@@ -21,7 +21,7 @@ from pipeline.decompress import DecodeJob
 from pipeline.manifest import Manifest, make_plan
 from pipeline.pictures import PictureStyle
 from pipeline.protocols import Mode
-from pipeline.rejects import JobError, TransientError
+from pipeline.rejects import JobError, TransientError, Verdict, decide
 from pipeline.storage import Storage
 from pipeline.table import TableRow
 from tests.corpora import image_bytes
@@ -150,6 +150,30 @@ def test_a_damaged_row_is_rejected_with_its_bytes(tmp_path: Path) -> None:
     assert "'webp'" in found["other codec"]["error"]
     assert "31 x 24" in found["other size"]["error"]
     assert (summary.totals.images, summary.totals.rejects) == (2, 4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_part_never_gives_a_wrong_picture(tmp_path: Path, seed: int) -> None:
+    job = make_job(tmp_path, ROWS[:2])
+    (part,) = job.archive.parts
+    random = np.random.default_rng(seed)
+    good = Path(part.url).read_bytes()
+    expected = {each.key: each for each in ROWS[:2]}
+    verdicts = set()
+    for _ in range(8):
+        damaged = bytearray(good)
+        damaged[random.integers(4, len(good) - 8)] ^= 1 << random.integers(8)
+        Path(part.url).write_bytes(damaged)
+        try:
+            job(WorkerContext()).process(part, 1)
+        except Exception as error:
+            verdicts.add(decide(error))
+            continue
+        for name, data in members(job).items():
+            key = name.rsplit(".", 1)[0]
+            if name.endswith(".png"):
+                assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels(expected[key].bitstream))
+    assert verdicts <= {Verdict.REJECT, Verdict.ABORT}
 
 
 def test_what_no_encoder_takes_is_rejected(tmp_path: Path) -> None:

