@@ -3,5 +3,6 @@
 photographs.py   which photographs, and their shards
 results.py       what the archive and the decoded files say about each picture
 page.py          the HTML page
+strip.py         a small picture for documents
 __main__.py      the order of things
 """

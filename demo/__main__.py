@@ -22,6 +22,7 @@ from rich.table import Table
 from demo.page import Picture, Run, Totals, write_page
 from demo.photographs import PHOTOGRAPHS, write_shards
 from demo.results import archive_rows, collect_pictures, most_useful_tag, tag_query
+from demo.strip import write_strip
 from pipeline.archive import Archive
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
@@ -71,6 +72,7 @@ def main() -> None:
     run, pictures = results(demo)
     page = demo.output / "index.html"
     write_page(page, run, pictures)
+    write_strip(demo.output / "side-by-side.jpg", pictures)
     demo.console.print(table(run, pictures))
     demo.console.print(f'query("{run.query}") → {", ".join(run.matches) or "none"}', markup=False, highlight=False)
     demo.console.print(f"Side by side: {page.resolve().as_uri()}")
