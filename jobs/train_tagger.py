@@ -14,15 +14,10 @@ from __future__ import annotations
 
 import argparse
 import glob
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from difficmh.training.tagger_features import TaggerFeatures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from safetensors.torch import save
 
     from difficmh.training.tagger import TaggerTraining, given_tags, split, train_tagger
+    from difficmh.training.tagger_features import cached_features
     from difficmh.training.tagger_report import measure_tagger
 
-    data = features_of(options.data, options.cache, options.device)
+    data = cached_features(matching(options.data), options.cache, options.device)
     tagger = train_tagger(data, TaggerTraining(epochs=options.epochs, seed=options.seed))
     measures = {"held back": measure_tagger(tagger, data, split(data.keys).held_back, data)}
     if options.test:
-        test = features_of(options.test, options.cache, options.device)
+        test = cached_features(matching(options.test), options.cache, options.device)
         measures["test"] = measure_tagger(tagger, test, torch.ones(len(test.keys), dtype=torch.bool), data)
     options.output.mkdir(parents=True, exist_ok=True)
     tagger.vocabulary.save(options.output / "tags.json")
@@ -64,19 +60,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def features_of(patterns: Sequence[str], cache: Path, device: str) -> TaggerFeatures:
-    """Features of the images, from the cache where it holds those of files with these names and sizes."""
-    from difficmh.training.data import read_samples
-    from difficmh.training.tagger_features import TaggerFeatures, extract_features
-
-    paths = [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern))]
-    inputs = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
-    cached = cache / f"tagger-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
-    if cached.exists():
-        return TaggerFeatures.load(cached)
-    features = extract_features(read_samples(paths), device)
-    features.save(cached)
-    return features
+def matching(patterns: Sequence[str]) -> list[Path]:
+    return [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern))]
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def _fit(head: TagHead, data: TaggerFeatures, labels: TagLabels, rows: Tensor, s
             logits = model(data.features[batch, mirrored].float(), log_odds[batch, mirrored])
             loss = _loss(logits, labels, batch, balance, settings.doubt if epoch >= 2 else 1.0)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     model.write_back()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from difficmh.taggers.lite0 import Lite0Features, input_pixels
-from difficmh.training.data import TrainingSample
+from difficmh.training.data import TrainingSample, read_samples
 from difficmh.training.tag_labels import Metadata
 
 
@@ -57,3 +58,14 @@ def extract_features(samples: Sequence[TrainingSample], device: torch.device | s
         tuple(sample.key for sample in samples),
         tuple(sample.metadata for sample in samples),
     )
+
+
+def cached_features(paths: Sequence[Path], folder: Path, device: torch.device | str = "cpu") -> TaggerFeatures:
+    """Features of the images of tars or folders, kept in `folder` under a hash of the paths' names and sizes."""
+    inputs = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
+    cache = folder / f"tagger-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
+    if cache.exists():
+        return TaggerFeatures.load(cache)
+    features = extract_features(read_samples(paths), device)
+    features.save(cache)
+    return features

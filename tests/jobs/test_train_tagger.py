@@ -1,0 +1,57 @@
+"""The job that makes the tagger's files, from a shard to tags of an image."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difficmh.taggers.efficientnet import EfficientNetTagger
+from jobs import train_tagger
+
+COUNT = 14
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """Small pictures, every other one plain and labelled `fog`."""
+    random = np.random.default_rng(0)
+    path = tmp_path / "train.tar"
+    with tarfile.open(path, "w") as tar:
+        for row in range(COUNT):
+            pixels = random.integers(0, 256, (32, 32, 3), np.uint8) if row % 2 else np.full((32, 32, 3), 200, np.uint8)
+            metadata = {"source": "s", "label_kind": "boxes", "labels": [] if row % 2 else ["fog"], "detected": []}
+            add(tar, f"{row:03d}.png", png(pixels))
+            add(tar, f"{row:03d}.json", json.dumps(metadata).encode())
+    return path
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def test_from_shard_to_tagger(shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsule, tags = tmp_path / "capsule", tmp_path / "tags.json"
+    train_tagger.main(
+        ["--data", str(shard), "--output", str(capsule), "--cache", str(tmp_path / "cache"), "--image-tags", str(tags)]
+    )
+    assert "held back" in json.loads(capsys.readouterr().out)
+    content = json.loads(tags.read_text())
+    assert len(content["tags"]) == COUNT
+    tagger = EfficientNetTagger(capsule)
+    assert list(tagger.vocabulary.names) == content["names"]
+    assert "fog" in {tag.name for tag in tagger([np.full((32, 32, 3), 200, np.uint8)])[0]}
+    assert len(list((tmp_path / "cache").iterdir())) == 1
