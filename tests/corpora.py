@@ -31,8 +31,13 @@ def picture(seed: int = 0, height: int = 24, width: int = 32) -> NDArray[np.uint
 
 def image_bytes(pixels: NDArray[Any], format: str = "JPEG", **options: Any) -> bytes:
     """`pixels` as an image file; `options` go to Pillow's `save`."""
+    return saved(Image.fromarray(pixels), format, **options)
+
+
+def saved(image: Image.Image, format: str, **options: Any) -> bytes:
+    """A Pillow image as a file of Pillow's `format`."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 

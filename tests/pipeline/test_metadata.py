@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ NOON = datetime(2024, 1, 31, 12, 0, 0)
 NOTHING = CaptureMetadata()
 
 
-def exif(gps: dict[int, Any] | None = None, details: dict[int, Any] | None = None, **base: Any) -> Image.Exif:
+def exif(gps: Mapping[Any, Any] | None = None, details: Mapping[Any, str] | None = None, **base: Any) -> Image.Exif:
     result = Image.Exif()
     for name, value in base.items():
         result[ExifTags.Base[name]] = value

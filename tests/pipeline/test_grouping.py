@@ -1,0 +1,133 @@
+"""Files under one key to samples: keys, metadata, and files that come in any order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import grouping, shards
+from tests.corpora import Member, image_bytes, picture, shard_bytes, shard_members, tar_bytes
+from tests.pipeline.reading_shards import A, B, C, keys, read, read_members
+
+
+class TestKeys:
+    def test_key_ends_at_the_first_dot_of_the_base_name(self) -> None:
+        assert keys(("run.v1/cam.0/000.jpg", A), ("run.v1/cam.1/000.jpg", B)) == [
+            "run.v1/cam.0/000",
+            "run.v1/cam.1/000",
+        ]
+        assert keys(("000.front.jpg", A)) == ["000"]
+
+    def test_paths_are_cleaned(self) -> None:
+        assert keys(("./a.jpg", A), ("/abs/b.jpg", B), ("../../etc/c.jpg", C)) == ["a", "abs/b", "etc/c"]
+
+    def test_several_images_are_told_apart_by_their_prefix(self) -> None:
+        samples, _, _ = read_members(("a.left.jpg", A), ("a.right.jpg", B), ("a.json", b"1"), ("a.left.json", b"2"))
+        assert [(sample.key, sample.image_name, sample.metadata) for sample in samples] == [
+            ("a.left", "a.left.jpg", {"json": 1, "left.json": 2}),
+            ("a.right", "a.right.jpg", {"json": 1}),
+        ]
+
+    def test_main_image_keeps_the_plain_key(self) -> None:
+        mask = image_bytes(picture(9), "PNG")
+        assert keys(("a.jpg", A), ("a.seg.png", mask), ("a.png", mask)) == ["a", "a.seg", "a.png"]
+
+    def test_metadata_with_a_prefix_of_no_image_goes_to_all(self) -> None:
+        samples, _, _ = read_members(("a.jpg", A), ("a.png", B), ("a.meta.json", b"{}"))
+        assert [sample.metadata for sample in samples] == [{"meta.json": {}}, {"meta.json": {}}]
+
+    def test_image_twice_under_one_name_is_kept_twice(self) -> None:
+        samples, failures, _ = read_members(("a.jpg", A), ("a.jpg", B))
+        assert [sample.image for sample in samples] == [A, B]
+        assert failures == []
+
+
+class TestMetadata:
+    def metadata(self, name: str, content: bytes) -> object:
+        samples, _, _ = read_members(("a.jpg", A), (name, content))
+        return samples[0].metadata
+
+    def test_values(self) -> None:
+        assert self.metadata("a.txt", "größer".encode()) == {"txt": "größer"}
+        assert self.metadata("a.npy", b"\x93NUMPY\xff") == {"npy": {"base64": "k05VTVBZ/w=="}}
+        assert self.metadata("a.meta.json", b"[1, null]") == {"meta.json": [1, None]}
+
+    @pytest.mark.parametrize("text", ["{bad", '"\\ud800"', "[" * 100_000, "1" * 5000, ""])
+    def test_json_that_cannot_be_used_stays_text(self, text: str) -> None:
+        assert self.metadata("a.json", text.encode()) == {"json": text}
+
+    def test_large_neighbour_stays_in_the_shard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shards, "MAX_METADATA_BYTES", 100)
+        assert self.metadata("a.pcd", bytes(101)) == {"pcd": {"omitted_bytes": 101}}
+
+    def test_same_extension_twice(self) -> None:
+        samples, failures, _ = read_members(("a.jpg", A), ("a.json", b"1"), ("a.json", b"2"))
+        assert samples[0].metadata == {"json": 1}
+        assert [(failure.key, failure.stage, failure.data) for failure in failures] == [("a", "group", b"2")]
+
+    @given(st.binary(max_size=200))
+    def test_any_json_bytes_can_be_written_as_json(self, content: bytes) -> None:
+        json.dumps(self.metadata("a.json", content), ensure_ascii=False).encode()
+
+
+class TestOrder:
+    others: Sequence[Member] = tuple((f"o{index:03d}.jpg", A) for index in range(grouping.LOOK_BACK + 5))
+
+    def test_metadata_a_little_late_is_attached(self) -> None:
+        samples, failures, _ = read_members(("a.jpg", B), *self.others[:20], ("a.json", b"1"))
+        assert samples[0].metadata == {"json": 1}
+        assert failures == []
+
+    def test_metadata_before_its_image_is_attached_at_any_distance(self) -> None:
+        samples, failures, _ = read_members(("a.json", b"1"), *self.others, ("a.jpg", B))
+        assert [sample.metadata for sample in samples if sample.key == "a"] == [{"json": 1}]
+        assert failures == []
+
+    def test_metadata_too_late_is_set_aside_with_its_bytes(self) -> None:
+        samples, failures, skipped = read_members(("a.jpg", B), *self.others, ("a.json", b"1"))
+        assert samples[0].metadata == {}
+        assert [(failure.key, failure.stage, failure.data) for failure in failures] == [("a", "group", b"1")]
+        assert "sort the shard" in failures[0].error
+        assert skipped == 0
+
+    def test_all_metadata_behind_all_images(self) -> None:
+        members = sorted(shard_members(60), key=lambda member: not member[0].endswith(".jpg"))
+        samples, failures, _ = read_members(*members)
+        attached = sum(len(sample.metadata) for sample in samples)
+        assert len(samples) == 60
+        assert attached + len(failures) == 120  # nothing lost
+        assert {failure.stage for failure in failures} == {"group"}
+
+    def test_late_second_image_gets_its_own_key(self) -> None:
+        samples, _, _ = read_members(("a.left.jpg", A), *self.others, ("a.right.jpg", B), ("a.right.json", b"1"))
+        assert (samples[0].key, samples[-1].key, samples[-1].metadata) == ("a", "a.right", {"right.json": 1})
+
+    def test_latecomer_is_never_attached_to_another_image(self) -> None:
+        samples, failures, _ = read_members(("a.1.jpg", A), *self.others, ("a.1.json", b"1"), ("a.2.jpg", B))
+        assert [sample.metadata for sample in samples if sample.image == B] == [{}]
+        assert [failure.data for failure in failures] == [b"1"]
+
+    def test_metadata_crowded_out_before_its_image_comes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(grouping, "WAITING_METADATA_BYTES", 1000)
+        texts = [(f"t{index}.txt", bytes(400)) for index in range(4)]
+        samples, failures, skipped = read_members(*texts, ("t0.jpg", A), ("t3.jpg", B))
+        assert [sample.key for sample in samples] == ["t0", "t3"]
+        assert samples[1].metadata == {"txt": "\0" * 400}
+        assert [(failure.key, failure.stage) for failure in failures] == [("t0", "group")]
+        assert skipped == 2
+
+    def test_images_wait_for_fewer_others_if_they_are_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(grouping, "LOOK_BACK_BYTES", 3 * len(A))
+        _, failures, _ = read_members(("a.jpg", A), *self.others[:4], ("a.json", b"1"))
+        assert len(failures) == 1
+
+    @given(st.permutations(shard_members(4)))
+    def test_any_order_of_a_small_shard_gives_the_same_samples(self, members: list[Member]) -> None:
+        samples, failures, skipped = read(tar_bytes(members))
+        expected, _, _ = read(shard_bytes(4))
+        assert sorted(samples, key=lambda sample: sample.key) == expected
+        assert (failures, skipped) == ([], 0)
