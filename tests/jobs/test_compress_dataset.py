@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from jobs import compress_dataset
-from jobs.compress_dataset import InstalledCodec, main
+from jobs.compress_dataset import main
+from pipeline.compress_request import InstalledCodec
+from pipeline.manifest import Manifest
 from pipeline.storage import Storage
 from pipeline.table import open_part, read_rows
 from tests import corpora
@@ -19,6 +21,8 @@ from tests.s3_server import Bucket
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FINGERPRINT = "0123456789abcdef"
+
+pytestmark = pytest.mark.timeout(300)  # a Ray starts and workers load torch, on whatever else the machine does
 
 
 @pytest.fixture(autouse=True)
@@ -124,9 +128,7 @@ def test_settings_that_do_not_fit_the_archive_are_refused(
     archive = tmp_path / "archive"
     arguments = ["--input", str(corpus), "--archive", str(archive), "--dry-run"]
     archive.mkdir()
-    manifest = compress_dataset.Manifest(
-        "archive", "compress_dataset", "fake", FINGERPRINT, {"quality": 3, "fidelity": "preview"}
-    )
+    manifest = Manifest("archive", "compress_dataset", "fake", FINGERPRINT, {"quality": 3, "fidelity": "preview"})
     (archive / "archive.json").write_text(manifest.to_json())
     assert main(arguments) == 0
     capsys.readouterr()
@@ -166,6 +168,7 @@ def test_no_such_bucket(s3: Bucket, corpus: Path, tmp_path: Path, capsys: pytest
         [],
         ["--input", "a"],
         ["--input", "a", "--archive", "b", "--workers", "0"],
+        ["--input", "a", "--archive", "b", "--batch-size", "0"],
         ["--input", "a", "--archive", "b", "--max-rejects", "many"],
         ["--input", "a", "--archive", "b", "--storage-options", "[]"],
         ["--input", "a", "--archive", "b", "--fidelity", "full"],

@@ -1,0 +1,82 @@
+"""What the compression job can be asked for, and what it asks of the machine that it starts on."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.compress import Fidelity
+from pipeline.job import storage_options, worker_count
+from pipeline.manifest import Manifest
+from pipeline.protocols import CodecFactory
+from pipeline.totals import RejectLimit
+
+EPILOG = """{examples}
+
+exit status: 0 all well, 1 too many rejects or shards left over (run again to resume), 2 wrong usage or configuration
+"""
+
+
+@dataclass(frozen=True)
+class CompressRequest:
+    """The job as it was asked for; stored in archive.json, without credentials."""
+
+    input: Sequence[str]
+    archive: str
+    codec: str
+    quality: int
+    workers: int | Literal["auto"]
+    batch_size: int
+    max_rejects: RejectLimit
+    fidelity: Fidelity
+    overwrite: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class InstalledCodec:
+    """A codec that this machine has, without its networks: those are for the workers."""
+
+    name: str
+    fingerprint: str
+    capsule: Path
+    factory: CodecFactory
+
+
+def parse_request(
+    description: str | None, examples: str, arguments: Sequence[str] | None
+) -> tuple[CompressRequest, dict[str, Any]]:
+    """The job and the options for storage. Wrong usage ends the process with status 2."""
+    epilog = EPILOG.format(examples=examples)
+    parser = ArgumentParser(description=description, epilog=epilog, formatter_class=RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--input", action="append", required=True, metavar="URL", help="shard, glob or {000..999}; may be repeated")
+    add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
+    add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
+    add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite (default: %(default)s)")
+    add("--workers", type=worker_count, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
+    add("--batch-size", type=positive, default=16, help="most images of one size at once (default: %(default)s)")
+    add("--max-rejects", type=RejectLimit.parse, default="1%", help="20, 0.01 or 1%% (default: 1%%)")
+    add("--fidelity", choices=("preview", "none"), default="preview", help="measure PSNR on the preview, or nothing")
+    add("--overwrite", action="store_true", help="redo shards whose source or settings changed")
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--storage-options", type=storage_options, default={}, metavar="JSON", help="for fsspec; never stored")
+    fields = vars(parser.parse_args(arguments))
+    options = fields.pop("storage_options")
+    return CompressRequest(**fields), options
+
+
+def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifest:
+    """The manifest of the archive that `request` makes."""
+    deciding = {"quality": request.quality, "fidelity": request.fidelity}
+    return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
+
+
+def positive(text: str) -> int:
+    """For argparse: a number above 0; raises ValueError for anything else."""
+    if (number := int(text)) < 1:
+        raise ValueError(f"{text} is not above 0")
+    return number
