@@ -117,6 +117,6 @@ def test_comparison_at_fixed_rates_and_by_bd_rate() -> None:
 def test_report_files_and_table(tmp_path: Path) -> None:
     text = write_report(tmp_path, synthetic("webp", 1.0) + synthetic("lite preview", 0.75), ["webp"])
     assert "BD rate against webp: lite preview -25.0%" in text
-    assert len(list(csv.DictReader((tmp_path / "measurements.csv").open()))) == 20
+    assert len(list(csv.DictReader((tmp_path / "measurements.csv").read_text().splitlines()))) == 20
     assert len(json.loads((tmp_path / "evaluation.json").read_text())["means"]) == 10
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
