@@ -55,20 +55,30 @@ class DecodedStream:
     seed: int
 
 
+@dataclass(frozen=True)
+class CodecParts:
+    """What a codec is made of. `make_tagger` is called when tags are first asked for: decoding needs no tagger."""
+
+    name: str
+    fingerprint: str
+    capsule: Path
+    model: CodecModel
+    tables: EntropyTables
+    prior: TagPrior
+    make_tagger: Callable[[], Tagger]
+
+
 class Codec:
     """A codec of the `lite` family, ready on one device. Made by `difficmh.load`."""
 
-    def __init__(
-        self, name: str, fingerprint: str, capsule: Path, model: CodecModel, tables: EntropyTables, prior: TagPrior,
-        tagger: Callable[[], Tagger],
-    ) -> None:  # fmt: skip
-        self.name = name
-        self.fingerprint = fingerprint
-        self.capsule = capsule
-        self.model = model
-        self.tables = tables
-        self.prior = prior
-        self._make_tagger = tagger
+    def __init__(self, parts: CodecParts) -> None:
+        self.name = parts.name
+        self.fingerprint = parts.fingerprint
+        self.capsule = parts.capsule
+        self.model = parts.model
+        self.tables = parts.tables
+        self.prior = parts.prior
+        self._make_tagger = parts.make_tagger
         self._tagger: Tagger | None = None
 
     @property

@@ -108,7 +108,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, additions: Features | None = None) -> Features:
         h, scales = self.enter(x), []
         for i, level in enumerate(self.levels):
-            for block in level:
+            for block in level.children():
                 h = block(h, condition)
             if additions is not None:
                 h = h + additions.scales[i]
@@ -142,7 +142,7 @@ class Decoder(nn.Module):
         h = features.middle
         for i, level in enumerate(self.levels):
             h = torch.cat((h, features.scales[-1 - i]), dim=1)
-            for block in level:
+            for block in level.children():
                 h = block(h, condition)
             if i < len(self.ups):
                 h = F.pixel_shuffle(self.ups[i](h), 2)

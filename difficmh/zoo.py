@@ -12,7 +12,7 @@ from safetensors.torch import load_file as load_tensors
 
 from difficmh.capsule import FORMAT, capsule_fingerprint, capsule_path, read_config
 from difficmh.cdf_tables import CdfTables
-from difficmh.codec import Codec, Tagger
+from difficmh.codec import Codec, CodecParts, Tagger
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
 from difficmh.model import CodecModel
@@ -32,18 +32,21 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Codec:
     content = read_config(path)
     if content.get("format") != FORMAT:
         raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise CapsuleError(f"device {str(device)!r} was asked for, but torch sees no CUDA device here")
     model = load_model(path, CodecConfig.from_dict(content["codec"]))
     model.to(torch.device(device)).to(memory_format=torch.channels_last)
     vocabulary = Vocabulary.load(path / "tags.json")
-    return Codec(
+    parts = CodecParts(
         name=content["name"],
         fingerprint=capsule_fingerprint(path),
         capsule=path,
         model=model,
         tables=load_tables(path),
         prior=tag_prior(vocabulary),
-        tagger=partial(_load_tagger, path, str(device)),
+        make_tagger=partial(_load_tagger, path, str(device)),
     )
+    return Codec(parts)
 
 
 def load_model(path: Path, config: CodecConfig) -> CodecModel:

@@ -32,13 +32,26 @@ def main() -> None:
         batch=arguments.batch,
         rate=arguments.rate,
         seed=arguments.seed,
+        config=Path(arguments.config).absolute() if arguments.config else None,
     )
     if arguments.workers > 1:
-        from difficmh.training.distributed import train_with_ray
-
         train_with_ray(job, arguments.workers)
     else:
-        train(job)
+        print(f"checkpoint: {train(job)}")
+
+
+def train_with_ray(job: TrainingJob, workers: int) -> None:
+    """The same loop in the workers of Ray Train, which join in one process group; gradients are averaged."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    scaling = ray.train.ScalingConfig(num_workers=workers, use_gpu=job.device == "cuda")
+    storage = ray.train.RunConfig(name=job.output.name, storage_path=str(job.output.parent / "ray"))
+    TorchTrainer(_train_in_worker, train_loop_config={"job": job}, scaling_config=scaling, run_config=storage).fit()
+
+
+def _train_in_worker(settings: dict[str, TrainingJob]) -> None:
+    train(settings["job"])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--start", help="checkpoint to start from instead of the previous stage's")
+    parser.add_argument("--config", help="JSON like a capsule's config.json, for networks of other sizes")
     parser.add_argument("--tags", help="JSON of tags by image key, as jobs/train_tagger.py writes it")
     parser.add_argument("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=4e-4, help="peak learning rate (default: %(default)s)")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class TrainingSample:
     """One decoded image, `(H, W, 3)` uint8 sRGB, and the JSON beside it (empty where there is none)."""
 
     key: str
-    pixels: np.ndarray
+    pixels: NDArray[np.uint8]
     metadata: dict[str, Any]
 
 
@@ -81,7 +82,9 @@ class CropSource:
     busier than camera frames of full size, and this fills in their smoother statistics.
     """
 
-    def __init__(self, images: Iterable[np.ndarray], device: torch.device | str, enlarge_share: float = 0.35) -> None:
+    def __init__(
+        self, images: Iterable[NDArray[np.uint8]], device: torch.device | str, enlarge_share: float = 0.35
+    ) -> None:
         arrays = [image for image in images if min(image.shape[:2]) >= 16]
         sizes = np.array([image.shape[:2] for image in arrays], np.int64)
         self.pixels = torch.from_numpy(np.concatenate([image.reshape(-1) for image in arrays])).to(device)

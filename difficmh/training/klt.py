@@ -25,8 +25,8 @@ def block_statistics(source: CropSource, block: int, batches: int, generator: to
     count = 0
     for _ in range(batches):
         images, _ = source.batch(16, 192, generator)
-        vectors = F.unfold(255 * (images.cpu() - 0.5), block, stride=block).transpose(1, 2).reshape(-1, size).double()
-        covariance += vectors.T @ vectors
+        vectors = F.unfold(255 * (images.cpu() - 0.5), block, stride=block).transpose(1, 2).reshape(-1, size)
+        covariance += (vectors.T @ vectors).double()
         count += len(vectors)
     variances, vectors = torch.linalg.eigh(covariance / count)
     return vectors.flip(1).T.float(), variances.flip(0).clamp(min=0).sqrt().float()

@@ -21,6 +21,11 @@ BASIS_SHARE = 0.02
 every weight by about the rate per step."""
 
 
+def in_parallel() -> bool:
+    """Whether several workers train together."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def learning_rate_share(step: int, progress: float) -> float:
     """Linear warm-up over the first steps, then a cosine over `progress` in [0, 1]."""
     cosine = FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
@@ -61,7 +66,7 @@ class GuardedOptimizer:
     def step(self, loss: Tensor, progress: float) -> float:
         """Backward pass and update; returns the gradient norm before clipping."""
         self.adam.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._average_over_workers()
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients))
@@ -81,7 +86,7 @@ class GuardedOptimizer:
         return norm
 
     def _average_over_workers(self) -> None:
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not in_parallel():
             return
         for parameter in self.parameters:
             if parameter.grad is None:

@@ -23,7 +23,11 @@ HELD_BACK = 60
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What to train, on what, for how long. `tags` is a JSON object of tag names by image key."""
+    """What to train, on what, for how long.
+
+    `tags` is a JSON file of tag names by image key (see `tag_matrix`); `config` one like a capsule's `config.json`, for
+    networks of other sizes; it counts only where a first stage starts afresh.
+    """
 
     data: tuple[Path, ...]
     output: Path
@@ -35,7 +39,7 @@ class TrainingJob:
     batch: int = 6
     rate: float = 4e-4
     seed: int = 0
-    vocabulary: tuple[str, ...] = ()
+    config: Path | None = None
 
 
 def train(job: TrainingJob) -> Path:
@@ -61,7 +65,8 @@ def build_model(job: TrainingJob) -> tuple[CodecModel, bool]:
     if not previous.is_file():
         if job.stage in PREVIOUS and not (job.output / f"{job.stage}.pt").exists():
             raise FileNotFoundError(f"{previous} is missing: train stage {PREVIOUS[job.stage]} first")
-        return trainable(with_vocabulary(CodecConfig(), vocabulary)), True
+        content = json.loads(job.config.read_text())["codec"] if job.config else CodecConfig().to_dict()
+        return trainable(with_vocabulary(CodecConfig.from_dict(content), vocabulary)), True
     fields, weights = averaged_state(previous)
     config = with_vocabulary(CodecConfig.from_dict(fields), vocabulary)
     model = trainable(config)

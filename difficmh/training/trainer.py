@@ -15,7 +15,7 @@ from torch import Tensor
 from difficmh.model import CodecModel
 from difficmh.training import losses
 from difficmh.training.data import CropSource
-from difficmh.training.optimizer import MovingAverage
+from difficmh.training.optimizer import MovingAverage, in_parallel
 from difficmh.training.stages import STAGES, Batch, Stage
 
 
@@ -44,9 +44,12 @@ class Trainer:
         self.options = options
         self.device = next(model.parameters()).device
         self.stage: Stage = STAGES[options.stage](model, options.rate)
-        self.average = MovingAverage(model)
-        rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+        rank = distributed.get_rank() if in_parallel() else 0
         self.leads = rank == 0
+        if in_parallel():
+            for tensor in model.state_dict().values():
+                distributed.broadcast(tensor, 0)
+        self.average = MovingAverage(model)
         self.generator = torch.Generator().manual_seed(options.seed + 1000 * rank)
         self.steps = 0
         self.seconds = 0.0
@@ -90,7 +93,7 @@ class Trainer:
 
     def _longest(self, seconds: float) -> float:
         """The slowest worker's time, so that all workers stop at the same step."""
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not in_parallel():
             return seconds
         value = torch.tensor(seconds, device=self.device)
         distributed.all_reduce(value, op=distributed.ReduceOp.MAX)

@@ -91,7 +91,7 @@ def test_overhead_is_at_most_twenty_bytes(tiny_codec: Codec) -> None:
 def test_wrong_arguments_are_value_errors(tiny_codec: Codec) -> None:
     image = photograph(64, 64)
     for arguments in ({"quality": 0}, {"quality": 7}, {"tags": [["unicorn"]]}, {"tags": [[], []]}):
-        with pytest.raises(ValueError, match="quality|unicorn|tags"):
+        with pytest.raises(ValueError, match=r"quality|unicorn|tags"):
             tiny_codec.compress([image], **{"quality": 3, "tags": [[]], **arguments})
     for wrong in (image[..., 0], image.astype(np.float32), image[:0]):
         with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
@@ -128,10 +128,10 @@ def test_every_truncation_is_an_error(tiny_codec: Codec, small_stream: bytes) ->
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.binary(max_size=400), size=st.tuples(st.integers(1, 300), st.integers(1, 300)), quality=st.integers(1, 8))
-def test_a_crafted_payload_is_an_error(
-    tiny_codec: Codec, data: bytes, size: tuple[int, int], quality: int
-) -> None:
+@given(
+    data=st.binary(max_size=400), size=st.tuples(st.integers(1, 300), st.integers(1, 300)), quality=st.integers(1, 8)
+)
+def test_a_crafted_payload_is_an_error(tiny_codec: Codec, data: bytes, size: tuple[int, int], quality: int) -> None:
     """Garbage under a valid frame: the checksum of all bytes is right, the symbols are nonsense."""
     crafted = pack(Header(*size, quality, tiny_codec.fingerprint[:8]), data, zlib.crc32(data) & 0xFFFFFF)
     with pytest.raises(BitstreamError):

@@ -51,7 +51,9 @@ def test_the_stream_is_as_long_as_the_model_expects(tiny_codec: Codec) -> None:
     alone, both = SymbolEncoder(), SymbolEncoder()
     encode_symbols(model, tiny_codec.tables, y, z, 5, [both])
     z_symbols = torch.round(z).int().flatten().numpy()
-    alone.push(z_symbols, torch.arange(z.shape[1]).repeat_interleave(z[0, 0].numel()).int().numpy(), tiny_codec.tables.z)
+    alone.push(
+        z_symbols, torch.arange(z.shape[1]).repeat_interleave(z[0, 0].numel()).int().numpy(), tiny_codec.tables.z
+    )
     assert 8 * (len(both.finish()) - len(alone.finish())) == pytest.approx(bits, rel=0.02)
 
 

@@ -40,8 +40,13 @@ def probe(settings: dict[str, Any], environment: dict[str, str], streams: list[b
     request = {"device": "cpu", "channels_last": True, **settings, "streams": [stream.hex() for stream in streams]}
     done = subprocess.run(
         [sys.executable, "-m", "tests.difficmh.exactness_probe"],
-        input=json.dumps(request), capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, check=False,
-    )  # fmt: skip
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -56,5 +56,3 @@ def make_tiny_capsule(directory: Path, seed: int = 0, config: CodecConfig = CONF
     Vocabulary(tuple(Tag(name, 6000, 0.5) for name in TAGS)).save(capsule / "tags.json")
     export(checkpoint, "tiny", [], capsule)
     return capsule
-
-

@@ -54,7 +54,9 @@ def test_bitstreams_stay_valid_after_later_stages(
     training = trainer(source, stage, tmp_path)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     run_steps(training, 3)
-    changed = {name.split(".")[0] for name, value in training.model.state_dict().items() if (value != before[name]).any()}
+    changed = {
+        name.split(".")[0] for name, value in training.model.state_dict().items() if (value != before[name]).any()
+    }
     assert "denoiser" in changed
     assert not changed & set(kept)
 

@@ -1,0 +1,82 @@
+"""The training job as it is run: all stages in order on tiny networks, export, and several workers under Ray Train."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import difficmh
+from difficmh.capsule import FORMAT
+from difficmh.vocabulary import Tag, Vocabulary
+from tests.difficmh.tiny_capsule import CONFIG, TAGS, photograph
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, f"jobs/{script}", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[object]:
+    """What all stages have in common: a shard, tags, a configuration of tiny networks, an output folder."""
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for k in range(4):
+            file = io.BytesIO()
+            Image.fromarray(photograph(200, 240, k)).save(file, "png")
+            member = tarfile.TarInfo(f"{k:04}.png")
+            member.size = len(file.getvalue())
+            tar.addfile(member, io.BytesIO(file.getvalue()))
+    (tmp_path / "config.json").write_text(json.dumps({"format": FORMAT, "name": "tiny", "codec": CONFIG.to_dict()}))
+    (tmp_path / "tags.json").write_text(json.dumps({"names": TAGS, "tags": {"0001": ["car", "tree"]}}))
+    return [
+        *("--data", tmp_path / "*.tar", "--output", tmp_path / "run", "--batch", 2, "--minutes", 0.02),
+        *("--tags", tmp_path / "tags.json", "--config", tmp_path / "config.json"),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_three_stages_make_a_codec(tmp_path: Path, arguments: list[object]) -> None:
+    for stage in ("rate_distortion", "diffusion", "one_step"):
+        run("train_codec.py", *arguments, "--stage", stage)
+    (tmp_path / "capsule").mkdir()
+    Vocabulary(tuple(Tag(name, 6000, 0.5) for name in TAGS)).save(tmp_path / "capsule" / "tags.json")
+    printed = run(
+        "export_codec.py",
+        "--checkpoint",
+        tmp_path / "run/one_step.pt",
+        "--capsule",
+        tmp_path / "capsule",
+        "--name",
+        "mine",
+    )
+    codec = difficmh.load(tmp_path / "capsule")
+    assert codec.fingerprint in printed
+    (stream,) = codec.compress([photograph(64, 96)], quality=4, tags=[["car"]])
+    assert codec.decompress([stream], mode="full")[0].shape == (3, 64, 96)
+
+
+def test_a_later_stage_asks_for_the_earlier_one(arguments: list[object]) -> None:
+    with pytest.raises(AssertionError, match="train stage rate_distortion first"):
+        run("train_codec.py", *arguments, "--stage", "diffusion")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_two_workers_train_together(tmp_path: Path, arguments: list[object]) -> None:
+    run("train_codec.py", *arguments, "--stage", "rate_distortion", "--workers", 2)
+    assert (tmp_path / "run/rate_distortion.pt").is_file()
