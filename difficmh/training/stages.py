@@ -109,7 +109,7 @@ class DiffusionStage:
         model.g_s.requires_grad_(True)
         self.optimizers = {
             "denoiser": GuardedOptimizer(model.denoiser.named_parameters(), rate),
-            "g_s": GuardedOptimizer(model.g_s.named_parameters(), rate / 10),
+            "g_s": GuardedOptimizer(model.g_s.named_parameters(), rate / 20),
         }
         self.lambdas = torch.tensor(model.config.lambdas)
 
