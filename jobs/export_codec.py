@@ -10,13 +10,14 @@ from another capsule (`--from`).
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from difficmh.capsule import DECODING_FILES, MANIFEST
 
 
-def main() -> None:
-    arguments = parser().parse_args()
+def main(command: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(command)
     from difficmh.training.export import export
 
     source = Path(arguments.source or arguments.capsule)

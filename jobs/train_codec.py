@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import glob
+from collections.abc import Sequence
 from pathlib import Path
 
 from difficmh.training.run import TrainingJob, train
 
 
-def main() -> None:
-    arguments = parser().parse_args()
+def main(command: Sequence[str] | None = None) -> None:
+    arguments = parser().parse_args(command)
     data = tuple(Path(path) for pattern in arguments.data for path in sorted(glob.glob(pattern)))
     job = TrainingJob(
         data=data,
