@@ -48,7 +48,7 @@ def test_measurements_count_real_bytes_and_measure_the_decoded_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "qualities"), [("webp@5", (5,)), ("jpeg@10,30-32", (10, 30, 31, 32)), ("avif", (15, 30, 45, 60))]
+    ("text", "qualities"), [("webp@5", (5,)), ("jpeg@10,30-32", (10, 30, 31, 32)), ("avif", (10, 25, 42, 60))]
 )
 def test_baselines_by_description(text: str, qualities: tuple[int, ...]) -> None:
     contestant = parse_contestant(text)("cpu")
