@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRAS := analyze,demo,dev,evaluate,heif
 
+# Tests and demo run several processes on few cores: a thread that waits must not spin on a core that another needs.
+test gpu-test demo: export OMP_WAIT_POLICY := PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test gpu-test check format bench constraints clean
 

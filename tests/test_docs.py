@@ -22,6 +22,14 @@ def test_named_files_exist(document: Path) -> None:
     assert missing == []
 
 
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    assert [
+        path.name for path in folder.glob("*.md") if path.name != "README.md" and f"({path.name})" not in index
+    ] == []
+
+
 def test_named_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
