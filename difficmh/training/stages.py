@@ -27,6 +27,7 @@ from difficmh.training.discriminator import (
 )
 from difficmh.training.optimizer import GuardedOptimizer
 
+GUIDE_WEIGHT = 0.5
 TAG_DROPOUT = 0.15
 CONTROL_DROPOUT = 0.25
 SEMANTIC_START = 0.3
@@ -71,7 +72,12 @@ def _drop_tags(tags: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class RateDistortionStage:
-    """Trains everything but the denoiser. The latent itself, the autoencoder's basis, stays as it is."""
+    """Trains everything but the denoiser. The latent itself, the autoencoder's basis, stays as it is.
+
+    The guide loss keeps guide latent and original latent in one space, and the autoencoder is reminded of clean latents
+    by one image of each batch: without both, g_s and the decoder agree on a space of their own, in which a denoised
+    latent would not decode.
+    """
 
     def __init__(self, model: CodecModel, rate: float) -> None:
         self.model = model
@@ -85,13 +91,19 @@ class RateDistortionStage:
         lambdas = self.lambdas.to(batch.images.device)
         with _autocast(batch.images.device):
             result = losses.rate_distortion(self.model, batch.images, batch.quality)
+            latent = self.model.autoencoder.encode(batch.images)
+            redrawn = self.model.autoencoder.decode(latent[:1]).float()
+        guide = losses.guide_error(self.model, result.guide, latent)
         loss = losses.rate_distortion_loss(result, lambdas[batch.quality], float(lambdas[len(lambdas) // 2]))
+        loss = loss + GUIDE_WEIGHT * (lambdas[batch.quality] * guide).mean()
+        loss = loss + lambdas[-1] * (255 * (redrawn - batch.images[:1])).square().mean()
         norm = self.optimizers["codec"].step(loss, progress)
         return {
             "loss": loss.item(),
             "bpp": result.bpp.mean().item(),
             "psnr": (10 * torch.log10(255**2 / result.mse)).mean().item(),
             "ms_ssim": result.ms_ssim.mean().item(),
+            "guide_mse": guide.mean().item(),
             "norm": norm,
         }
 

@@ -47,6 +47,21 @@ def test_a_stage_learns(source: CropSource, tmp_path: Path, stage: str) -> None:
     assert sum(losses[-3:]) < 0.99 * sum(losses[:3])
 
 
+def test_clean_latents_still_decode_after_the_first_stage(source: CropSource, tmp_path: Path) -> None:
+    """Denoised latents are meant to be clean ones: the decoder must not learn a space that only g_s speaks."""
+    training = trainer(source, "rate_distortion", tmp_path)
+    images = source.batch(2, 192, torch.Generator().manual_seed(5))[0]
+
+    def error() -> float:
+        with torch.no_grad():
+            decoded = training.model.autoencoder.decode(training.model.autoencoder.encode(images))
+        return float((255 * (decoded - images)).square().mean())
+
+    before = error()
+    run_steps(training, 12)
+    assert error() < 1.5 * before
+
+
 @pytest.mark.parametrize(("stage", "kept"), [("diffusion", ("g_a", "h_a", "entropy")), ("one_step", ("g_a", "g_s"))])
 def test_bitstreams_stay_valid_after_later_stages(
     source: CropSource, tmp_path: Path, stage: str, kept: tuple[str, ...]
