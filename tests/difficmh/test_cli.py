@@ -21,7 +21,7 @@ from difficmh.cli import main
 from difficmh.errors import BitstreamError, CapsuleError
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.tag_coder import TagPrior, decode_tags, encode_tags
-from pipeline.protocols import TagScore
+from difficmh.vocabulary import TagScore
 
 PRIOR = TagPrior(("bus", "car", "road"), np.array([2000, 9000, 8000], np.uint16))
 TABLES = gaussian_tables()

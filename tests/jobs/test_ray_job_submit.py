@@ -66,7 +66,7 @@ def test_local_corpus_is_compressed_with_lite(cluster: RayCluster, corpus: Path,
     fingerprint = difficmh.capsule_fingerprint(difficmh.capsule_path("lite"))
     for row in archived:
         info = difficmh.inspect(row["bitstream"])
-        assert (info.height, info.width, info.fingerprint) == (24, 32, fingerprint)
+        assert (info.height, info.width, info.fingerprint) == (24, 32, fingerprint[:8])
         assert (row["height"], row["width"]) == (24, 32)
     assert len(list((archive / "reports").glob("*.json"))) == 2
     assert (archive / "capsule" / "manifest.json").is_file()
