@@ -85,6 +85,11 @@ class CdfTables:
         return bits.astype(np.float32)
 
     @cached_property
+    def counts(self) -> list[NDArray[np.int32]]:
+        """Per table: how many of the 65536 counts each value has, then those of the escape bin and of the last."""
+        return [np.diff(part) for part in np.split(self.cdfs, self.starts[1:])]
+
+    @cached_property
     def cdf_lists(self) -> list[list[int]]:
         """The tables as compressai wants them, converted once."""
         return [part.tolist() for part in np.split(self.cdfs, self.starts[1:])]

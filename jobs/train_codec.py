@@ -16,6 +16,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
+from difficmh.capsule import BUILT_IN, capsule_names
 from difficmh.training.run import TrainingJob, train
 
 
@@ -28,7 +29,7 @@ def main(command: Sequence[str] | None = None) -> None:
         stage=arguments.stage,
         minutes=arguments.minutes,
         device=arguments.device,
-        start=Path(arguments.start).absolute() if arguments.start else None,
+        start=start_of(arguments.start) if arguments.start else None,
         tags=Path(arguments.tags).absolute() if arguments.tags else None,
         batch=arguments.batch,
         rate=arguments.rate,
@@ -39,6 +40,11 @@ def main(command: Sequence[str] | None = None) -> None:
         train_with_ray(job, arguments.workers)
     else:
         print(f"checkpoint: {train(job)}")
+
+
+def start_of(place: str) -> Path:
+    """A built-in capsule by its name, a capsule's directory, or a checkpoint."""
+    return BUILT_IN / place if place in capsule_names() else Path(place).absolute()
 
 
 def train_with_ray(job: TrainingJob, workers: int) -> None:
@@ -65,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage", required=True, choices=("rate_distortion", "diffusion", "one_step"))
     parser.add_argument("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--start", help="checkpoint to start from instead of the previous stage's")
+    parser.add_argument("--start", help="checkpoint or capsule to start from instead of the previous stage")
     parser.add_argument("--config", help="JSON like a capsule's config.json, for networks of other sizes")
     parser.add_argument("--tags", help="JSON of tags by image key, as jobs/train_tagger.py writes it")
     parser.add_argument("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")

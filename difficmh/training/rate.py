@@ -9,7 +9,10 @@ import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor, nn
 
+from difficmh.cdf_tables import TOTAL, CdfTables
 from difficmh.entropy_model import EntropyOutput
+
+FIT_STEPS, FIT_RATE = 600, 0.02
 
 
 class RateModel(nn.Module):
@@ -33,3 +36,23 @@ class RateModel(nn.Module):
         values = torch.arange(-reach, reach + 1, dtype=torch.float32)
         likelihood, _, _ = self.bottleneck._likelihood(values.expand(self.bottleneck.channels, 1, -1))
         return likelihood[:, 0]
+
+    def fit(self, z: CdfTables) -> float:
+        """Learns the densities that `z`, the integer tables of a capsule, were made of: capsules hold no others.
+
+        Returns what z would cost more than under the tables, in bits per symbol, mean over channels.
+        """
+        reach = max(int(-z.offsets.min()), int((z.offsets + z.sizes).max()))
+        target = torch.zeros(len(z), 2 * reach + 1)
+        for row, counts in enumerate(z.counts):
+            start = int(z.offsets[row]) + reach
+            target[row, start : start + int(z.sizes[row])] = torch.from_numpy(counts[: int(z.sizes[row])]) / TOTAL
+        values = torch.arange(-reach, reach + 1, dtype=torch.float32).expand(len(z), 1, -1)
+        adam = torch.optim.Adam([p for name, p in self.bottleneck.named_parameters() if name != "quantiles"], FIT_RATE)
+        for _ in range(FIT_STEPS):
+            likelihood = self.bottleneck._likelihood(values)[0][:, 0].clamp(min=1e-9)
+            excess = (target * (target.clamp(min=1e-9).log2() - likelihood.log2())).sum(dim=1).mean()
+            adam.zero_grad()
+            excess.backward()
+            adam.step()
+        return float(excess.detach())

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from difficmh.capsule import read_config
 from difficmh.config import CodecConfig
 from difficmh.model import CodecModel
 from difficmh.training.data import CropSource, TrainingSample, read_samples
 from difficmh.training.klt import initialise
 from difficmh.training.rate import RateModel
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
+from difficmh.zoo import TRAINING_ONLY, load_tables
 
 PREVIOUS = {"diffusion": "rate_distortion", "one_step": "diffusion"}
 HELD_BACK = 60
@@ -25,6 +29,7 @@ HELD_BACK = 60
 class TrainingJob:
     """What to train, on what, for how long.
 
+    `start` is a checkpoint or a capsule's directory; without it a stage starts from the one before it in `output`.
     `tags` is a JSON file of tag names by image key (see `tag_matrix`); `config` one like a capsule's `config.json`, for
     networks of other sizes; it counts only where a first stage starts afresh.
     """
@@ -62,12 +67,12 @@ def build_model(job: TrainingJob) -> tuple[CodecModel, bool]:
     """The model to start from, and whether it is fresh and needs its KLT start."""
     previous = job.start or job.output / f"{PREVIOUS.get(job.stage, '')}.pt"
     vocabulary = len(json.loads(job.tags.read_text())["names"]) if job.tags else 0
-    if not previous.is_file():
+    if not previous.exists():
         if job.stage in PREVIOUS and not (job.output / f"{job.stage}.pt").exists():
             raise FileNotFoundError(f"{previous} is missing: train stage {PREVIOUS[job.stage]} first")
         content = json.loads(job.config.read_text())["codec"] if job.config else CodecConfig().to_dict()
         return trainable(with_vocabulary(CodecConfig.from_dict(content), vocabulary)), True
-    fields, weights = averaged_state(previous)
+    fields, weights = capsule_state(previous) if previous.is_dir() else averaged_state(previous)
     config = with_vocabulary(CodecConfig.from_dict(fields), vocabulary)
     model = trainable(config)
     if config.denoiser.vocabulary_size != fields["denoiser"]["vocabulary_size"]:
@@ -76,6 +81,15 @@ def build_model(job: TrainingJob) -> tuple[CodecModel, bool]:
     if unexpected or any(name != "denoiser.condition.tags" for name in missing):
         raise ValueError(f"{previous} does not fit: missing {missing}, unexpected {unexpected}")
     return model, False
+
+
+def capsule_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and weights of a capsule, to train on from there; raises CapsuleError where it is none."""
+    fields = read_config(path)["codec"]
+    weights = {name: value.float() for name, value in load_file(path / "model.safetensors").items()}
+    rate = RateModel(fields["entropy"]["hyper_channels"])
+    print(f"densities of z fitted to the tables of {path.name}: {rate.fit(load_tables(path).z):.4f} bits per symbol off")
+    return fields, {**weights, **{f"{TRAINING_ONLY}{name}": value for name, value in rate.state_dict().items()}}
 
 
 def trainable(config: CodecConfig) -> CodecModel:
