@@ -48,10 +48,13 @@ class Autoencoder(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """The image of a latent."""
+        return self.decode_linear(latent) + self.refine(latent)
+
+    def decode_linear(self, latent: Tensor) -> Tensor:
+        """The image by the transposed transform alone."""
         with full_precision(latent):
             coefficients = latent.float() * self._deviation()
-            linear = F.pixel_shuffle(self.basis_t(coefficients), BLOCK) / 255 + 0.5
-        return linear + self.refine(latent)
+            return F.pixel_shuffle(self.basis_t(coefficients), BLOCK) / 255 + 0.5
 
     def _deviation(self) -> Tensor:
         deviation: Tensor = self.deviation  # type: ignore[assignment]

@@ -35,6 +35,7 @@ def main(command: Sequence[str] | None = None) -> None:
         rate=arguments.rate,
         seed=arguments.seed,
         config=Path(arguments.config).absolute() if arguments.config else None,
+        compile=arguments.compile,
     )
     if arguments.workers > 1:
         train_with_ray(job, arguments.workers)
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", action="append", required=True, help="tar shards or folders of images; a glob")
     parser.add_argument("--output", required=True, help="folder for checkpoints and logs")
-    parser.add_argument("--stage", required=True, choices=("rate_distortion", "diffusion", "one_step"))
+    parser.add_argument("--stage", required=True, choices=("rate_distortion", "decoder", "diffusion", "one_step"))
     parser.add_argument("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--start", help="checkpoint or capsule to start from instead of the previous stage")
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=4e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="compile the networks: a minute first, faster on a GPU")
     parser.add_argument("--workers", type=int, default=1, help="more than one: Ray Train workers on the cluster")
     return parser
 

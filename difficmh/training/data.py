@@ -122,12 +122,13 @@ class CropSource:
         top = (torch.rand(len(chosen), generator=generator) * (self.heights[chosen] - side + 1)).long()
         left = (torch.rand(len(chosen), generator=generator) * (self.widths[chosen] - side + 1)).long()
         flip = torch.rand(len(chosen), generator=generator) < 0.5
-        steps = torch.arange(side)
-        columns = torch.where(flip[:, None], steps.flip(0)[None], steps[None]) + left[:, None]
-        rows = top[:, None] + steps[None]
-        flat = (rows[:, :, None] * self.widths[chosen][:, None, None] + columns[:, None, :]) * 3
-        flat = (flat + self.starts[chosen][:, None, None])[:, None] + torch.arange(3)[None, :, None, None]
-        values = self.pixels[flat.to(self.device)].float() / 255
+        places = torch.stack((top, left, flip.long(), self.widths[chosen], self.starts[chosen])).to(self.device)
+        top, left, flipped, width, start = places[:, :, None, None]
+        steps = torch.arange(side, device=self.device)
+        columns = left + torch.where(flipped > 0, steps.flip(0), steps)
+        flat = start + 3 * ((top + steps[:, None]) * width + columns)
+        channels = torch.arange(3, device=self.device)[:, None, None]
+        values = self.pixels[flat[:, None] + channels].float() / 255
         if side == crop:
             return values
         return F.interpolate(values, size=(crop, crop), mode="bicubic", align_corners=False, antialias=False).clamp(

@@ -58,6 +58,11 @@ def rate_distortion(model: CodecModel, images: Tensor, quality: Tensor) -> RateD
     return RateDistortion(bpp, mse, similarity, guide)
 
 
+def decibels(mse: Tensor) -> Tensor:
+    """Mean PSNR of squared errors `(B,)` of 8-bit values."""
+    return (10 * torch.log10(255**2 / mse)).mean()
+
+
 def rate_distortion_loss(result: RateDistortion, lambdas: Tensor, reference: float) -> Tensor:
     """Mean over the batch of bits + lambda * distortion; `lambdas` `(B,)`, `reference` the lambda of weight one."""
     distortion = MSE_SHARE * result.mse + (1 - MSE_SHARE) * MS_SSIM_WEIGHT * (1 - result.ms_ssim)

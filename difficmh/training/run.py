@@ -20,7 +20,7 @@ from difficmh.training.rate import RateModel
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
 from difficmh.zoo import TRAINING_ONLY, load_tables
 
-PREVIOUS = {"diffusion": "rate_distortion", "one_step": "diffusion"}
+PREVIOUS = {"decoder": "rate_distortion", "diffusion": "rate_distortion", "one_step": "diffusion"}
 HELD_BACK = 60
 """Every so many images one is kept for the validation table."""
 
@@ -45,6 +45,7 @@ class TrainingJob:
     rate: float = 4e-4
     seed: int = 0
     config: Path | None = None
+    compile: bool = False
 
 
 def train(job: TrainingJob) -> Path:
@@ -57,7 +58,9 @@ def train(job: TrainingJob) -> Path:
     if fresh:
         initialise(model, source, job.seed)
     model.to(torch.device(job.device)).to(memory_format=torch.channels_last)
-    options = TrainingOptions(job.stage, job.output, job.minutes, rate=job.rate, batch=job.batch, seed=job.seed)
+    options = TrainingOptions(
+        job.stage, job.output, job.minutes, rate=job.rate, batch=job.batch, seed=job.seed, compile=job.compile
+    )
     trainer = Trainer(model, source, tag_matrix(kept, job.tags, model.config), options)
     trainer.run(validation_images(samples[::HELD_BACK], options.crop).to(job.device))
     return trainer.checkpoint
@@ -88,7 +91,8 @@ def capsule_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     fields = read_config(path)["codec"]
     weights = {name: value.float() for name, value in load_file(path / "model.safetensors").items()}
     rate = RateModel(fields["entropy"]["hyper_channels"])
-    print(f"densities of z fitted to the tables of {path.name}: {rate.fit(load_tables(path).z):.4f} bits per symbol off")
+    excess = rate.fit(load_tables(path).z)
+    print(f"densities of z fitted to the tables of {path.name}: {excess:.4f} bits per symbol off")
     return fields, {**weights, **{f"{TRAINING_ONLY}{name}": value for name, value in rate.state_dict().items()}}
 
 

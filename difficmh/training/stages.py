@@ -1,6 +1,7 @@
 """The stages of training, one class each: what is trained, on which losses.
 
 rate_distortion   transforms and entropy model, bits against PSNR and MS-SSIM, all qualities at once
+decoder           g_s and the autoencoder's decoder alone, on the same losses
 diffusion         the denoiser as an image prior and with its control branch; the synthesis learns to keep meaning
 one_step          the denoiser as a one-step decoder, with feature and adversarial losses
 """
@@ -76,16 +77,20 @@ def _drop_tags(tags: Tensor, generator: torch.Generator) -> Tensor:
 class RateDistortionStage:
     """Trains everything but the denoiser. The latent itself, the autoencoder's basis, stays as it is.
 
+    `FROZEN` names what a variant of the stage keeps beside.
+
     The guide loss keeps guide latent and original latent in one space, and the autoencoder is reminded of clean latents
     by one image of each batch: without both, g_s and the decoder agree on a space of their own, in which a denoised
     latent would not decode.
     """
 
+    FROZEN: tuple[str, ...] = ("denoiser", "autoencoder.basis")
+
     def __init__(self, model: CodecModel, rate: float) -> None:
         self.model = model
         model.requires_grad_(True)
-        model.denoiser.requires_grad_(False)
-        model.autoencoder.basis.requires_grad_(False)
+        for name in self.FROZEN:
+            model.get_submodule(name).requires_grad_(False)
         self.optimizers = {"codec": GuardedOptimizer(model.named_parameters(), rate)}
         self.lambdas = torch.tensor(model.config.lambdas)
 
@@ -103,7 +108,7 @@ class RateDistortionStage:
         return {
             "loss": loss.item(),
             "bpp": result.bpp.mean().item(),
-            "psnr": (10 * torch.log10(255**2 / result.mse)).mean().item(),
+            "psnr": losses.decibels(result.mse).item(),
             "ms_ssim": result.ms_ssim.mean().item(),
             "guide_mse": guide.mean().item(),
             "norm": norm,
@@ -111,6 +116,15 @@ class RateDistortionStage:
 
     def extra_state(self) -> dict[str, Any]:
         return {}
+
+
+class DecoderStage(RateDistortionStage):
+    """Trains what draws pixels of symbols, g_s and the autoencoder's decoder, for symbols that stay as they are.
+
+    What a decoder must unlearn would otherwise unsettle the encoder, which moves by as much in every step.
+    """
+
+    FROZEN = (*RateDistortionStage.FROZEN, "g_a", "h_a", "entropy", "rate")
 
 
 class DiffusionStage:
@@ -219,8 +233,9 @@ def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Ge
     return model.autoencoder.decode(signal * noise + spread**2 * guide - spread * predicted)
 
 
-STAGES: dict[str, type[RateDistortionStage] | type[DiffusionStage] | type[OneStepStage]] = {
+STAGES: dict[str, type[RateDistortionStage] | type[DecoderStage] | type[DiffusionStage] | type[OneStepStage]] = {
     "rate_distortion": RateDistortionStage,
+    "decoder": DecoderStage,
     "diffusion": DiffusionStage,
     "one_step": OneStepStage,
 }

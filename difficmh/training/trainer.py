@@ -44,6 +44,8 @@ class Trainer:
         self.options = options
         self.device = next(model.parameters()).device
         self.stage: Stage = STAGES[options.stage](model, options.rate)
+        if options.compile:
+            compile_networks(model)
         rank = distributed.get_rank() if in_parallel() else 0
         self.leads = rank == 0
         if in_parallel():
@@ -152,7 +154,9 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self, images: Tensor) -> None:
-        """Prints estimated bits per pixel, PSNR and MS-SSIM of the averaged weights at each quality."""
+        """Prints estimated bits per pixel, PSNR and MS-SSIM of the averaged weights at each quality, and the PSNR of
+        latents that were not coded: what diffusion, whose aim they are, could reach at best.
+        """
         if not self.leads:
             return
         weights = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -161,14 +165,25 @@ class Trainer:
         for index in range(self.model.config.qualities):
             quality = torch.full((len(images),), index, device=self.device)
             result = losses.rate_distortion(self.model, images, quality)
-            psnr = (10 * torch.log10(255**2 / result.mse)).mean()
-            decibels = (-10 * torch.log10(1 - result.ms_ssim)).mean()
+            psnr = losses.decibels(result.mse)
+            ms_ssim = (-10 * torch.log10(1 - result.ms_ssim)).mean()
             print(
-                f"  quality {index + 1}: {result.bpp.mean():.4f} bpp  PSNR {psnr:.2f}  MS-SSIM {decibels:.2f} dB",
+                f"  quality {index + 1}: {result.bpp.mean():.4f} bpp  PSNR {psnr:.2f}  MS-SSIM {ms_ssim:.2f} dB",
                 flush=True,
             )
+        latent = self.model.autoencoder.encode(images)
+        linear = self.model.autoencoder.decode_linear(latent)
+        drawn = (self.model.autoencoder.decode(latent), linear)
+        psnrs = [losses.decibels((255 * (each - images)).square().flatten(1).mean(1)) for each in drawn]
+        print(f"  latents not coded: PSNR {psnrs[0]:.2f}, by the linear transform alone {psnrs[1]:.2f}", flush=True)
         self.model.train()
         self.model.load_state_dict(weights)
+
+
+def compile_networks(model: CodecModel) -> None:
+    """Has torch compile the networks at their first call; names of parameters stay."""
+    for network in (model.g_a, model.h_a, model.g_s, model.autoencoder.refine, model.denoiser):
+        network.compile()
 
 
 def averaged_state(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
