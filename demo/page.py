@@ -53,12 +53,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Run:
-    """What was done: the codec's setting, wall-clock seconds of each step, and the answer to a query by tag."""
+    """What was done: the codec's setting, wall-clock seconds of each step, and what a query by tag found where."""
 
     codec: str
     fingerprint: str
     quality: int
     seconds: dict[str, float]
+    archive: str
     query: str
     matches: Sequence[str]
 

@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 
 from demo.page import Picture, Run, Totals, data_uri, render_page, write_page
 
-RUN = Run("lite", "0123456789abcdef", 3, {"compress": 12.3}, "list_contains(tags, 'cat')", ["chelsea"])
+RUN = Run("lite", "0123456789abcdef", 3, {"compress": 12.3}, "out/archive", "list_contains(tags, 'cat')", ["chelsea"])
 
 
 def picture(key: str = "chelsea", size: tuple[int, int] = (30, 40), level: int = 100) -> Picture:
