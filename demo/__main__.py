@@ -22,7 +22,7 @@ from rich.table import Table
 
 from demo.page import Picture, Run, Totals, write_page
 from demo.photographs import FIRST_SHARD, PHOTOGRAPHS, write_shards
-from demo.results import archive_rows, collect_pictures, most_useful_tag, tag_query
+from demo.results import archived_pictures, collect_pictures, most_useful_tag, tag_query
 from demo.strip import write_strip
 from jobs import compress_dataset, decode_dataset
 from pipeline.archive import Archive
@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo.compress()
     demo.decode("preview")
     demo.decode("full")
-    run, pictures = results(demo)
+    archive = Archive.open(str(demo.output / "archive"))
+    run, pictures = described(demo, archive), shown(demo, archive)
     page = demo.output / PAGE
     write_page(page, run, pictures)
     write_strip(demo.output / "side-by-side.jpg", pictures)
@@ -107,19 +108,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> Demo:
     return Demo(**vars(parser.parse_args(arguments)))
 
 
-def results(demo: Demo) -> tuple[Run, list[Picture]]:
-    """The page's material: a query by tag on the archive, and each photograph with its decodes."""
+def described(demo: Demo, archive: Archive) -> Run:
+    """What was done, and the answer to a query by a tag that several pictures have."""
+    tag = most_useful_tag(archived_pictures(archive).values())
+    query = tag_query(tag) if tag else "len(tags) > 0"
+    setting = (demo.codec, archive.manifest.codec_fingerprint, demo.quality)
+    return Run(*setting, demo.seconds, str(demo.output / "archive"), query, sorted(archive.keys(query)))
+
+
+def shown(demo: Demo, archive: Archive) -> list[Picture]:
+    """Each photograph with its decodes."""
     from difficmh.images import decode_image
 
-    archive = Archive.open(str(demo.output / "archive"))
-    rows = archive_rows(archive)
-    tag = most_useful_tag(rows.values())
-    query = tag_query(tag) if tag else "len(tags) > 0"
-    matches = sorted(archive.keys(query))
     folders = {mode: demo.output / mode for mode in ("preview", "full")}
-    pictures = collect_pictures(PHOTOGRAPHS, rows, folders, decode_image)
-    setting = (demo.codec, archive.manifest.codec_fingerprint, demo.quality)
-    return Run(*setting, demo.seconds, str(demo.output / "archive"), query, matches), pictures
+    return collect_pictures(PHOTOGRAPHS, archived_pictures(archive), folders, decode_image)
 
 
 def table(run: Run, pictures: Sequence[Picture]) -> Table:
