@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 
 from demo.page import Picture, Run, Totals, write_page
-from demo.photographs import PHOTOGRAPHS, write_shards
-from demo.results import archive_rows, collect_pictures, most_useful_tag, tag_query
+from demo.photographs import FIRST_SHARD, PHOTOGRAPHS, write_shards
+from demo.results import archived_pictures, collect_pictures, most_useful_tag, tag_query
 from demo.strip import write_strip
+from jobs import compress_dataset, decode_dataset
 from pipeline.archive import Archive
 
-JOBS = Path(__file__).resolve().parents[1] / "jobs"
 OWN_FOLDERS = ("shards", "archive", "preview", "full")
+PAGE = "index.html"
+
+Job: TypeAlias = Callable[[Sequence[str]], int]
+"""`main` of a job: from arguments to exit status."""
 
 
 @dataclass
@@ -39,38 +44,53 @@ class Demo:
     console: Console = field(default_factory=lambda: Console(width=None if sys.stdout.isatty() else 120))
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def job(self, step: str, script: str, *arguments: str) -> None:
-        """Run a job as a user would, and note how long it took. Where the job fails, the demo ends with its status."""
-        self.console.rule(f"[bold]{step}[/]: jobs/{script}")
+    def job(self, step: str, script: str, main: Job, *arguments: str) -> None:
+        """Run a job with the arguments that a user would type, and note how long it took.
+
+        All jobs run in this process, and so on one local Ray, which the first of them starts. Where a job fails, the
+        demo ends with its status.
+        """
+        self.console.rule(f"[bold]{step}[/]")
+        self.console.print(
+            shlex.join(["python", f"jobs/{script}", *arguments]), markup=False, highlight=False, soft_wrap=True
+        )
         start = time.perf_counter()
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-        status = subprocess.run(
-            [sys.executable, str(JOBS / script), *arguments], check=False, env=environment
-        ).returncode
-        if status:
+        if status := main(arguments):
             sys.exit(status)
         self.seconds[step] = time.perf_counter() - start
 
     def compress(self) -> None:
         inputs, archive = f"{self.output}/shards/*.tar", str(self.output / "archive")
         setting = ("--codec", self.codec, "--quality", str(self.quality))
-        self.job("compress", "compress_dataset.py", "--input", inputs, "--archive", archive, *setting)
+        main = compress_dataset.main
+        self.job("compress", "compress_dataset.py", main, "--input", inputs, "--archive", archive, *setting)
 
     def decode(self, mode: str) -> None:
         places = ("--archive", str(self.output / "archive"), "--output", str(self.output / mode))
-        self.job(mode, "decode_dataset.py", *places, "--mode", mode, "--format", "png", "--layout", "files")
+        form = ("--mode", mode, "--format", "png", "--layout", "files")
+        self.job(mode, "decode_dataset.py", decode_dataset.main, *places, *form)
+
+    def clear(self) -> None:
+        """Remove what an earlier demo left in `output`. Folders that no demo wrote end the process with a message."""
+        found = [self.output / name for name in OWN_FOLDERS if (self.output / name).exists()]
+        if found and not (self.output / "shards" / FIRST_SHARD).exists():
+            sys.exit(f"{', '.join(map(str, found))}: not from a demo; name another folder with --output")
+        for folder in found:
+            shutil.rmtree(folder)
+        (self.output / PAGE).unlink(missing_ok=True)
 
 
-def main() -> None:
-    demo = parse_arguments()
-    for name in OWN_FOLDERS:
-        shutil.rmtree(demo.output / name, ignore_errors=True)
+def main(arguments: Sequence[str] | None = None) -> None:
+    demo = parse_arguments(arguments)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray asks, or tells its makers
+    demo.clear()
     write_shards(PHOTOGRAPHS, demo.output / "shards")
     demo.compress()
     demo.decode("preview")
     demo.decode("full")
-    run, pictures = results(demo)
-    page = demo.output / "index.html"
+    archive = Archive.open(str(demo.output / "archive"))
+    run, pictures = described(demo, archive), shown(demo, archive)
+    page = demo.output / PAGE
     write_page(page, run, pictures)
     write_strip(demo.output / "side-by-side.jpg", pictures)
     demo.console.print(table(run, pictures))
@@ -78,29 +98,30 @@ def main() -> None:
     demo.console.print(f"Side by side: {page.resolve().as_uri()}")
 
 
-def parse_arguments() -> Demo:
+def parse_arguments(arguments: Sequence[str] | None) -> Demo:
     parser = argparse.ArgumentParser(
         prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder to write to (%(default)s)")
     parser.add_argument("--codec", default="lite", help="codec preset (%(default)s)")
     parser.add_argument("--quality", type=int, default=3, help="1 (smallest) to 6 (%(default)s)")
-    return Demo(**vars(parser.parse_args()))
+    return Demo(**vars(parser.parse_args(arguments)))
 
 
-def results(demo: Demo) -> tuple[Run, list[Picture]]:
-    """The page's material: a query by tag on the archive, and each photograph with its decodes."""
+def described(demo: Demo, archive: Archive) -> Run:
+    """What was done, and the answer to a query by a tag that several pictures have."""
+    tag = most_useful_tag(archived_pictures(archive).values())
+    query = tag_query(tag) if tag else "len(tags) > 0"
+    setting = (demo.codec, archive.manifest.codec_fingerprint, demo.quality)
+    return Run(*setting, demo.seconds, str(demo.output / "archive"), query, sorted(archive.keys(query)))
+
+
+def shown(demo: Demo, archive: Archive) -> list[Picture]:
+    """Each photograph with its decodes."""
     from difficmh.images import decode_image
 
-    archive = Archive.open(str(demo.output / "archive"))
-    rows = archive_rows(archive)
-    tag = most_useful_tag(rows.values())
-    query = tag_query(tag) if tag else "len(tags) > 0"
-    matches = sorted(archive.keys(query))
     folders = {mode: demo.output / mode for mode in ("preview", "full")}
-    pictures = collect_pictures(PHOTOGRAPHS, rows, folders, decode_image)
-    fingerprint = archive.manifest.codec_fingerprint
-    return Run(demo.codec, fingerprint, demo.quality, demo.seconds, query, matches), pictures
+    return collect_pictures(PHOTOGRAPHS, archived_pictures(archive), folders, decode_image)
 
 
 def table(run: Run, pictures: Sequence[Picture]) -> Table:

@@ -53,12 +53,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Run:
-    """What was done: the codec's setting, wall-clock seconds of each step, and the answer to a query by tag."""
+    """What was done: the codec's setting, wall-clock seconds of each step, and what a query by tag found where."""
 
     codec: str
     fingerprint: str
     quality: int
     seconds: dict[str, float]
+    archive: str
     query: str
     matches: Sequence[str]
 
@@ -94,7 +95,9 @@ def render_page(run: Run, pictures: Sequence[Picture]) -> str:
     """The page as HTML. All text is escaped; keys and tags may hold anything."""
     environment = Environment(loader=PackageLoader("demo", "."), autoescape=True, undefined=StrictUndefined)
     environment.filters["data_uri"] = data_uri
-    environment.filters["kilobytes"] = lambda count: f"{count / 1000:,.1f} kB"
+    environment.filters["bytes"] = lambda count: (
+        f"{count / 1e6:.1f}\u00a0MB" if count >= 1e6 else f"{count / 1e3:.1f}\u00a0kB"
+    )
     template = environment.get_template("page.html")
     return template.render(run=run, pictures=pictures, totals=Totals.of(pictures), page_quality=PAGE_QUALITY)
 

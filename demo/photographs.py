@@ -12,6 +12,8 @@ from pathlib import Path
 
 SKIMAGE = "skimage.data"
 SKLEARN = "sklearn.datasets.images"
+SHARD = "photographs-{:06d}.tar"
+FIRST_SHARD = SHARD.format(0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def write_shards(photographs: Sequence[Photograph], folder: Path, samples_per_sh
     paths = []
     groups = list(samples.values())
     for number, start in enumerate(range(0, len(groups), samples_per_shard)):
-        paths.append(folder / f"photographs-{number:06d}.tar")
+        paths.append(folder / SHARD.format(number))
         with tarfile.open(paths[-1], "w") as tar:
             for sample in groups[start : start + samples_per_shard]:
                 _add_sample(tar, sample)

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from demo.page import Picture
 from demo.photographs import Photograph
 from pipeline.archive import Archive
 from pipeline.protocols import Image, ImageDecoder
 
-COLUMNS = ["key", "tags", "width", "height", "original_bytes", "bits_per_pixel", "psnr_db"]
+
+@dataclass(frozen=True)
+class ArchivedPicture:
+    """What an archive says about a picture without decoding it; the fields are columns of its parts."""
+
+    key: str
+    tags: list[str]
+    width: int
+    height: int
+    original_bytes: int
+    bits_per_pixel: float
+    psnr_db: float
 
 
-def archive_rows(archive: Archive) -> dict[str, dict[str, Any]]:
-    """The metadata of every picture in the archive, by key."""
-    return {row["key"]: row for row in archive.query(columns=COLUMNS).to_pylist()}
+def archived_pictures(archive: Archive) -> dict[str, ArchivedPicture]:
+    """Every picture in the archive, by key."""
+    columns = [field.name for field in fields(ArchivedPicture)]
+    return {row["key"]: ArchivedPicture(**row) for row in archive.query(columns=columns).to_pylist()}
 
 
-def most_useful_tag(rows: Iterable[Mapping[str, Any]]) -> str | None:
+def most_useful_tag(archived: Iterable[ArchivedPicture]) -> str | None:
     """A tag to search for: one that finds several pictures but not all; None where no picture has a tag."""
-    listed = list(rows)
-    counts = Counter(tag for row in listed for tag in row["tags"])
+    listed = list(archived)
+    counts = Counter(tag for each in listed for tag in each.tags)
     telling = {tag: count for tag, count in counts.items() if count < len(listed)} or counts
     return min(telling, key=lambda tag: (-telling[tag], tag), default=None)
 
@@ -36,7 +48,7 @@ def tag_query(tag: str) -> str:
 
 def collect_pictures(
     photographs: Sequence[Photograph],
-    rows: Mapping[str, Mapping[str, Any]],
+    archived: Mapping[str, ArchivedPicture],
     decoded: Mapping[str, Path],
     decode_image: ImageDecoder,
 ) -> list[Picture]:
@@ -45,27 +57,27 @@ def collect_pictures(
     Raises FileNotFoundError where a decoded file is missing.
     """
     return [
-        _picture(photograph, rows[photograph.archive_key], decoded, decode_image)
+        _picture(photograph, archived[photograph.archive_key], decoded, decode_image)
         for photograph in photographs
-        if photograph.archive_key in rows
+        if photograph.archive_key in archived
     ]
 
 
 def _picture(
-    photograph: Photograph, row: Mapping[str, Any], decoded: Mapping[str, Path], decode_image: ImageDecoder
+    photograph: Photograph, archived: ArchivedPicture, decoded: Mapping[str, Path], decode_image: ImageDecoder
 ) -> Picture:
     original = photograph.read()
     return Picture(
         key=photograph.archive_key,
         credit=photograph.credit,
-        tags=row["tags"],
+        tags=archived.tags,
         original_format=photograph.file.rsplit(".", 1)[1].upper(),
-        original_bytes=row["original_bytes"],
-        stored_bytes=round(row["bits_per_pixel"] * row["width"] * row["height"] / 8),
+        original_bytes=archived.original_bytes,
+        stored_bytes=round(archived.bits_per_pixel * archived.width * archived.height / 8),
         original=decode_image(original),
         preview=_decoded(decoded["preview"], photograph.archive_key, decode_image),
         full=_decoded(decoded["full"], photograph.archive_key, decode_image),
-        preview_psnr=row["psnr_db"],
+        preview_psnr=archived.psnr_db,
     )
 
 

@@ -35,6 +35,14 @@ def test_head_node_is_one_of_the_types_and_runs_no_worker(cluster: dict[str, Any
     assert head["resources"] == {"CPU": 0}
 
 
+def test_workers_do_not_wait_for_a_demand_that_a_job_never_makes(cluster: dict[str, Any]) -> None:
+    """A job sizes its pool by what has joined (`pipeline.actors.pool_size`); it asks for no machine that may come."""
+    types = cluster["available_node_types"]
+    workers = [kind for name, kind in types.items() if name != cluster["head_node_type"]]
+    assert all(kind["min_workers"] == kind["max_workers"] > 0 for kind in workers)
+    assert sum(kind["max_workers"] for kind in workers) == cluster["max_workers"]
+
+
 def test_nodes_install_by_a_target_that_exists(cluster: dict[str, Any]) -> None:
     (install,) = (command for command in cluster["setup_commands"] if "make " in command and "apt-get" not in command)
     assert f"\n{install.split('make ')[1]}:" in (ROOT / "Makefile").read_text()

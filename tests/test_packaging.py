@@ -48,6 +48,16 @@ def test_every_package_is_listed(top: str) -> None:
     assert found == listed
 
 
+def test_every_file_beside_the_code_is_listed() -> None:
+    """An editable install finds them anyway; a wheel holds only what `package-data` names."""
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["difficmh"]
+    listed = {path for pattern in patterns for path in (ROOT / "difficmh").glob(pattern) if path.is_file()}
+    present = {path for top in ("difficmh", "pipeline") for path in (ROOT / top).rglob("*") if path.is_file()}
+    beside = {path for path in present if path.suffix not in {".py", ".pyc"}}
+    assert beside - listed == set()
+    assert ROOT / "difficmh" / "capsules" / "lite" / "model.safetensors" in listed
+
+
 @pytest.mark.parametrize("folder", ["difficmh", "pipeline", "jobs", "demo", "benchmarks", "tests"])
 def test_every_import_is_declared(folder: str) -> None:
     """What loads with a module must be a plain dependency; imports inside a function or a `try` may be extras."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 
 from benchmarks import pipeline as benchmark
-from benchmarks.memory import PeakMemory
 
 SETTING = benchmark.Setting(codec="lite", quality=3, shards=3, images=2)
 
@@ -42,15 +39,14 @@ def test_summary_compares_with_the_mean_of_both_loops() -> None:
     assert report["results"]["driver_mib"] == {"measured": 210, "target": 400}
 
 
-def test_peak_memory_sees_what_a_child_held(tmp_path: Path) -> None:
-    program = (
-        "import time; held = bytearray(200 << 20); held[::4096] = b'x' * len(held[::4096]); time.sleep(1); del held"
-    )
-    child = subprocess.Popen([sys.executable, "-c", program])
-
-    def name(process: psutil.Process) -> str | None:
-        return "child" if process.pid == child.pid else None
-
-    with PeakMemory(os.getpid(), name, period=0.02) as memory:
-        assert child.wait() == 0
-    assert 200 < memory.peaks["child"] < 400
+@pytest.mark.parametrize(
+    ("number", "command", "expected"),
+    [
+        (7, ["python", "jobs/compress_dataset.py"], "driver_mib"),
+        (8, ["ray::ShardActor.process"], "worker_mib"),
+        (9, ["ray::IDLE"], None),
+        (10, ["raylet", "--store_socket_name=x"], None),
+    ],
+)
+def test_only_actors_at_work_count_as_workers(number: int, command: list[str], expected: str | None) -> None:
+    assert benchmark.role(SimpleNamespace(pid=number, cmdline=lambda: command), driver=7) == expected

@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 
 from demo.page import Picture, Run, Totals, data_uri, render_page, write_page
 
-RUN = Run("lite", "0123456789abcdef", 3, {"compress": 12.3}, "list_contains(tags, 'cat')", ["chelsea"])
+RUN = Run("lite", "0123456789abcdef", 3, {"compress": 12.3}, "out/archive", "list_contains(tags, 'cat')", ["chelsea"])
 
 
 def picture(key: str = "chelsea", size: tuple[int, int] = (30, 40), level: int = 100) -> Picture:
@@ -23,21 +23,22 @@ def picture(key: str = "chelsea", size: tuple[int, int] = (30, 40), level: int =
     return Picture(key, "a photographer", ["cat", "sofa"], "PNG", 9000, 75, pixels, pixels, pixels, 31.25)
 
 
-class Addresses(HTMLParser):
-    """Collects whatever the page would load."""
+class Elements(HTMLParser):
+    """Collects the start tags of a page, each with its attributes and the tag before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None], str]] = []
+        self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "poster", "data")]
+        self.found.append((tag, dict(attrs), self.found[-1][0] if self.found else ""))
 
 
 def addresses(page: str) -> list[str]:
-    parser = Addresses()
-    parser.feed(page)
-    return parser.found
+    """Whatever the page would load."""
+    names = ("src", "href", "srcset", "poster", "data")
+    return [attributes[name] or "" for _, attributes, _ in Elements(page).found for name in names if name in attributes]
 
 
 def test_page_shows_three_pictures_for_each_photograph() -> None:
@@ -53,7 +54,16 @@ def test_page_loads_nothing_from_elsewhere() -> None:
 
 def test_page_states_rate_quality_and_tags() -> None:
     page = render_page(RUN, [picture()])
-    for text in ("0.500 bpp", "31.2 dB", "120.0 ×", "40 × 30", ">cat<", ">sofa<", "quality 3", "12.3 s"):
+    for text in (
+        "0.500 bits per pixel",
+        "31.2 dB",
+        "120.0 times smaller",
+        "40 × 30",
+        ">cat<",
+        ">sofa<",
+        "quality 3",
+        "12.3 s",
+    ):
         assert text in page, text
 
 
@@ -61,6 +71,30 @@ def test_page_says_that_full_is_a_reconstruction() -> None:
     page = render_page(RUN, [picture()])
     assert "may be invented" in page
     assert "reconstruction, may invent detail" in page
+
+
+def test_pictures_are_described_and_enlarge_without_a_mouse() -> None:
+    shown = [(found, before) for tag, found, before in Elements(render_page(RUN, [picture()])).found if tag == "img"]
+    *trio, (enlarged, _) = shown
+    assert [found["alt"] for found, _ in trio] == [
+        "chelsea, original",
+        "chelsea, preview decode",
+        "chelsea, full decode: a reconstruction",
+    ]
+    assert {before for _, before in trio} == {"button"}
+    assert "src" not in enlarged, "filled when one is chosen"
+
+
+def test_sizes_are_in_units_that_fit() -> None:
+    page = render_page(RUN, [replace(picture(), original_bytes=2_340_000, stored_bytes=1200)])
+    assert "2.3\u00a0MB" in page
+    assert "1.2\u00a0kB" in page
+
+
+def test_the_query_names_the_archive_of_the_run() -> None:
+    page = render_page(RUN, [picture()])
+    assert "out/archive" in page
+    assert "sees some that are not there" in page, "tags may be wrong"
 
 
 def test_text_is_escaped() -> None:

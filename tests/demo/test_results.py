@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from demo.photographs import PHOTOGRAPHS
-from demo.results import collect_pictures, most_useful_tag, tag_query
+from demo.results import ArchivedPicture, collect_pictures, most_useful_tag, tag_query
 from pipeline.query import Where
 from pipeline.table import ARCHIVE_SCHEMA
 
 CHELSEA = next(photograph for photograph in PHOTOGRAPHS if photograph.key == "chelsea")
-ROW = {"tags": ["cat"], "width": 451, "height": 300, "original_bytes": 240_512, "bits_per_pixel": 0.5, "psnr_db": 30.5}
+ARCHIVED = ArchivedPicture("chelsea", ["cat"], 451, 300, original_bytes=240_512, bits_per_pixel=0.5, psnr_db=30.5)
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -36,7 +36,7 @@ def decoded(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_picture_has_the_decoded_files_and_the_row(decoded: dict[str, Path]) -> None:
-    (picture,) = collect_pictures(PHOTOGRAPHS, {"chelsea": ROW}, decoded, decode_image)
+    (picture,) = collect_pictures(PHOTOGRAPHS, {"chelsea": ARCHIVED}, decoded, decode_image)
     assert (picture.preview.mean(), picture.full.mean()) == (50, 150)
     assert picture.original.shape == (300, 451, 3)
     assert picture.stored_bytes == round(0.5 * 451 * 300 / 8)
@@ -47,7 +47,7 @@ def test_picture_has_the_decoded_files_and_the_row(decoded: dict[str, Path]) -> 
 def test_missing_file_is_named(decoded: dict[str, Path]) -> None:
     next(decoded["full"].rglob("*.png")).unlink()
     with pytest.raises(FileNotFoundError, match=r"chelsea\.png"):
-        collect_pictures(PHOTOGRAPHS, {"chelsea": ROW}, decoded, decode_image)
+        collect_pictures(PHOTOGRAPHS, {"chelsea": ARCHIVED}, decoded, decode_image)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,7 @@ def test_missing_file_is_named(decoded: dict[str, Path]) -> None:
     ],
 )
 def test_search_is_for_a_tag_that_tells_pictures_apart(tags: list[list[str]], expected: str | None) -> None:
-    rows: list[dict[str, Any]] = [{"tags": each} for each in tags]
-    assert most_useful_tag(rows) == expected
+    assert most_useful_tag(replace(ARCHIVED, tags=each) for each in tags) == expected
 
 
 def test_query_is_one_that_the_archive_takes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from jobs import analyze_dataset, compress_dataset, decode_dataset
+from jobs.compress_dataset import InstalledCodec
 from pipeline.archive import Archive
 from pipeline.attempts import LocalPool, WorkerFactory
 from pipeline.driver import Summary, run
 from pipeline.manifest import Plan
 from pipeline.storage import Storage
-from tests.pipeline.archives import Silence, fake_codec, row, write_archive
+from tests.fakes import FakeCodecFactory
+from tests.pipeline.archives import FINGERPRINT, Silence, fake_codec, row, write_archive
 
 ROWS = [
     row("000", "in/a.tar", 0, tags=["car"], tag_scores=[0.5]),
@@ -34,6 +39,19 @@ def without_ray(module: ModuleType, monkeypatch: pytest.MonkeyPatch, cache: Path
     """Lets a job's `main` run in this process and decode with the fake codec."""
     with_fake_codec(monkeypatch, cache)
     monkeypatch.setattr(module, "execute", execute_here)
+
+
+def all_without_ray(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Lets `main` of every job run in this process with the fake codec, whose files go into `folder`."""
+    capsule = folder / "fake"
+    capsule.mkdir()
+    (capsule / "codec.txt").write_text("fake")
+    files = {"codec.txt": {"sha256": hashlib.sha256(b"fake").hexdigest()}}
+    (capsule / "manifest.json").write_text(json.dumps({"files": files}))
+    codec = InstalledCodec("fake", FINGERPRINT, capsule, FakeCodecFactory(capsule))
+    monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
+    for module in (compress_dataset, decode_dataset, analyze_dataset):
+        without_ray(module, monkeypatch, folder / "cache")
 
 
 def with_fake_codec(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -18,24 +17,13 @@ from PIL import Image
 
 import pipeline
 from jobs import analyze_dataset, compress_dataset, decode_dataset
-from jobs.compress_dataset import InstalledCodec
-from tests.fakes import FakeCodecFactory
 from tests.jobs import reading
-from tests.pipeline.archives import FINGERPRINT, fake_codec
+from tests.pipeline.archives import fake_codec
 
 
 @pytest.fixture(autouse=True)
 def jobs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All three jobs in this process, with the fake codec."""
-    capsule = tmp_path / "fake"
-    capsule.mkdir()
-    (capsule / "codec.txt").write_text("fake")
-    files = {"codec.txt": {"sha256": hashlib.sha256(b"fake").hexdigest()}}
-    (capsule / "manifest.json").write_text(json.dumps({"files": files}))
-    codec = InstalledCodec("fake", FINGERPRINT, capsule, FakeCodecFactory(capsule))
-    monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
-    for module in (compress_dataset, decode_dataset, analyze_dataset):
-        reading.without_ray(module, monkeypatch, tmp_path / "cache")
+    reading.all_without_ray(monkeypatch, tmp_path)
 
 
 def members(folder: Path) -> dict[str, bytes]:
