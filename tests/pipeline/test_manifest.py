@@ -11,6 +11,7 @@ from pipeline.manifest import Manifest, copy_capsule, establish, make_plan, read
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage
+from tests.s3_server import Bucket
 
 MANIFEST = Manifest("archive", "compress_dataset", "fake", "0123456789abcdef", {"quality": 3}, {"workers": 2})
 SOURCES = [ShardSource(f"/in/{number}.tar", 100 + number, f"tag{number}") for number in range(4)]
@@ -34,6 +35,14 @@ def test_a_new_output(storage: Storage) -> None:
     establish(storage, MANIFEST, plan)
     assert read_manifest(storage, "archive") == MANIFEST
     assert json.loads(storage.read("archive.json"))["job_fingerprint"] == MANIFEST.job_fingerprint
+
+
+@pytest.mark.s3
+def test_a_new_output_needs_a_bucket(s3: Bucket) -> None:
+    make_plan(Storage.from_url(f"{s3.url}/new", s3.storage_options), MANIFEST, SOURCES, overwrite=False)
+    nowhere = Storage.from_url("s3://there-is-no-such-bucket/new", s3.storage_options)
+    with pytest.raises(FileNotFoundError):
+        make_plan(nowhere, MANIFEST, SOURCES, overwrite=False)
 
 
 def test_resume_is_sources_minus_reports(storage: Storage) -> None:
