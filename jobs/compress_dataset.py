@@ -14,8 +14,8 @@ import ray
 import difficmh
 from difficmh.capsule import read_config, verify
 from difficmh.images import decode_image
-from pipeline.compress import CompressSettings, CompressWorkerFactory, check_images
-from pipeline.compress_request import CompressRequest, InstalledCodec, describe_archive, parse_request
+from pipeline.compress import CompressSettings, CompressWorkerFactory
+from pipeline.compress_request import CompressRequest, InstalledCodec, check_images, describe_archive, parse_request
 from pipeline.job import execute, exit_code, reaching
 from pipeline.listing import expand
 from pipeline.manifest import copy_capsule, establish, make_plan
@@ -47,7 +47,7 @@ def run(job: CompressRequest, options: dict[str, Any]) -> int:
     manifest = describe_archive(job, codec)
     with reaching(job.archive):
         plan = make_plan(replace(archive, retry=BRIEF), manifest, sources, job.overwrite)
-    check_images(plan.pending, inputs)
+    check_images(plan, inputs)
     print(plan_line(plan, job.archive), flush=True)
     if job.dry_run:
         return 0
