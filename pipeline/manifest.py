@@ -219,5 +219,7 @@ def _refuse_stale(stale: Sequence[tuple[ShardSource, ShardReport | None]], manif
     if report is not None:
         reason = "it was done with other settings"
         if report.source != source:
-            reason = f"it changed since it was done ({report.source.size} bytes then, {source.size} now)"
+            sizes = f"{report.source.size} bytes then, {source.size} now"
+            tags = f"of the same size, tag {report.source.etag} then, {source.etag} now"
+            reason = f"it changed since it was done ({tags if report.source.size == source.size else sizes})"
     raise JobError(f"{source.url}: {reason}; {len(stale)} such shards, --overwrite does them again")

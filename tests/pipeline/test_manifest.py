@@ -92,12 +92,14 @@ def test_overwriting_part_of_an_archive_is_refused(storage: Storage) -> None:
         make_plan(storage, replace(MANIFEST, settings={"quality": 4}), SOURCES[:2], overwrite=True)
 
 
-@pytest.mark.parametrize("change", [{"size": 99}, {"etag": "other"}])
-def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"size": 99}, "100 bytes then, 99 now"), ({"etag": "other"}, "tag tag0 then, other now")]
+)
+def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object], reason: str) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
     finish(storage, MANIFEST, *SOURCES)
     changed = [replace(SOURCES[0], **change), *SOURCES[1:]]
-    with pytest.raises(JobError, match=r"0\.tar: it changed"):
+    with pytest.raises(JobError, match=rf"0\.tar: it changed .*{reason}"):
         make_plan(storage, MANIFEST, changed, overwrite=False)
     plan = make_plan(storage, MANIFEST, changed, overwrite=True)
     assert plan.pending == changed[:1]
