@@ -13,13 +13,15 @@ import ray
 
 import difficmh
 from difficmh.capsule import read_config, verify
+from difficmh.errors import CapsuleError
 from difficmh.images import decode_image
-from pipeline.compress import CompressSettings, CompressWorkerFactory, check_images
-from pipeline.compress_request import CompressRequest, InstalledCodec, describe_archive, parse_request
+from pipeline.compress import CompressSettings, CompressWorkerFactory
+from pipeline.compress_request import CompressRequest, InstalledCodec, check_images, describe_archive, parse_request
 from pipeline.job import execute, exit_code, reaching
 from pipeline.listing import expand
 from pipeline.manifest import copy_capsule, establish, make_plan
 from pipeline.progress import exit_status, plan_line
+from pipeline.rejects import JobError
 from pipeline.retry import BRIEF
 from pipeline.storage import Storage, UrlOpener
 
@@ -30,9 +32,12 @@ EXAMPLES = """examples:
 
 
 def installed_codec(name: str) -> InstalledCodec:
-    """Raises CapsuleError where there is no such codec, or its files are not what its manifest says."""
-    capsule = difficmh.capsule_path(name).resolve()
-    verify(capsule)
+    """Raises JobError where there is no such codec, or its files are not what its manifest says."""
+    try:
+        capsule = difficmh.capsule_path(name).resolve()
+        verify(capsule)
+    except CapsuleError as error:
+        raise JobError(str(error)) from error
     # Workers on other machines have the built-in capsules in folders of their own.
     load = partial(difficmh.load, name if name in difficmh.capsule_names() else str(capsule))
     return InstalledCodec(read_config(capsule)["name"], difficmh.capsule_fingerprint(capsule), capsule, load)
@@ -47,7 +52,7 @@ def run(job: CompressRequest, options: dict[str, Any]) -> int:
     manifest = describe_archive(job, codec)
     with reaching(job.archive):
         plan = make_plan(replace(archive, retry=BRIEF), manifest, sources, job.overwrite)
-    check_images(plan.pending, inputs)
+    check_images(plan, inputs)
     print(plan_line(plan, job.archive), flush=True)
     if job.dry_run:
         return 0

@@ -31,7 +31,6 @@ WAITING_PIXELS = 32 * 2**20
 BATCH_PIXELS = {"cpu": 3 * 2**19, "cuda": 32 * 2**20}
 """Pixels of one batch: on a processor larger batches only cost memory, a GPU needs them to be busy."""
 DECODE_THREADS = 8
-SHARDS_LOOKED_INTO = 8
 
 
 @dataclass(frozen=True)
@@ -73,19 +72,6 @@ def _try_codec(codec: Codec, quality: int) -> None:
         codec.compress([np.zeros((64, 64, 3), np.uint8)], quality=quality, tags=[[]])
     except ValueError as error:
         raise JobError(f"{codec.name} cannot compress with quality {quality}: {error}") from error
-
-
-def check_images(sources: Sequence[ShardSource], inputs: UrlOpener) -> None:
-    """Raises JobError where there are shards, but no image in any of a few of them, taken evenly."""
-    step = -(-len(sources) // SHARDS_LOOKED_INTO) or 1
-    looked = sources[::step]
-    if looked and not any(_has_image(source, inputs) for source in looked):
-        raise JobError(f"no images in the shards: {looked[0].url} and {len(looked) - 1} others looked into have none")
-
-
-def _has_image(source: ShardSource, inputs: UrlOpener) -> bool:
-    with inputs.open(source.url) as file:
-        return any(isinstance(sample, Sample) for sample in read_shard(file, source.url))
 
 
 class CompressWorker:

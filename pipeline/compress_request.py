@@ -1,4 +1,4 @@
-"""What the compression job can be asked for, and what it asks of the machine that it starts on."""
+"""What the compression job can be asked for, and what it checks before work is spent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.compress import Fidelity
-from pipeline.job import storage_options, worker_count
-from pipeline.manifest import Manifest
+from pipeline.job import reaching, storage_options, worker_count
+from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
+from pipeline.records import Failure, Sample, ShardSource
+from pipeline.rejects import JobError
+from pipeline.shards import read_shard
+from pipeline.storage import UrlOpener
 from pipeline.totals import RejectLimit
 
+SHARDS_LOOKED_INTO = 8
 EPILOG = """{examples}
 
 exit status: 0 all well, 1 too many rejects or shards left over (run again to resume), 2 wrong usage or configuration
@@ -73,6 +78,35 @@ def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifes
     """The manifest of the archive that `request` makes."""
     deciding = {"quality": request.quality, "fidelity": request.fidelity}
     return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
+
+
+def check_images(plan: Plan, inputs: UrlOpener) -> None:
+    """Raises JobError where no image is in any of a few pending shards, taken evenly: the input is a wrong one.
+
+    Where images were compressed before, shards without any may be just what a killed run left over.
+    """
+    looked = plan.pending[:: -(-len(plan.pending) // SHARDS_LOOKED_INTO) or 1]
+    if plan.done.images or not looked:
+        return
+    faults = []
+    for source in looked:
+        first = _first_record(source, inputs)
+        if isinstance(first, Sample):
+            return
+        faults += [f" ({first.error})"] if first else []
+    found = f"no images in {len(looked)} of {len(plan.pending)} shards looked into, such as {looked[0].url}"
+    raise JobError(found + "".join(faults[:1]))
+
+
+def _first_record(source: ShardSource, inputs: UrlOpener) -> Sample | Failure | None:
+    """The first image of a shard, else the first failure in it."""
+    failure = None
+    with reaching(source.url), inputs.open(source.url) as file:
+        for record in read_shard(file, source.url):
+            if isinstance(record, Sample):
+                return record
+            failure = failure or record
+    return failure
 
 
 def positive(text: str) -> int:

@@ -19,7 +19,7 @@ def explain(error: Exception, url: str) -> str:
     if code in _WRONG_CREDENTIALS:
         return f"{url}: the store does not accept these credentials ({code}); check key, secret and session token"
     if isinstance(error, PermissionError) or code in ("AccessDenied", "403"):
-        return f"{url}: access denied; these credentials (or this user) must be allowed to list and read it"
+        return f"{url}: access denied: wrong credentials, or ones (or a user) that may not do this there"
     if isinstance(error, FileNotFoundError):
         return f"{url}: no such file or folder"
     if isinstance(error, ImportError):

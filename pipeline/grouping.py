@@ -16,6 +16,9 @@ LOOK_BACK = 32
 LOOK_BACK_BYTES = 32 << 20
 """Samples, and bytes of their files, that are held until the files that belong to them have come."""
 
+SAMPLE_BYTES = 256 << 20
+"""Bytes that a single sample may hold by itself: the metadata of a camera image of 100 MB comes right behind it."""
+
 WAITING_METADATA_BYTES = 32 << 20
 """Bytes of metadata that are held until their image has come."""
 
@@ -117,10 +120,14 @@ class Waiting:
 
     def _overdue(self) -> list[Group]:
         overdue = []
-        while len(self._queue) > LOOK_BACK or sum(group.size for group in self._queue.values()) > LOOK_BACK_BYTES:
+        while self._holds_too_much():
             overdue.append(self._queue.popitem(last=False)[1])
         self._gone.update(group.key for group in overdue)
         return overdue
+
+    def _holds_too_much(self) -> bool:
+        size = sum(group.size for group in self._queue.values())
+        return len(self._queue) > LOOK_BACK or size > (LOOK_BACK_BYTES if len(self._queue) > 1 else SAMPLE_BYTES)
 
     def _crowd_out(self) -> list[Group]:
         crowded_out = []

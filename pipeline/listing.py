@@ -14,14 +14,13 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pipeline.explanations import explain
 from pipeline.records import ShardSource
 from pipeline.rejects import JobError, Verdict, decide
 from pipeline.retry import BRIEF, Retry
-from pipeline.storage import connect
+from pipeline.storage import check_bucket, connect
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_NAMES = 1_000_000
@@ -130,7 +129,7 @@ class _Lister:
             infos |= self._matching(pattern)
         infos |= self._named(names)
         if not infos:
-            self._check_root(self._path(self.url))
+            self._try(check_bucket, self._fs, self._path(self.url))
         return [self._source(path, info) for path, info in infos.items()]
 
     def _path(self, url: str) -> str:
@@ -172,7 +171,7 @@ class _Lister:
             try:
                 found[path] = self._try(self._fs.info, path)
             except FileNotFoundError:
-                self._check_root(path)
+                self._try(check_bucket, self._fs, path)
                 if len(paths) == 1:
                     raise
         return found
@@ -181,16 +180,10 @@ class _Lister:
         try:
             entries = self._try(self._fs.ls, folder, detail=True)
         except FileNotFoundError:
-            self._check_root(folder)
+            self._try(check_bucket, self._fs, folder)
             return {}
         by_path = {entry["name"].rstrip("/"): entry for entry in entries}
         return {path: by_path[path] for path in paths if path in by_path}
-
-    def _check_root(self, path: str) -> None:
-        """Raises FileNotFoundError where there is no bucket, which a search that finds nothing does not tell."""
-        if "s3" in self._protocols:
-            with suppress(PermissionError):  # to list the whole bucket is not needed
-                self._try(self._fs.call_s3, "list_objects_v2", Bucket=path.partition("/")[0], MaxKeys=1)
 
     def _source(self, path: str, info: Mapping[str, Any]) -> ShardSource:
         if not isinstance(info.get("size"), int):

@@ -107,9 +107,12 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     """The shards of `sources` without a valid report. Writes nothing.
 
     Raises JobError where the output was made with another configuration, or a shard's source changed since it was
-    done, unless `overwrite`, which puts them back among the pending ones (`redo`).
+    done, unless `overwrite`, which puts them back among the pending ones (`redo`), and FileNotFoundError where there
+    is no bucket for the output.
     """
     reports = {info.path: info for info in storage.scan(REPORTS)}
+    if not reports:
+        storage.check_bucket()
     _check_manifest(storage, manifest, sources, reports, overwrite)
     with_report = [source for source in sources if report_path(source) in reports]
     done, stale = Totals(), []
@@ -216,5 +219,7 @@ def _refuse_stale(stale: Sequence[tuple[ShardSource, ShardReport | None]], manif
     if report is not None:
         reason = "it was done with other settings"
         if report.source != source:
-            reason = f"it changed since it was done ({report.source.size} bytes then, {source.size} now)"
+            sizes = f"{report.source.size} bytes then, {source.size} now"
+            tags = f"of the same size, tag {report.source.etag} then, {source.etag} now"
+            reason = f"it changed since it was done ({tags if report.source.size == source.size else sizes})"
     raise JobError(f"{source.url}: {reason}; {len(stale)} such shards, --overwrite does them again")

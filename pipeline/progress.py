@@ -130,8 +130,12 @@ def summary_lines(summary: Summary, seconds: float) -> list[str]:
 
 
 def exit_status(summary: Summary, limit: RejectLimit) -> int:
-    """0, or 1 where shards are unfinished or more samples were rejected than `limit` allows."""
-    return int(summary.unfinished > 0 or limit.exceeded(summary.totals))
+    """0, or 1 where shards are unfinished or more was rejected than `limit` allows, which standard error then says."""
+    totals, exceeded = summary.totals, limit.exceeded(summary.totals)
+    if exceeded and not totals.failed_shards:  # the summary has lines about failed and unfinished shards
+        samples = totals.images + totals.rejects
+        print(f"error: {totals.rejects} of {samples} rejected, more than --max-rejects {limit}", file=sys.stderr)
+    return int(summary.unfinished > 0 or exceeded)
 
 
 def duration(seconds: float) -> str:

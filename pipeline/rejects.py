@@ -90,6 +90,7 @@ RETRY_CLASSES = frozenset(
         "ConnectionError",
         "HTTPClientError",
         "ResponseStreamingError",
+        "ResponseParserError",
         "IncompleteRead",
         "IncompleteReadError",
         "ClientPayloadError",

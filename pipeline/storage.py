@@ -20,7 +20,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.rejects import TransientError
+from pipeline.rejects import JobError, TransientError
 from pipeline.retry import PATIENT, Retry
 
 READ_BUFFER = 8 * 2**20
@@ -85,6 +85,10 @@ class Storage:
         """Size and tag of `path`; raises FileNotFoundError."""
         return _object_info(path, self.retry(lambda: self._fs.info(self._full(path))))
 
+    def check_bucket(self) -> None:
+        """Raises FileNotFoundError where there is no bucket; a store without buckets has nothing to check."""
+        self.retry(lambda: check_bucket(*self._target))
+
     def size(self, path: str) -> int:
         """Bytes of `path`; raises FileNotFoundError."""
         return self.info(path).size
@@ -114,7 +118,7 @@ class Storage:
         """Bytes `start` to `end` of `path`, the whole object by default.
 
         Raises TransientError where the store keeps answering with fewer bytes than the object has, as a client does
-        not notice by itself, and FileNotFoundError.
+        not notice by itself, JobError where it sends more than the part that was asked for, and FileNotFoundError.
         """
         start = start or 0
         if end is None:
@@ -129,6 +133,8 @@ class Storage:
             data = cast(bytes, self._fs.cat_file(self._full(path), start=start, end=end))
             if len(data) < end - start and len(data) < min(end, _size(self._fs.info(self._full(path)))) - start:
                 raise TransientError(f"{self.path_url(path)}: {len(data)} bytes came of {end - start}")
+            if len(data) > end - start:
+                raise JobError(f"{self.path_url(path)}: this server sends whole files only, not the parts of one")
             return data
 
         return self.retry(request)
@@ -229,6 +235,13 @@ def connect(url: str, options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSy
     if hasattr(filesystem, "retries"):
         filesystem.retries = 1
     return filesystem, path
+
+
+def check_bucket(filesystem: fsspec.AbstractFileSystem, path: str) -> None:
+    """Raises FileNotFoundError where there is no bucket, which a search that finds nothing does not tell."""
+    if "s3" in _protocols(filesystem):
+        with suppress(PermissionError):  # to list the whole bucket is not needed
+            filesystem.call_s3("list_objects_v2", Bucket=path.partition("/")[0], MaxKeys=1)
 
 
 class _RangeReader(io.RawIOBase):

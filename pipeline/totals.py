@@ -65,6 +65,9 @@ class RejectLimit:
             raise ValueError(f"{text} is neither a count nor a fraction between 0 and 1")
         return cls(value, fraction=True)
 
+    def __str__(self) -> str:
+        return f"{100 * self.value:g}%" if self.fraction else f"{self.value:g}"
+
     def exceeded(self, totals: Totals) -> bool:
         """True where `totals` has more rejects than allowed, or any shard that was rejected as a whole."""
         allowed = self.value * (totals.images + totals.rejects) if self.fraction else self.value

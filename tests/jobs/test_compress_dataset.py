@@ -150,7 +150,7 @@ def test_settings_that_do_not_fit_the_archive_are_refused(
 def test_shards_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.tar").write_bytes(corpora.odd_shards()["no-images"])
     assert main(["--input", str(tmp_path / "a.tar"), "--archive", str(tmp_path / "archive")]) == 2
-    assert "no images in the shards" in one_error(capsys)
+    assert "no images in 1 of 1 shards" in one_error(capsys)
     assert not (tmp_path / "archive").exists()
 
 
@@ -205,5 +205,6 @@ def test_help_has_examples() -> None:
 def test_an_unknown_codec(tmp_path: Path) -> None:
     ended = run_script("--input", "a.tar", "--archive", str(tmp_path), "--codec", "nothing")
     assert ended.returncode == 2
+    assert ended.stderr.startswith("error: no codec 'nothing'")
     assert len(ended.stderr.splitlines()) == 1
     assert "no codec 'nothing'" in ended.stderr

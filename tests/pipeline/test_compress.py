@@ -14,7 +14,7 @@ import torch
 from PIL import Image as Pillow
 
 from pipeline.attempts import Tally, WorkerContext
-from pipeline.compress import CompressSettings, CompressWorkerFactory, check_images
+from pipeline.compress import CompressSettings, CompressWorkerFactory
 from pipeline.protocols import Image, Mode
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError, TransientError
@@ -256,12 +256,3 @@ def test_other_weights_and_wrong_qualities_end_the_job(tmp_path: Path) -> None:
     settings = CompressSettings(Storage.from_url(str(tmp_path)), UrlOpener(), "j" * 16, "f" * 16, 3)
     with pytest.raises(JobError, match="weights"):
         CompressWorkerFactory(settings, lambda device: FakeCodec(tmp_path), decode_image)(WorkerContext())
-
-
-def test_shards_without_images_are_refused_before_work_starts(bench: Bench) -> None:
-    empty = bench.source(corpora.tar_bytes([("a.json", b"{}")]), "empty.tar")
-    good = bench.source(corpora.shard_bytes(1), "good.tar")
-    with pytest.raises(JobError, match=r"no images in the shards: .*empty\.tar"):
-        check_images([empty] * 3, UrlOpener())
-    check_images([empty, good], UrlOpener())
-    check_images([], UrlOpener())

@@ -125,6 +125,28 @@ class TestOrder:
         _, failures, _ = read_members(("a.jpg", A), *self.others[:4], ("a.json", b"1"))
         assert len(failures) == 1
 
+    def test_a_large_image_still_waits_for_the_files_beside_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(grouping, "LOOK_BACK_BYTES", len(A) // 2)
+        samples, failures, _ = read_members(("a.left.jpg", A), ("a.right.jpg", B), ("a.txt", b"x"), ("b.jpg", C))
+        assert [(sample.key, sample.metadata) for sample in samples] == [
+            ("a.left", {"txt": "x"}),
+            ("a.right", {"txt": "x"}),
+            ("b", {}),
+        ]
+        assert failures == []
+
+    def test_a_sample_without_end_does_not_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(grouping, "LOOK_BACK_BYTES", len(A))
+        monkeypatch.setattr(grouping, "SAMPLE_BYTES", 3 * len(A))
+        waiting, gone = grouping.Waiting(), 0
+        for number in range(20):
+            group = waiting.take("a")
+            group.has_image = True
+            group.images.append(grouping.ImageFile(f"{number}.jpg", f"a.{number}.jpg", A))
+            gone += sum(len(finished.images) for finished in waiting.put(group))
+            assert number + 1 - gone <= 3
+        assert gone + sum(len(group.images) for group in waiting.rest()) == 20
+
     @given(st.permutations(shard_members(4)))
     def test_any_order_of_a_small_shard_gives_the_same_samples(self, members: list[Member]) -> None:
         samples, failures, skipped = read(tar_bytes(members))

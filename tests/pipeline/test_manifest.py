@@ -11,6 +11,7 @@ from pipeline.manifest import Manifest, copy_capsule, establish, make_plan, read
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage
+from tests.s3_server import Bucket
 
 MANIFEST = Manifest("archive", "compress_dataset", "fake", "0123456789abcdef", {"quality": 3}, {"workers": 2})
 SOURCES = [ShardSource(f"/in/{number}.tar", 100 + number, f"tag{number}") for number in range(4)]
@@ -34,6 +35,14 @@ def test_a_new_output(storage: Storage) -> None:
     establish(storage, MANIFEST, plan)
     assert read_manifest(storage, "archive") == MANIFEST
     assert json.loads(storage.read("archive.json"))["job_fingerprint"] == MANIFEST.job_fingerprint
+
+
+@pytest.mark.s3
+def test_a_new_output_needs_a_bucket(s3: Bucket) -> None:
+    make_plan(Storage.from_url(f"{s3.url}/new", s3.storage_options), MANIFEST, SOURCES, overwrite=False)
+    nowhere = Storage.from_url("s3://there-is-no-such-bucket/new", s3.storage_options)
+    with pytest.raises(FileNotFoundError):
+        make_plan(nowhere, MANIFEST, SOURCES, overwrite=False)
 
 
 def test_resume_is_sources_minus_reports(storage: Storage) -> None:
@@ -83,12 +92,14 @@ def test_overwriting_part_of_an_archive_is_refused(storage: Storage) -> None:
         make_plan(storage, replace(MANIFEST, settings={"quality": 4}), SOURCES[:2], overwrite=True)
 
 
-@pytest.mark.parametrize("change", [{"size": 99}, {"etag": "other"}])
-def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"size": 99}, "100 bytes then, 99 now"), ({"etag": "other"}, "tag tag0 then, other now")]
+)
+def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object], reason: str) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
     finish(storage, MANIFEST, *SOURCES)
     changed = [replace(SOURCES[0], **change), *SOURCES[1:]]
-    with pytest.raises(JobError, match=r"0\.tar: it changed"):
+    with pytest.raises(JobError, match=rf"0\.tar: it changed .*{reason}"):
         make_plan(storage, MANIFEST, changed, overwrite=False)
     plan = make_plan(storage, MANIFEST, changed, overwrite=True)
     assert plan.pending == changed[:1]

@@ -67,11 +67,18 @@ def test_the_summary_says_what_is_left() -> None:
     assert "1 shards rejected as a whole" in text
 
 
-def test_exit_status() -> None:
+def test_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     limit = RejectLimit.parse("2")
     assert exit_status(SUMMARY, limit) == 0
-    assert exit_status(SUMMARY, RejectLimit.parse("1")) == 1
     assert exit_status(Summary(OURS, OURS, unfinished=1), limit) == 1
+    assert capsys.readouterr().err == "", "the summary says it"
+
+
+@pytest.mark.parametrize("limit", ["1", "0.1%"])
+def test_too_many_rejects_are_the_reason_given(capsys: pytest.CaptureFixture[str], limit: str) -> None:
+    assert exit_status(SUMMARY, RejectLimit.parse(limit)) == 1
+    samples = SUMMARY.totals.images + SUMMARY.totals.rejects
+    assert capsys.readouterr().err == f"error: 2 of {samples} rejected, more than --max-rejects {limit}\n"
 
 
 def test_a_plan_in_one_line() -> None:

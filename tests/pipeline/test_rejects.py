@@ -3,6 +3,7 @@
 import errno
 
 import botocore.exceptions
+import botocore.parsers
 import pytest
 
 from pipeline.rejects import JobError, TransientError, Verdict, decide, describe, error_code
@@ -51,6 +52,7 @@ class HttpError(Exception):
         (botocore.exceptions.NoCredentialsError(), Verdict.ABORT),
         (botocore.exceptions.EndpointConnectionError(endpoint_url="http://x"), Verdict.RETRY),
         (botocore.exceptions.ReadTimeoutError(endpoint_url="http://x"), Verdict.RETRY),
+        (botocore.parsers.ResponseParserError("a listing that was cut: invalid XML"), Verdict.RETRY),
         (HttpError(429), Verdict.RETRY),
         (HttpError(401), Verdict.ABORT),
         (HttpError(400), Verdict.REJECT),

@@ -3,12 +3,15 @@
 import os
 import pickle
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from pipeline.rejects import TransientError, Verdict, decide
+from pipeline.rejects import JobError, TransientError, Verdict, decide
 from pipeline.retry import Retry
 from pipeline.storage import Storage, UrlOpener
 from tests.s3_server import Bucket
@@ -151,6 +154,30 @@ def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
     write(Storage.from_url(str(tmp_path)), "a", b"x")
     (tmp_path / "b").write_bytes(b"x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+class WholeFiles(SimpleHTTPRequestHandler):
+    """Answers every request for a part of a file with the whole of it, as plain HTTP servers may."""
+
+    def log_message(self, format: str, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def plain_http(tmp_path: Path) -> Iterator[Storage]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(WholeFiles, directory=str(tmp_path)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield Storage.from_url(f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_that_sends_whole_files_in_place_of_parts(plain_http: Storage, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789")
+    assert plain_http.read("a") == b"0123456789"
+    with pytest.raises(JobError, match="whole"):
+        plain_http.read("a", 2, 5)
+    with plain_http.open("a", buffer=4) as file, pytest.raises(JobError, match="whole"):
+        file.read(3)
 
 
 @pytest.mark.s3

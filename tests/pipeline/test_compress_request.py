@@ -1,0 +1,61 @@
+"""What the compression job checks of its inputs before work is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.compress_request import check_images
+from pipeline.manifest import Plan
+from pipeline.records import ShardSource
+from pipeline.rejects import JobError
+from pipeline.storage import UrlOpener
+from pipeline.totals import Totals
+from tests import corpora
+
+
+def source(folder: Path, name: str, data: bytes) -> ShardSource:
+    path = folder / name
+    path.write_bytes(data)
+    return ShardSource(str(path), len(data), "tag")
+
+
+def check(*sources: ShardSource, done: Totals | None = None) -> None:
+    check_images(Plan("f" * 16, sources, done or Totals()), UrlOpener())
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> ShardSource:
+    return source(tmp_path, "empty.tar", corpora.tar_bytes([("a.json", b"{}")]))
+
+
+def test_shards_without_images_are_refused(tmp_path: Path, empty: ShardSource) -> None:
+    with pytest.raises(JobError, match=r"no images in 3 of 3 shards looked into, such as .*empty\.tar$"):
+        check(*[empty] * 3)
+    check(empty, source(tmp_path, "good.tar", corpora.shard_bytes(1)))
+    check()
+
+
+def test_no_more_than_a_few_shards_are_looked_into(tmp_path: Path, empty: ShardSource) -> None:
+    missing = [ShardSource(str(tmp_path / f"{number}.tar"), 1, "") for number in range(24)]
+    missing[0] = missing[3] = empty
+    with pytest.raises(JobError, match=r"6\.tar: no such file"):
+        check(*missing)
+    with pytest.raises(JobError, match="no images in 8 of 100 shards"):
+        check(*[empty] * 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("not-a-tar", "not a tar header at byte 0"), ("zero-bytes", "empty file"), ("broken-gzip", "damaged gzip")],
+)
+def test_the_reason_is_given_where_there_is_one(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(JobError, match=reason):
+        check(source(tmp_path, "odd.tar", corpora.odd_shards()[name]))
+
+
+def test_what_a_killed_run_left_over_may_be_without_images(empty: ShardSource) -> None:
+    check(empty, done=Totals(shards=1, images=3))
+    with pytest.raises(JobError):
+        check(empty, done=Totals(shards=1))
