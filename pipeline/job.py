@@ -58,9 +58,9 @@ def execute(plan: Plan, factory: WorkerFactory, output: Storage, workers: Worker
     summary = Summary(plan.done, Totals())
     if plan.pending:
         pool = RayPool(factory, pool_size(workers, len(plan.pending)))
-        with open_progress(plan.shards) as progress:
+        with open_progress(plan) as progress:
             summary = run(plan, pool, output, progress)
-    print("\n".join(summary_lines(summary, time.monotonic() - start)))
+    print("\n".join(summary_lines(plan, summary, time.monotonic() - start)))
     return summary
 
 

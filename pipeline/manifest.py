@@ -91,12 +91,13 @@ def _check_version(url: str, fields: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do: shards pending, and the totals of those done before."""
+    """What a run has to do: shards pending, and the totals of those done before. `kind` is the output's."""
 
     fingerprint: str
     pending: Sequence[ShardSource]
     done: Totals = field(default_factory=Totals)
     redo: Sequence[ShardSource] = ()
+    kind: str = "archive"
 
     @property
     def shards(self) -> int:
@@ -122,7 +123,7 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     redo = [source for source, _ in stale]
     again = {source.url for source in redo}
     pending = [source for source in sources if source.url in again or report_path(source) not in reports]
-    return Plan(manifest.job_fingerprint, pending, done, redo)
+    return Plan(manifest.job_fingerprint, pending, done, redo, manifest.kind)
 
 
 def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:

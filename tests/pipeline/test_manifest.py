@@ -42,7 +42,7 @@ def test_resume_is_sources_minus_reports(storage: Storage) -> None:
     plan = make_plan(storage, MANIFEST, SOURCES, overwrite=False)
     assert plan.pending == [SOURCES[1], SOURCES[3]]
     assert (plan.done.shards, plan.done.images, plan.done.bytes_in) == (2, 20, 2000)
-    assert plan.shards == 4
+    assert (plan.shards, plan.kind) == (4, "archive")
 
 
 def test_other_inputs_may_be_added_and_how_it_runs_may_change(storage: Storage) -> None:
