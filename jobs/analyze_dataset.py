@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import ray
 
 import difficmh
 from difficmh.analyzers.factory import parse_analyzer
 from pipeline.analyze import AnalyzeJob
-from pipeline.job import execute, exit_code, reaching
-from pipeline.progress import exit_status
+from pipeline.job import QUIET_RAY, execute, exit_code, reaching
 from pipeline.reading import (
     ReadRequest,
     RunOptions,
@@ -64,9 +63,7 @@ def run(request: AnalyzeRequest, options: RunOptions) -> int:
     if options.dry_run:
         return 0
     job = AnalyzeJob(archive, output, plan.fingerprint, request.where, request.mode, analyzer_factory)
-    if plan.pending:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    return exit_status(execute(plan, job, output, request.workers), request.max_rejects)
+    return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ import ray
 import difficmh
 from difficmh.images import encode_image
 from pipeline.decompress import DecodeJob
-from pipeline.job import execute, exit_code
+from pipeline.job import QUIET_RAY, execute, exit_code
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
-from pipeline.progress import exit_status
 from pipeline.reading import (
     ReadRequest,
     RunOptions,
@@ -64,9 +62,7 @@ def run(request: DecodeRequest, options: RunOptions) -> int:
     style = PictureStyle(request.format, request.layout)
     encoder = partial(encode_image, quality=request.quality)
     job = DecodeJob(archive, output, plan.fingerprint, request.where, request.mode, style, encoder)
-    if plan.pending:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    return exit_status(execute(plan, job, output, request.workers), request.max_rejects)
+    return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,32 +4,50 @@
     1   more rejects than allowed, or shards left unfinished
     2   wrong usage or configuration; the job did not start, or could not go on
 
-`ray.init` is the job's own call: nothing here connects.
+`ray.init` is the job's own call, which it passes to `execute`: nothing here connects.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pipeline.actors import RayPool, pool_size
 from pipeline.attempts import WorkerFactory
 from pipeline.driver import Summary, run
 from pipeline.explanations import explain
 from pipeline.manifest import Plan
-from pipeline.progress import open_progress, summary_lines
+from pipeline.progress import exit_status, open_progress, summary_lines
 from pipeline.rejects import JobError, Verdict, decide, describe
 from pipeline.storage import Storage
-from pipeline.totals import Totals
+from pipeline.totals import RejectLimit, Totals
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 Workers = int | Literal["auto"]
+
+QUIET_RAY: Mapping[str, Any] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": logging.ERROR,
+    "ignore_reinit_error": True,
+}
+"""Options of `ray.init` under which a job's own lines are all that a user sees."""
+
+
+class RunRequest(Protocol):
+    """What every job is asked for about how it runs."""
+
+    @property
+    def workers(self) -> Workers: ...
+    @property
+    def max_rejects(self) -> RejectLimit: ...
 
 
 def storage_options(text: str) -> dict[str, Any]:
@@ -49,19 +67,29 @@ def worker_count(text: str) -> Workers:
     return count
 
 
-def execute(plan: Plan, factory: WorkerFactory, output: Storage, workers: Workers) -> Summary:
-    """Does the pending shards of `plan` on the connected Ray, shows progress, prints the summary.
+def execute(
+    plan: Plan, factory: WorkerFactory, output: Storage, request: RunRequest, connect: Callable[[], object]
+) -> int:
+    """Does the pending shards of `plan` on the Ray that `connect` reaches, shows progress, prints the summary.
 
-    Raises JobError where the job cannot go on.
+    Returns the exit status. Raises JobError where the job cannot go on.
     """
     start = time.monotonic()
     summary = Summary(plan.done, Totals())
     if plan.pending:
-        pool = RayPool(factory, pool_size(workers, len(plan.pending)))
+        _connect(connect)
+        pool = RayPool(factory, pool_size(request.workers, len(plan.pending)))
         with open_progress(plan) as progress:
             summary = run(plan, pool, output, progress)
     print("\n".join(summary_lines(plan, summary, time.monotonic() - start)))
-    return summary
+    return exit_status(summary, request.max_rejects)
+
+
+def _connect(connect: Callable[[], object]) -> None:
+    try:
+        connect()
+    except Exception as error:  # Ray raises bare exceptions, too, such as for a node that was slow to start
+        raise JobError(f"Ray can be neither reached nor started: {describe(error)}") from error
 
 
 def exit_code(job: Callable[[], int]) -> int:

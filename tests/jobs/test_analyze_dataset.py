@@ -34,7 +34,8 @@ def make(device):
 
 @pytest.fixture
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    reading.without_ray(analyze_dataset, monkeypatch, tmp_path / "cache")
+    reading.without_ray(monkeypatch)
+    reading.with_fake_codec(monkeypatch, tmp_path / "cache")
     (tmp_path / "own_sizes.py").write_text(OWN_MODEL)
     monkeypatch.syspath_prepend(tmp_path)
     return lambda *arguments: analyze_dataset.main([str(argument) for argument in arguments])

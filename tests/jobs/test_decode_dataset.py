@@ -19,7 +19,8 @@ from tests.pipeline.archives import write_archive
 
 @pytest.fixture
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    reading.without_ray(decode_dataset, monkeypatch, tmp_path / "cache")
+    reading.without_ray(monkeypatch)
+    reading.with_fake_codec(monkeypatch, tmp_path / "cache")
     return lambda *arguments: decode_dataset.main([str(argument) for argument in arguments])
 
 

@@ -34,8 +34,8 @@ def jobs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (capsule / "manifest.json").write_text(json.dumps({"files": files}))
     codec = InstalledCodec("fake", FINGERPRINT, capsule, FakeCodecFactory(capsule))
     monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
-    for module in (compress_dataset, decode_dataset, analyze_dataset):
-        reading.without_ray(module, monkeypatch, tmp_path / "cache")
+    reading.without_ray(monkeypatch)
+    reading.with_fake_codec(monkeypatch, tmp_path / "cache")
 
 
 def members(folder: Path) -> dict[str, bytes]:
