@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.compress import Fidelity
-from pipeline.job import storage_options, worker_count
+from pipeline.job import add_run_arguments, argument
 from pipeline.manifest import Manifest
 from pipeline.protocols import CodecFactory
 from pipeline.totals import RejectLimit
@@ -57,13 +57,16 @@ def parse_request(
     add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
     add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite (default: %(default)s)")
-    add("--workers", type=worker_count, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
-    add("--batch-size", type=positive, default=16, help="most images of one size at once (default: %(default)s)")
-    add("--max-rejects", type=RejectLimit.parse, default="1%", help="20, 0.01 or 1%% (default: 1%%)")
+    positive = argument(positive_number, "a number above 0")
+    add(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        default=16,
+        help="most images of one size at once (default: %(default)s)",
+    )
     add("--fidelity", choices=("preview", "none"), default="preview", help="measure PSNR on the preview, or nothing")
-    add("--overwrite", action="store_true", help="redo shards whose source or settings changed")
-    add("--dry-run", action="store_true", help="say what would be done, write nothing")
-    add("--storage-options", type=storage_options, default={}, metavar="JSON", help="for fsspec; never stored")
+    add_run_arguments(parser, overwrite="redo shards whose source or settings changed")
     fields = vars(parser.parse_args(arguments))
     options = fields.pop("storage_options")
     return CompressRequest(**fields), options
@@ -75,8 +78,8 @@ def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifes
     return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
 
 
-def positive(text: str) -> int:
-    """For argparse: a number above 0; raises ValueError for anything else."""
+def positive_number(text: str) -> int:
+    """A number above 0; raises ValueError for anything else."""
     if (number := int(text)) < 1:
         raise ValueError(f"{text} is not above 0")
     return number

@@ -14,9 +14,10 @@ import logging
 import sys
 import time
 import traceback
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from pipeline.actors import RayPool, pool_size
 from pipeline.attempts import WorkerFactory
@@ -31,6 +32,7 @@ from pipeline.totals import RejectLimit, Totals
 USAGE_ERROR = 2
 INTERRUPTED = 130
 Workers = int | Literal["auto"]
+Value = TypeVar("Value")
 
 QUIET_RAY: Mapping[str, Any] = {
     "include_dashboard": False,
@@ -50,8 +52,20 @@ class RunRequest(Protocol):
     def max_rejects(self) -> RejectLimit: ...
 
 
+def argument(parse: Callable[[str], Value], kind: str) -> Callable[[str], Value]:
+    """For argparse: `parse`, whose ValueError becomes "'text' is not <kind>"."""
+
+    def checked(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ArgumentTypeError(f"{text!r} is not {kind}") from error
+
+    return checked
+
+
 def storage_options(text: str) -> dict[str, Any]:
-    """For argparse: a JSON object; raises ValueError for anything else."""
+    """A JSON object; raises ValueError for anything else."""
     options = json.loads(text)
     if not isinstance(options, dict):
         raise ValueError("not a JSON object")
@@ -59,12 +73,25 @@ def storage_options(text: str) -> dict[str, Any]:
 
 
 def worker_count(text: str) -> Workers:
-    """For argparse: `auto` or a number above 0; raises ValueError for anything else."""
+    """`auto` or a number above 0; raises ValueError for anything else."""
     if text == "auto":
         return "auto"
     if (count := int(text)) < 1:
         raise ValueError("at least one worker is needed")
     return count
+
+
+def add_run_arguments(parser: ArgumentParser, overwrite: str) -> None:
+    """The arguments about how a job runs, which all jobs have; `overwrite` says what that does again."""
+    add = parser.add_argument
+    workers = argument(worker_count, "auto or a number above 0")
+    rejects = argument(RejectLimit.parse, "a count, or a fraction such as 0.01 or 1%")
+    options = argument(storage_options, "a JSON object")
+    add("--workers", type=workers, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
+    add("--max-rejects", type=rejects, default="1%", metavar="LIMIT", help="20, 0.01 or 1%% (default: 1%%)")
+    add("--overwrite", action="store_true", help=overwrite)
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec; never stored")
 
 
 def execute(

@@ -23,6 +23,7 @@ from pipeline.table import SCHEMA_VERSION
 from pipeline.totals import Totals
 
 FORMAT_VERSION = 1
+KINDS = ("archive", "pictures", "results")
 CAPSULE = "capsule"
 CAPSULE_MANIFEST = "manifest.json"
 PARALLEL_REQUESTS = 16
@@ -107,9 +108,11 @@ class Plan:
 def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSource], overwrite: bool) -> Plan:
     """The shards of `sources` without a valid report. Writes nothing.
 
-    Raises JobError where the output was made with another configuration, or a shard's source changed since it was
-    done, unless `overwrite`, which puts them back among the pending ones (`redo`).
+    Raises JobError where `storage` holds another job's output; and where the output was made with another
+    configuration, or a shard's source changed since it was done, unless `overwrite`, which puts them back among the
+    pending ones (`redo`).
     """
+    _check_kind(storage, manifest)
     reports = {info.path: info for info in storage.scan(REPORTS)}
     _check_manifest(storage, manifest, sources, reports, overwrite)
     with_report = [source for source in sources if report_path(source) in reports]
@@ -158,6 +161,13 @@ def _copy_file(storage: Storage, local: Path, path: str) -> None:
         file.write(data)
     if storage.read(path) != data:
         raise JobError(f"{storage.path_url(path)} does not read back as written")
+
+
+def _check_kind(storage: Storage, manifest: Manifest) -> None:
+    """Reports of two jobs in one folder would be taken for each other's."""
+    for kind in KINDS:
+        if kind != manifest.kind and storage.exists(f"{kind}.json"):
+            raise JobError(f"{storage.url} holds another job's output ({kind}.json); choose another place")
 
 
 def _check_manifest(

@@ -36,6 +36,13 @@ def test_a_new_output(storage: Storage) -> None:
     assert json.loads(storage.read("archive.json"))["job_fingerprint"] == MANIFEST.job_fingerprint
 
 
+def test_another_job_s_output_is_left_alone(storage: Storage) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    pictures = replace(MANIFEST, kind="pictures")
+    with pytest.raises(JobError, match=r"holds another job's output \(archive.json\)"):
+        make_plan(storage, pictures, SOURCES, overwrite=True)
+
+
 def test_resume_is_sources_minus_reports(storage: Storage) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
     finish(storage, MANIFEST, SOURCES[0], SOURCES[2])
