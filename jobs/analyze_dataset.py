@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import ray
 
 import difficmh
-from difficmh.analyzers.factory import parse_analyzer
+from difficmh.analyzers.factory import analyzer_files, parse_analyzer
 from pipeline.analyze import AnalyzeJob
-from pipeline.job import execute, exit_code, reaching
-from pipeline.progress import exit_status
+from pipeline.job import QUIET_RAY, execute, exit_code, reaching
 from pipeline.reading import (
     ReadRequest,
     RunOptions,
@@ -34,7 +34,8 @@ EXAMPLES = """examples:
   imagenet                 the five likeliest ImageNet classes, by EfficientNet-Lite2
   onnx:FILE                raw outputs of a network with one image input; FILE with .json instead of .onnx may say how
                            it wants its input (see difficmh/analyzers/onnx.py); every worker must find FILE
-  python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (Analyzer in pipeline/protocols.py)
+  python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (Analyzer in pipeline/protocols.py); MODULE is
+                           installed, or lies in the current folder
 
 The answers join to the archive by key and shard."""
 
@@ -59,14 +60,13 @@ def run(request: AnalyzeRequest, options: RunOptions) -> int:
     with reaching(request.analyzer):
         analyzer_factory = parse_analyzer(request.analyzer)
     archive = open_archive(request, options, difficmh.load)
-    manifest = describe_output("results", "analyze_dataset", archive, request, {"analyzer": request.analyzer})
+    own = {"analyzer": request.analyzer, **analyzer_files(analyzer_factory)}
+    manifest = describe_output("results", "analyze_dataset", archive, request, own)
     output, plan = plan_output(manifest, archive, request, options)
     if options.dry_run:
         return 0
     job = AnalyzeJob(archive, output, plan.fingerprint, request.where, request.mode, analyzer_factory)
-    if plan.pending:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    return exit_status(execute(plan, job, output, request.workers), request.max_rejects)
+    return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,4 +74,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.append(os.getcwd())  # where the user's own module may be; Ray's workers look there by themselves
     sys.exit(main())

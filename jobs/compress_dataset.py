@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,10 +16,10 @@ from difficmh.errors import CapsuleError
 from difficmh.images import decode_image
 from pipeline.compress import CompressSettings, CompressWorkerFactory
 from pipeline.compress_request import CompressRequest, InstalledCodec, check_images, describe_archive, parse_request
-from pipeline.job import execute, exit_code, reaching
+from pipeline.job import QUIET_RAY, execute, exit_code, reaching
 from pipeline.listing import expand
 from pipeline.manifest import copy_capsule, establish, make_plan
-from pipeline.progress import exit_status, plan_line
+from pipeline.progress import plan_line
 from pipeline.rejects import JobError
 from pipeline.retry import BRIEF
 from pipeline.storage import Storage, UrlOpener
@@ -62,9 +61,7 @@ def run(job: CompressRequest, options: dict[str, Any]) -> int:
     weights, fidelity = codec.fingerprint, job.fidelity
     settings = CompressSettings(archive, inputs, plan.fingerprint, weights, job.quality, job.batch_size, fidelity)
     workers = CompressWorkerFactory(settings, codec.factory, decode_image)
-    if plan.pending:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    return exit_status(execute(plan, workers, archive, job.workers), job.max_rejects)
+    return execute(plan, workers, archive, job, partial(ray.init, **QUIET_RAY))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

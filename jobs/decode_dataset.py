@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ import ray
 import difficmh
 from difficmh.images import encode_image
 from pipeline.decompress import DecodeJob
-from pipeline.job import execute, exit_code
+from pipeline.job import QUIET_RAY, argument, execute, exit_code
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
-from pipeline.progress import exit_status
 from pipeline.reading import (
     ReadRequest,
     RunOptions,
@@ -48,9 +46,19 @@ def parse(arguments: Sequence[str] | None) -> tuple[DecodeRequest, RunOptions]:
     add = parser.add_argument
     add("--format", choices=("jpg", "png", "webp"), default="jpg", help="of the files (default: %(default)s)")
     add("--layout", choices=("webdataset", "files"), default="webdataset", help="tars (default), or files in folders")
-    add("--quality", type=int, choices=range(1, 101), metavar="1..100", help="of JPEG and WebP files (default: high)")
+    quality = argument(picture_quality, "a number from 1 to 100")
+    add("--quality", type=quality, metavar="1..100", help="of JPEG and WebP files (default: high)")
     fields, options = parsed(parser, arguments)
+    if fields["format"] == "png" and fields["quality"] is not None:
+        parser.error("--quality is for jpg and webp: a PNG keeps every pixel")
     return DecodeRequest(**fields), options
+
+
+def picture_quality(text: str) -> int:
+    """A number from 1 to 100; raises ValueError for anything else."""
+    if not 1 <= (quality := int(text)) <= 100:
+        raise ValueError(f"{quality} is not in 1..100")
+    return quality
 
 
 def run(request: DecodeRequest, options: RunOptions) -> int:
@@ -64,9 +72,7 @@ def run(request: DecodeRequest, options: RunOptions) -> int:
     style = PictureStyle(request.format, request.layout)
     encoder = partial(encode_image, quality=request.quality)
     job = DecodeJob(archive, output, plan.fingerprint, request.where, request.mode, style, encoder)
-    if plan.pending:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-    return exit_status(execute(plan, job, output, request.workers), request.max_rejects)
+    return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ Ray restarts nothing by itself here: a lost actor comes back to the driver as an
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -84,7 +85,12 @@ class RayPool:
         self._factory = factory
         self._size = size
         self._class = ray.remote(ShardActor).options(
-            num_cpus=size.cpus, num_gpus=size.gpus, max_restarts=0, max_task_retries=0, max_concurrency=2
+            num_cpus=size.cpus,
+            num_gpus=size.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=2,
+            runtime_env={"env_vars": _thread_variables()},
         )
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | None]] = {}
@@ -180,6 +186,15 @@ def _answer(reference: Any) -> Tally | None:
     except RayError:
         return None
     return tally
+
+
+def _thread_variables() -> dict[str, str]:
+    """Has OpenMP's idle threads sleep, not spin, unless the user wants it otherwise.
+
+    By default they spin for a while after each of torch's operations, on cores that JPEG threads and Ray's own
+    processes need. OpenMP reads this once, when a process loads it, so it has to be in the actor's environment.
+    """
+    return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 
 def _limit_threads(threads: int) -> None:

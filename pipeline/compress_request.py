@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.compress import Fidelity
-from pipeline.job import reaching, storage_options, worker_count
+from pipeline.job import add_run_arguments, argument, reaching
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
@@ -62,13 +62,16 @@ def parse_request(
     add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
     add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite (default: %(default)s)")
-    add("--workers", type=worker_count, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
-    add("--batch-size", type=positive, default=16, help="most images of one size at once (default: %(default)s)")
-    add("--max-rejects", type=RejectLimit.parse, default="1%", help="20, 0.01 or 1%% (default: 1%%)")
+    positive = argument(positive_number, "a number above 0")
+    add(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        default=16,
+        help="most images of one size at once (default: %(default)s)",
+    )
     add("--fidelity", choices=("preview", "none"), default="preview", help="measure PSNR on the preview, or nothing")
-    add("--overwrite", action="store_true", help="redo shards whose source or settings changed")
-    add("--dry-run", action="store_true", help="say what would be done, write nothing")
-    add("--storage-options", type=storage_options, default={}, metavar="JSON", help="for fsspec; never stored")
+    add_run_arguments(parser, overwrite="redo shards whose source or settings changed")
     fields = vars(parser.parse_args(arguments))
     options = fields.pop("storage_options")
     return CompressRequest(**fields), options
@@ -109,8 +112,8 @@ def _first_record(source: ShardSource, inputs: UrlOpener) -> Sample | Failure | 
     return failure
 
 
-def positive(text: str) -> int:
-    """For argparse: a number above 0; raises ValueError for anything else."""
+def positive_number(text: str) -> int:
+    """A number above 0; raises ValueError for anything else."""
     if (number := int(text)) < 1:
         raise ValueError(f"{text} is not above 0")
     return number

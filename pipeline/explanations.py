@@ -22,6 +22,8 @@ def explain(error: Exception, url: str) -> str:
         return f"{url}: access denied: wrong credentials, or ones (or a user) that may not do this there"
     if isinstance(error, FileNotFoundError):
         return f"{url}: no such file or folder"
+    if isinstance(error, NotADirectoryError):
+        return f"{url}: is a file, not a folder"
     if isinstance(error, ImportError):
         return f"{url}: {describe(error)}; install the package that reads this kind of URL"
     if decide(error) is Verdict.RETRY:

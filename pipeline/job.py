@@ -4,36 +4,68 @@
     1   more rejects than allowed, or shards left unfinished
     2   wrong usage or configuration; the job did not start, or could not go on
 
-`ray.init` is the job's own call: nothing here connects.
+`ray.init` is the job's own call, which it passes to `execute`: nothing here connects.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from pipeline.actors import RayPool, pool_size
 from pipeline.attempts import WorkerFactory
 from pipeline.driver import Summary, run
 from pipeline.explanations import explain
 from pipeline.manifest import Plan
-from pipeline.progress import open_progress, summary_lines
+from pipeline.progress import exit_status, open_progress, summary_lines
 from pipeline.rejects import JobError, Verdict, decide, describe
 from pipeline.storage import Storage
-from pipeline.totals import Totals
+from pipeline.totals import RejectLimit, Totals
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 Workers = int | Literal["auto"]
+Value = TypeVar("Value")
+
+QUIET_RAY: Mapping[str, Any] = {
+    "include_dashboard": False,
+    "log_to_driver": False,
+    "logging_level": logging.ERROR,
+    "ignore_reinit_error": True,
+}
+"""Options of `ray.init` under which a job's own lines are all that a user sees."""
+
+
+class RunRequest(Protocol):
+    """What every job is asked for about how it runs."""
+
+    @property
+    def workers(self) -> Workers: ...
+    @property
+    def max_rejects(self) -> RejectLimit: ...
+
+
+def argument(parse: Callable[[str], Value], kind: str) -> Callable[[str], Value]:
+    """For argparse: `parse`, whose ValueError becomes "'text' is not <kind>"."""
+
+    def checked(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ArgumentTypeError(f"{text!r} is not {kind}") from error
+
+    return checked
 
 
 def storage_options(text: str) -> dict[str, Any]:
-    """For argparse: a JSON object; raises ValueError for anything else."""
+    """A JSON object; raises ValueError for anything else."""
     options = json.loads(text)
     if not isinstance(options, dict):
         raise ValueError("not a JSON object")
@@ -41,7 +73,7 @@ def storage_options(text: str) -> dict[str, Any]:
 
 
 def worker_count(text: str) -> Workers:
-    """For argparse: `auto` or a number above 0; raises ValueError for anything else."""
+    """`auto` or a number above 0; raises ValueError for anything else."""
     if text == "auto":
         return "auto"
     if (count := int(text)) < 1:
@@ -49,19 +81,42 @@ def worker_count(text: str) -> Workers:
     return count
 
 
-def execute(plan: Plan, factory: WorkerFactory, output: Storage, workers: Workers) -> Summary:
-    """Does the pending shards of `plan` on the connected Ray, shows progress, prints the summary.
+def add_run_arguments(parser: ArgumentParser, overwrite: str) -> None:
+    """The arguments about how a job runs, which all jobs have; `overwrite` says what that does again."""
+    add = parser.add_argument
+    workers = argument(worker_count, "auto or a number above 0")
+    rejects = argument(RejectLimit.parse, "a count, or a fraction such as 0.01 or 1%")
+    options = argument(storage_options, "a JSON object")
+    add("--workers", type=workers, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
+    add("--max-rejects", type=rejects, default="1%", metavar="LIMIT", help="20, 0.01 or 1%% (default: 1%%)")
+    add("--overwrite", action="store_true", help=overwrite)
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec; never stored")
 
-    Raises JobError where the job cannot go on.
+
+def execute(
+    plan: Plan, factory: WorkerFactory, output: Storage, request: RunRequest, connect: Callable[[], object]
+) -> int:
+    """Does the pending shards of `plan` on the Ray that `connect` reaches, shows progress, prints the summary.
+
+    Returns the exit status. Raises JobError where the job cannot go on.
     """
     start = time.monotonic()
     summary = Summary(plan.done, Totals())
     if plan.pending:
-        pool = RayPool(factory, pool_size(workers, len(plan.pending)))
-        with open_progress(plan.shards) as progress:
+        _connect(connect)
+        pool = RayPool(factory, pool_size(request.workers, len(plan.pending)))
+        with open_progress(plan) as progress:
             summary = run(plan, pool, output, progress)
-    print("\n".join(summary_lines(summary, time.monotonic() - start)))
-    return summary
+    print("\n".join(summary_lines(plan, summary, time.monotonic() - start)))
+    return exit_status(summary, request.max_rejects)
+
+
+def _connect(connect: Callable[[], object]) -> None:
+    try:
+        connect()
+    except Exception as error:  # Ray raises bare exceptions, too, such as for a node that was slow to start
+        raise JobError(f"Ray can be neither reached nor started: {describe(error)}") from error
 
 
 def exit_code(job: Callable[[], int]) -> int:

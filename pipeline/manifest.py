@@ -23,6 +23,7 @@ from pipeline.table import SCHEMA_VERSION
 from pipeline.totals import Totals
 
 FORMAT_VERSION = 1
+KINDS = ("archive", "pictures", "results")
 CAPSULE = "capsule"
 CAPSULE_MANIFEST = "manifest.json"
 PARALLEL_REQUESTS = 16
@@ -91,12 +92,13 @@ def _check_version(url: str, fields: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do: shards pending, and the totals of those done before."""
+    """What a run has to do: shards pending, and the totals of those done before. `kind` is the output's."""
 
     fingerprint: str
     pending: Sequence[ShardSource]
     done: Totals = field(default_factory=Totals)
     redo: Sequence[ShardSource] = ()
+    kind: str = "archive"
 
     @property
     def shards(self) -> int:
@@ -106,10 +108,11 @@ class Plan:
 def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSource], overwrite: bool) -> Plan:
     """The shards of `sources` without a valid report. Writes nothing.
 
-    Raises JobError where the output was made with another configuration, or a shard's source changed since it was
-    done, unless `overwrite`, which puts them back among the pending ones (`redo`), and FileNotFoundError where there
-    is no bucket for the output.
+    Raises JobError where `storage` holds another job's output, and where the output was made with another configuration
+    or a shard's source changed since it was done, unless `overwrite`, which puts them back among the pending ones
+    (`redo`); FileNotFoundError where there is no bucket for the output.
     """
+    _check_kind(storage, manifest)
     reports = {info.path: info for info in storage.scan(REPORTS)}
     if not reports:
         storage.check_bucket()
@@ -125,7 +128,7 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     redo = [source for source, _ in stale]
     again = {source.url for source in redo}
     pending = [source for source in sources if source.url in again or report_path(source) not in reports]
-    return Plan(manifest.job_fingerprint, pending, done, redo)
+    return Plan(manifest.job_fingerprint, pending, done, redo, manifest.kind)
 
 
 def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
@@ -160,6 +163,13 @@ def _copy_file(storage: Storage, local: Path, path: str) -> None:
         file.write(data)
     if storage.read(path) != data:
         raise JobError(f"{storage.path_url(path)} does not read back as written")
+
+
+def _check_kind(storage: Storage, manifest: Manifest) -> None:
+    """Reports of two jobs in one folder would be taken for each other's."""
+    for kind in KINDS:
+        if kind != manifest.kind and storage.exists(f"{kind}.json"):
+            raise JobError(f"{storage.url} holds another job's output ({kind}.json); choose another place")
 
 
 def _check_manifest(

@@ -19,87 +19,91 @@ PLAIN_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Rates:
-    """What a moment of a run looks like. `remaining` in seconds, None before there is anything to judge by."""
+    """What a moment of a run looks like.
+
+    `bits_per_pixel` is of the bitstreams that the run writes, None for a job that only reads some; `remaining` in
+    seconds, None before there is anything to judge by.
+    """
 
     shards_done: int
     shards: int
     images: int
     images_per_second: float
     megabytes_per_second: float
-    bits_per_pixel: float
+    bits_per_pixel: float | None
     rejects: int
     remaining: float | None
 
     @classmethod
-    def at(cls, summary: Summary, shards: int, under_way: Tally, elapsed: float) -> Rates:
+    def at(cls, summary: Summary, plan: Plan, under_way: Tally, elapsed: float) -> Rates:
         """`under_way` counts into images, but not into bytes, which are known when a shard is done."""
         ours = summary.this_run
         elapsed = max(elapsed, 1e-3)
-        left = shards - summary.totals.shards - summary.unfinished
+        left = plan.shards - summary.totals.shards - summary.unfinished
         return cls(
             shards_done=summary.totals.shards,
-            shards=shards,
+            shards=plan.shards,
             images=summary.totals.images + under_way.images,
             images_per_second=(ours.images + under_way.images) / elapsed,
             megabytes_per_second=ours.bytes_in / 1e6 / elapsed,
-            bits_per_pixel=summary.totals.bits_per_pixel,
+            bits_per_pixel=summary.totals.bits_per_pixel if plan.kind == "archive" else None,
             rejects=summary.totals.rejects + under_way.rejects,
             remaining=elapsed / ours.shards * left if ours.shards else None,
         )
 
     def __str__(self) -> str:
         remaining = "?" if self.remaining is None else duration(self.remaining)
+        bits = "" if self.bits_per_pixel is None else f"{self.bits_per_pixel:.3f} bits per pixel, "
         return (
             f"{self.shards_done}/{self.shards} shards, {self.images} images, {self.images_per_second:.1f} images/s, "
-            f"{self.megabytes_per_second:.1f} MB/s, {self.bits_per_pixel:.3f} bpp, {self.rejects} rejects, "
-            f"{remaining} left"
+            f"{self.megabytes_per_second:.1f} MB/s, {bits}{self.rejects} rejects, {remaining} left"
         )
 
 
 class PlainProgress:
     """A line every ten seconds and one at the end."""
 
-    def __init__(self, shards: int, stream: TextIO) -> None:
-        self._shards = shards
+    def __init__(self, plan: Plan, stream: TextIO) -> None:
+        self._plan = plan
         self._stream = stream
         self._start = self._shown = time.monotonic()
 
     def update(self, summary: Summary, running: int, under_way: Tally) -> None:
         now = time.monotonic()
-        finished = summary.totals.shards + summary.unfinished == self._shards
+        finished = summary.totals.shards + summary.unfinished == self._plan.shards
         if finished or now - self._shown >= PLAIN_SECONDS:
             self._shown = now
-            print(Rates.at(summary, self._shards, under_way, now - self._start), file=self._stream, flush=True)
+            print(Rates.at(summary, self._plan, under_way, now - self._start), file=self._stream, flush=True)
 
 
 class TerminalProgress:
     """A bar that is redrawn in place."""
 
-    def __init__(self, shards: int, stream: TextIO) -> None:
+    def __init__(self, plan: Plan, stream: TextIO) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self._shards = shards
+        self._plan = plan
         self._start = time.monotonic()
         self.bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(file=stream))
-        self._task = self.bar.add_task("starting workers", total=shards)
+        self._task = self.bar.add_task("starting workers", total=plan.shards)
 
     def update(self, summary: Summary, running: int, under_way: Tally) -> None:
         if not running and not summary.this_run.shards:
             return
-        rates = Rates.at(summary, self._shards, under_way, time.monotonic() - self._start)
+        rates = Rates.at(summary, self._plan, under_way, time.monotonic() - self._start)
         self.bar.update(self._task, completed=rates.shards_done, description=str(rates))
 
 
 @contextmanager
-def open_progress(shards: int, stream: TextIO | None = None) -> Iterator[Progress]:
-    """Progress over `shards` on `stream` (standard error): live where that is a terminal."""
+def open_progress(plan: Plan, stream: TextIO | None = None) -> Iterator[Progress]:
+    """Progress of `plan` on `stream` (standard error): live where that is a terminal."""
     stream = stream or sys.stderr
     if not stream.isatty():
-        yield PlainProgress(shards, stream)
+        yield PlainProgress(plan, stream)
         return
-    progress = TerminalProgress(shards, stream)
+    progress = TerminalProgress(plan, stream)
     with progress.bar:
         yield progress
 
@@ -111,17 +115,19 @@ def plan_line(plan: Plan, url: str) -> str:
     return f"{url}: {plan.done.shards} shards done, {len(plan.pending)} to do ({volume}{again})"
 
 
-def summary_lines(summary: Summary, seconds: float) -> list[str]:
+def summary_lines(plan: Plan, summary: Summary, seconds: float) -> list[str]:
     """The end of a job for a person: what was done, what it came to, what is left."""
     totals, ours = summary.totals, summary.this_run
     lines = [
         f"shards      {totals.shards} done ({ours.shards} in this run, {duration(seconds)})",
         f"images      {totals.images} ({totals.rejects} rejected, {totals.skipped} skipped)",
-        f"size        {size(totals.bytes_in)} → {size(totals.bytes_out)}{_ratio(totals)}",
+        f"size        {_volume(totals, plan.kind)}",
     ]
     if ours.seconds:
         steps = ", ".join(f"{step} {share:.1f}" for step, share in ours.seconds.items())
         lines.append(f"seconds     {steps} (of all workers)")
+    if totals.rejects:
+        lines.append("rejects     with their bytes and the reason for each in rejects/")
     if totals.failed_shards:
         lines.append(f"failed      {totals.failed_shards} shards rejected as a whole; see rejects/ and reports/")
     if summary.unfinished:
@@ -158,7 +164,11 @@ def size(count: int) -> str:
     return f"{value:.1f} PB"
 
 
-def _ratio(totals: Totals) -> str:
+def _volume(totals: Totals, kind: str) -> str:
+    """What was read and written; how much smaller that is where bitstreams were made."""
+    if kind != "archive":
+        return f"{size(totals.bytes_in)} of bitstreams read, {size(totals.bytes_out)} written"
+    sizes = f"{size(totals.bytes_in)} → {size(totals.bytes_out)}"
     if not totals.bytes_out:
-        return ""
-    return f" ({totals.bytes_in / totals.bytes_out:.1f} : 1, {totals.bits_per_pixel:.3f} bits per pixel)"
+        return sizes
+    return f"{sizes} ({totals.bytes_in / totals.bytes_out:.1f} : 1, {totals.bits_per_pixel:.3f} bits per pixel)"

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pipeline.archive import Archive, DecoderFactory
-from pipeline.job import reaching, storage_options, worker_count
+from pipeline.job import add_run_arguments, reaching
 from pipeline.manifest import Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
 from pipeline.protocols import Mode
 from pipeline.query import Where
+from pipeline.rejects import JobError
 from pipeline.retry import BRIEF
 from pipeline.storage import Storage
 from pipeline.totals import RejectLimit
@@ -62,11 +63,7 @@ def reading_parser(description: str | None, examples: str, output: str, mode: Mo
         default=mode,
         help="fast, or the generative decoder (default: %(default)s)",
     )
-    add("--workers", type=worker_count, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
-    add("--max-rejects", type=RejectLimit.parse, default="1%", help="20, 0.01 or 1%% (default: 1%%)")
-    add("--overwrite", action="store_true", help="redo parts whose archive or settings changed")
-    add("--dry-run", action="store_true", help="say what would be done, write nothing")
-    add("--storage-options", type=storage_options, default={}, metavar="JSON", help="for fsspec; never stored")
+    add_run_arguments(parser, overwrite="redo parts whose archive or settings changed")
     return parser
 
 
@@ -98,9 +95,11 @@ def plan_output(
 ) -> tuple[Storage, Plan]:
     """The output and what is to be done there, shown to the user; made ready unless this is a dry run.
 
-    Raises JobError where the output was made otherwise, or cannot be reached.
+    Raises JobError where the output was made otherwise, lies inside the archive, or cannot be reached.
     """
     output = Storage.from_url(request.output, options.storage)
+    if f"{output.url}/".startswith(f"{archive.storage.url}/"):
+        raise JobError(f"{output.url} lies inside the archive, which is only read; choose another place")
     with reaching(request.output):
         plan = make_plan(replace(output, retry=BRIEF), manifest, archive.parts, request.overwrite)
         print(plan_line(plan, request.output))

@@ -53,8 +53,12 @@ class Storage:
     def from_url(cls, url: str, options: Mapping[str, Any] | None = None, retry: Retry = PATIENT) -> Storage:
         """Storage under `url`: a local path, `file://`, `s3://` or any scheme fsspec knows.
 
-        A local path is made absolute here, as workers have other working directories.
+        A local path is made absolute here, as workers have other working directories. Raises JobError for a URL
+        that names nothing: an empty one, or a scheme alone.
         """
+        scheme, mark, rest = url.partition("://")
+        if not (rest.strip("/") if mark else scheme):
+            raise JobError(f"{url!r} names no folder and no bucket")
         if "://" not in url:
             url = os.path.abspath(os.path.expanduser(url))
         return cls(url.rstrip("/") or "/", dict(options or {}), retry)

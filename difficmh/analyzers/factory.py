@@ -9,6 +9,7 @@ This module imports no network library, so that a driver process stays small; th
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 from dataclasses import dataclass
@@ -65,6 +66,19 @@ class PythonFactory:
 
 
 AnalyzerFactory: TypeAlias = ImagenetFactory | OnnxFactory | PythonFactory
+
+
+def analyzer_files(factory: AnalyzerFactory) -> dict[str, str]:
+    """Name to SHA-256 of the files that decide what the analyzer answers, besides its code: a model and its options."""
+    if not isinstance(factory, OnnxFactory):
+        return {}
+    files = (factory.model, factory.model.with_suffix(".json"))
+    return {f"{file.name}_sha256": _sha256(file) for file in files if file.is_file()}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def parse_analyzer(spec: str) -> AnalyzerFactory:

@@ -7,20 +7,15 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
-from jobs import analyze_dataset, compress_dataset, decode_dataset
+from jobs import compress_dataset
 from jobs.compress_dataset import InstalledCodec
 from pipeline.archive import Archive
-from pipeline.attempts import LocalPool, WorkerFactory
-from pipeline.driver import Summary, run
-from pipeline.manifest import Plan
-from pipeline.storage import Storage
+from pipeline.attempts import LocalPool
 from tests.fakes import FakeCodecFactory
-from tests.pipeline.archives import FINGERPRINT, Silence, fake_codec, row, write_archive
+from tests.pipeline.archives import FINGERPRINT, fake_codec, row, write_archive
 
 ROWS = [
     row("000", "in/a.tar", 0, tags=["car"], tag_scores=[0.5]),
@@ -30,15 +25,11 @@ ROWS = [
 DAMAGED = replace(ROWS[0], key="damaged", bitstream=b"FAKE")
 
 
-def execute_here(plan: Plan, factory: WorkerFactory, output: Storage, workers: Any) -> Summary:
-    """In place of `pipeline.job.execute`: one worker, in this process."""
-    return run(plan, LocalPool(factory), output, Silence())
-
-
-def without_ray(module: ModuleType, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Lets a job's `main` run in this process and decode with the fake codec."""
-    with_fake_codec(monkeypatch, cache)
-    monkeypatch.setattr(module, "execute", execute_here)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the jobs' `main` run with one worker in this process."""
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("pipeline.job.pool_size", lambda workers, shards: None)
+    monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: LocalPool(factory))
 
 
 def all_without_ray(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -50,13 +41,13 @@ def all_without_ray(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     (capsule / "manifest.json").write_text(json.dumps({"files": files}))
     codec = InstalledCodec("fake", FINGERPRINT, capsule, FakeCodecFactory(capsule))
     monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
-    for module in (compress_dataset, decode_dataset, analyze_dataset):
-        without_ray(module, monkeypatch, folder / "cache")
+    without_ray(monkeypatch)
+    with_fake_codec(monkeypatch, folder / "cache")
 
 
 def with_fake_codec(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Lets the reading jobs decode with the fake codec."""
     monkeypatch.setattr("difficmh.load", fake_codec)
-    monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr(Archive, "open", partial(Archive.open, cache=cache))
 
 

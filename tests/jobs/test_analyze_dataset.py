@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
@@ -34,7 +35,8 @@ def make(device):
 
 @pytest.fixture
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    reading.without_ray(analyze_dataset, monkeypatch, tmp_path / "cache")
+    reading.without_ray(monkeypatch)
+    reading.with_fake_codec(monkeypatch, tmp_path / "cache")
     (tmp_path / "own_sizes.py").write_text(OWN_MODEL)
     monkeypatch.syspath_prepend(tmp_path)
     return lambda *arguments: analyze_dataset.main([str(argument) for argument in arguments])
@@ -65,6 +67,39 @@ def test_an_onnx_model_with_a_query(main: Any, tmp_path: Path) -> None:
     assert (answer["key"], answer["mean_shape"], len(answer["mean"])) == ("../002", [1, 3], 3)
 
 
+@pytest.mark.parametrize("changed", ["mean.onnx", "mean.json"])
+def test_another_model_under_the_same_name_does_not_mix_in(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    pytest.importorskip("onnxruntime")
+    model = tmp_path / "mean.onnx"
+    model.write_bytes(mean_model())
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--analyzer", f"onnx:{model}")
+    assert main(*known) == 0
+    (tmp_path / changed).write_bytes(b'{"range": 255}' if changed.endswith(".json") else mean_model((1, 3, 9, 9)))
+    assert main(*known) == 2
+    assert f"{changed}_sha256" in capsys.readouterr().err
+    assert main(*known, "--overwrite") == 0
+
+
+def test_a_module_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "own_sizes.py").write_text(OWN_MODEL)
+    words = ["--archive", reading.archive(tmp_path), "--output", "out", "--analyzer", "python:own_sizes:make"]
+    command = [sys.executable, analyze_dataset.__file__, *words, "--dry-run"]
+    shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "2 to do" in shown
+
+
+def test_answers_join_to_the_archive_in_sql(main: Any, tmp_path: Path) -> None:
+    url, output = reading.archive(tmp_path), tmp_path / "out"
+    assert main("--archive", url, "--output", output, "--analyzer", "python:own_sizes:make") == 0
+    found = duckdb.sql(
+        f"FROM '{url}/data/*.parquet' JOIN '{output}/data/*.parquet' AS answers USING (key, shard)"
+        " SELECT key, tags, answers.width ORDER BY key"
+    ).fetchall()
+    assert found == [("../002", ["tree"], 32), ("000", ["car"], 32), ("001", [], 32)]
+
+
 def test_a_second_run_has_nothing_to_do(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--analyzer")
     assert main(*known, "python:own_sizes:make") == 0
@@ -78,6 +113,7 @@ def test_a_second_run_has_nothing_to_do(main: Any, tmp_path: Path, capsys: pytes
     [
         ("resnet", "unknown analyzer"),
         ("onnx:/nowhere.onnx", "no ONNX model"),
+        (f"onnx:{__file__}", "cannot load"),
         ("python:nowhere_at_all:make", "no module"),
         ("python:own_sizes:nothing", "nothing"),
     ],

@@ -17,7 +17,7 @@ from pipeline.protocols import Mode
 from pipeline.storage import Storage
 from pipeline.table import TableRow
 from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
-from tests.jobs.reading import execute_here
+from tests.jobs.reading import without_ray
 from tests.pipeline import archives
 
 SIZES = {"wide": (70, 130), "tall": (96, 64)}
@@ -61,9 +61,8 @@ def test_get_is_what_the_codec_gives(archive: Storage, tmp_path: Path, mode: Mod
 
 
 def test_the_decode_job(archive: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_dataset, "execute", execute_here)
+    without_ray(monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("ray.init", lambda **_: None)
     output = tmp_path / "out"
     known = ["--archive", archive.url, "--output", str(output), "--layout", "files", "--format", "png"]
     assert decode_dataset.main([*known, "--max-rejects", "1"]) == 0

@@ -19,7 +19,8 @@ from tests.pipeline.archives import write_archive
 
 @pytest.fixture
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    reading.without_ray(decode_dataset, monkeypatch, tmp_path / "cache")
+    reading.without_ray(monkeypatch)
+    reading.with_fake_codec(monkeypatch, tmp_path / "cache")
     return lambda *arguments: decode_dataset.main([str(argument) for argument in arguments])
 
 
@@ -106,11 +107,43 @@ def test_errors_are_one_message_and_status_2(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("arguments", [(), ("--quality", "0"), ("--format", "gif"), ("--mode", "reference")])
-def test_wrong_usage_is_status_2(main: Any, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--quality", "0"), "'0' is not a number from 1 to 100"),
+        (("--quality", "50", "--format", "png"), "--quality is for jpg and webp"),
+        (("--format", "gif"), "'gif'"),
+        (("--mode", "reference"), "'reference'"),
+        (("--workers", "0"), "'0' is not auto or a number above 0"),
+        (("--max-rejects", "150%"), "'150%' is not a count, or a fraction such as 0.01 or 1%"),
+        (("--storage-options", "[1]"), "'[1]' is not a JSON object"),
+    ],
+)
+def test_wrong_usage_says_what_is_wanted(
+    main: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(*(("--archive", "a", "--output", "b", *arguments) if arguments else ()))
+        main("--archive", "a", "--output", "b", *arguments)
     assert caught.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_archive_is_only_read(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = reading.archive(tmp_path)
+    before = sorted(Path(url).rglob("*"))
+    for inside in ("", "/", "/pictures", "/data/.."):
+        assert main("--archive", url, "--output", url + inside, "--overwrite") == 2
+        assert "choose another place" in capsys.readouterr().err
+    assert sorted(Path(url).rglob("*")) == before
+
+
+def test_places_that_are_none(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = reading.archive(tmp_path)
+    for output in ("", "s3://", "file:///"):
+        assert main("--archive", url, "--output", output) == 2
+        assert f"{output!r} names no folder" in capsys.readouterr().err
+    assert main("--archive", f"{url}/archive.json", "--output", tmp_path / "out") == 2
+    assert "archive.json: is a file, not a folder" in capsys.readouterr().err
 
 
 def test_help_has_examples_and_the_driver_loads_no_torch() -> None:

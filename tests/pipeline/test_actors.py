@@ -128,6 +128,25 @@ def test_a_worker_keeps_to_its_share_of_the_cores(output: Storage) -> None:
     assert summary.totals.images == 2
 
 
+@dataclass(frozen=True)
+class Variables:
+    """Fails in the words of the worker's environment."""
+
+    def __call__(self, context: WorkerContext) -> FatedWorker:
+        raise JobError(f"threads wait {os.environ.get('OMP_WAIT_POLICY')}")
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_their_core_to_others(
+    output: Storage, monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    with pytest.raises(JobError, match=f"threads wait {expected}"):
+        run(plan("one"), RayPool(Variables(), PoolSize(1, cpus=1)), output, Mute())
+
+
 def test_sizes_follow_the_cluster() -> None:
     assert pool_size("auto", 100) == PoolSize(1, 2, 0.0)
     assert pool_size(2, 100) == PoolSize(2, 1, 0.0)

@@ -2,13 +2,69 @@
 
 import json
 from argparse import ArgumentTypeError
+from dataclasses import dataclass
 
 import pytest
 
-from pipeline.job import exit_code, reaching, storage_options, worker_count
+from pipeline.attempts import LocalPool, WorkerContext
+from pipeline.job import Workers, execute, exit_code, reaching, storage_options, worker_count
+from pipeline.manifest import Plan
+from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage
+from pipeline.totals import RejectLimit, Totals
 from tests.s3_server import Bucket
+
+NO_REJECTS = RejectLimit(0, fraction=False)
+
+
+@dataclass(frozen=True)
+class Request:
+    workers: Workers = 1
+    max_rejects: RejectLimit = NO_REJECTS
+
+
+class OneRejected:
+    """A worker that rejects one image of two in every shard."""
+
+    def __init__(self, context: WorkerContext) -> None: ...
+
+    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+        return ShardReport(source.url, source, "f", images=1, rejects=1)
+
+
+PLAN = Plan("f", [ShardSource("/in/0.tar", 1, "")])
+OUTPUT = Storage.from_url("/nowhere")
+
+
+def test_a_plan_is_done_and_summed_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = []
+    monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: sizes.append(wanted))
+    monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: LocalPool(factory))
+    connected = []
+    status = execute(PLAN, OneRejected, OUTPUT, Request(workers=3), lambda: connected.append(True))
+    assert (status, connected, sizes) == (1, [True], [(3, 1)])
+    shown = capsys.readouterr()
+    assert "images      1 (1 rejected, 0 skipped)" in shown.out
+    assert "1/1 shards" in shown.err
+    lenient = Request(max_rejects=RejectLimit(1, fraction=False))
+    assert execute(PLAN, OneRejected, OUTPUT, lenient, lambda: None) == 0
+
+
+def test_nothing_to_do_needs_no_ray(capsys: pytest.CaptureFixture[str]) -> None:
+    def connect() -> None:
+        raise AssertionError("not needed")
+
+    assert execute(Plan("f", [], Totals(shards=2)), OneRejected, OUTPUT, Request(), connect) == 0
+    assert "2 done (0 in this run" in capsys.readouterr().out
+
+
+def test_ray_that_does_not_come_up_is_one_line() -> None:
+    def connect() -> None:
+        raise Exception("The current node timed out during startup.")
+
+    with pytest.raises(JobError, match=r"Ray can be neither reached nor started: .*timed out during startup"):
+        execute(PLAN, OneRejected, OUTPUT, Request(), connect)
 
 
 def raising(error: BaseException) -> int:

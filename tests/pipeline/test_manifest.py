@@ -45,13 +45,20 @@ def test_a_new_output_needs_a_bucket(s3: Bucket) -> None:
         make_plan(nowhere, MANIFEST, SOURCES, overwrite=False)
 
 
+def test_another_job_s_output_is_left_alone(storage: Storage) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    pictures = replace(MANIFEST, kind="pictures")
+    with pytest.raises(JobError, match=r"holds another job's output \(archive.json\)"):
+        make_plan(storage, pictures, SOURCES, overwrite=True)
+
+
 def test_resume_is_sources_minus_reports(storage: Storage) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
     finish(storage, MANIFEST, SOURCES[0], SOURCES[2])
     plan = make_plan(storage, MANIFEST, SOURCES, overwrite=False)
     assert plan.pending == [SOURCES[1], SOURCES[3]]
     assert (plan.done.shards, plan.done.images, plan.done.bytes_in) == (2, 20, 2000)
-    assert plan.shards == 4
+    assert (plan.shards, plan.kind) == (4, "archive")
 
 
 def test_other_inputs_may_be_added_and_how_it_runs_may_change(storage: Storage) -> None:

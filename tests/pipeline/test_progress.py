@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,8 @@ from pipeline.totals import RejectLimit, Totals
 BEFORE = Totals(shards=10, images=1000, pixels=10**9, bytes_in=10**9, bytes_out=10**7)
 OURS = Totals(shards=5, images=500, rejects=2, pixels=5 * 10**8, bytes_in=5 * 10**8, bytes_out=5 * 10**6)
 SUMMARY = Summary(BEFORE + OURS, OURS)
+PLAN = Plan("f", [ShardSource(str(shard), 1, "") for shard in range(20)], BEFORE)
+PICTURES = replace(PLAN, kind="pictures")
 
 
 class Terminal(io.StringIO):
@@ -20,17 +23,20 @@ class Terminal(io.StringIO):
 
 
 def test_rates_are_of_this_run_and_counts_of_all() -> None:
-    rates = Rates.at(SUMMARY, shards=30, under_way=Tally(100, 1), elapsed=50.0)
+    rates = Rates.at(SUMMARY, PLAN, under_way=Tally(100, 1), elapsed=50.0)
     assert (rates.shards_done, rates.images, rates.rejects) == (15, 1600, 3)
     assert rates.images_per_second == pytest.approx(12)
     assert rates.megabytes_per_second == pytest.approx(10)
     assert rates.bits_per_pixel == pytest.approx(0.08)
     assert rates.remaining == pytest.approx(150)
-    assert str(rates) == "15/30 shards, 1600 images, 12.0 images/s, 10.0 MB/s, 0.080 bpp, 3 rejects, 2 min 30 s left"
+    assert (
+        str(rates)
+        == "15/30 shards, 1600 images, 12.0 images/s, 10.0 MB/s, 0.080 bits per pixel, 3 rejects, 2 min 30 s left"
+    )
 
 
 def test_before_the_first_shard_nothing_is_promised() -> None:
-    rates = Rates.at(Summary(BEFORE, Totals()), shards=30, under_way=Tally(), elapsed=0.0)
+    rates = Rates.at(Summary(BEFORE, Totals()), PLAN, under_way=Tally(), elapsed=0.0)
     assert rates.remaining is None
     assert "? left" in str(rates)
 
@@ -39,7 +45,7 @@ def test_plain_lines_outside_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     clock = iter((0.0, 1.0, 11.0, 12.0, 25.0, 26.0))
     monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: next(clock))
     stream = io.StringIO()
-    with open_progress(30, stream) as progress:
+    with open_progress(PLAN, stream) as progress:
         for _ in range(4):
             progress.update(SUMMARY, 2, Tally())
         progress.update(Summary(BEFORE + OURS + Totals(shards=15), OURS), 0, Tally())
@@ -49,22 +55,35 @@ def test_plain_lines_outside_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_bar_in_a_terminal() -> None:
     stream = Terminal()
-    with open_progress(30, stream) as progress:
+    with open_progress(PLAN, stream) as progress:
         progress.update(Summary(BEFORE, Totals()), 0, Tally())
         progress.update(SUMMARY, 2, Tally())
     assert "15/30 shards" in stream.getvalue()
 
 
 def test_the_summary_says_what_is_left() -> None:
-    text = "\n".join(summary_lines(SUMMARY, 75))
+    text = "\n".join(summary_lines(PLAN, SUMMARY, 75))
     assert "15 done (5 in this run, 1 min 15 s)" in text
     assert "1500 (2 rejected, 0 skipped)" in text
     assert "1.5 GB → 15.0 MB (100.0 : 1, 0.080 bits per pixel)" in text
     assert "unfinished" not in text
     left = Summary(OURS + Totals(failed_shards=1), OURS, unfinished=2, last_error="slow")
-    text = "\n".join(summary_lines(left, 1))
+    text = "\n".join(summary_lines(PLAN, left, 1))
     assert "2 shards; run again to resume (slow)" in text
     assert "1 shards rejected as a whole" in text
+
+
+def test_a_job_that_reads_bitstreams_boasts_of_no_ratio() -> None:
+    ours = Totals(shards=20, images=4, pixels=10**6, bytes_in=40_000, bytes_out=4_200_000)
+    text = "\n".join(summary_lines(PICTURES, Summary(ours, ours), 5))
+    assert "size        40.0 kB of bitstreams read, 4.2 MB written" in text
+    assert "pixel" not in text
+    assert str(Rates.at(Summary(ours, ours), PICTURES, Tally(), 1.0)).split(", ")[3:5] == ["0.0 MB/s", "0 rejects"]
+
+
+def test_rejects_can_be_looked_up() -> None:
+    assert "reason for each in rejects/" in "\n".join(summary_lines(PLAN, SUMMARY, 1))
+    assert "rejects/" not in "\n".join(summary_lines(PLAN, Summary(BEFORE, Totals()), 1))
 
 
 def test_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
