@@ -14,15 +14,7 @@ from difficmh.images import encode_image
 from pipeline.decompress import DecodeJob
 from pipeline.job import QUIET_RAY, argument, execute, exit_code
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
-from pipeline.reading import (
-    ReadRequest,
-    RunOptions,
-    describe_output,
-    open_archive,
-    parsed,
-    plan_output,
-    reading_parser,
-)
+from pipeline.reading import ReadRequest, RunOptions, describe_output, open_archive, parsed, plan_output, reading_parser
 
 EXAMPLES = """examples:
   python jobs/decode_dataset.py --archive ./archive --output ./pictures --mode preview

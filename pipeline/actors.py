@@ -6,7 +6,6 @@ Ray restarts nothing by itself here: a lost actor comes back to the driver as an
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,6 +14,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.attempts import Outcome, ShardWorker, Tally, Task, WorkerContext, WorkerFactory, attempt, build
+from pipeline.lanes import limit_threads
 from pipeline.rejects import JobError, describe
 
 START_ATTEMPTS = 3
@@ -68,7 +68,7 @@ class ShardActor:
 
     def process(self, task: Task) -> Outcome:
         assert self._worker is not None, "start comes first"
-        _limit_threads(self._context.threads)
+        limit_threads(self._context.threads)
         self._before = replace(self._context.tally)
         return attempt(self._worker, task)
 
@@ -195,10 +195,3 @@ def _thread_variables() -> dict[str, str]:
     processes need. OpenMP reads this once, when a process loads it, so it has to be in the actor's environment.
     """
     return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-
-
-def _limit_threads(threads: int) -> None:
-    """Tells torch its share of the cores, if the worker loaded it at all."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(threads)

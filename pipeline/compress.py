@@ -13,6 +13,7 @@ from pipeline.attempts import Tally, WorkerContext
 from pipeline.batches import BatchLimits, SizeBatches
 from pipeline.commit import DATA, ShardCommit
 from pipeline.keys import UniqueKeys
+from pipeline.lanes import Lanes
 from pipeline.prefetch import decoding_cost, map_ahead
 from pipeline.protocols import Codec, CodecFactory, ImageDecoder
 from pipeline.records import Failure, Sample, ShardReport, ShardSource
@@ -28,8 +29,9 @@ Fidelity = Literal["preview", "none"]
 AHEAD_BYTES = 256 * 2**20
 """Bound on what a worker reads and decodes ahead, encoded bytes and decoding's own memory included."""
 WAITING_PIXELS = 32 * 2**20
-BATCH_PIXELS = {"cpu": 3 * 2**19, "cuda": 32 * 2**20}
-"""Pixels of one batch: on a processor larger batches only cost memory, a GPU needs them to be busy."""
+BATCH_PIXELS = {"cpu": 4 * 2**20, "cuda": 32 * 2**20}
+"""Pixels of one batch: a processor's lanes together have no more in work than one tile of a large image; a GPU needs
+many to be busy."""
 DECODE_THREADS = 8
 
 
@@ -90,8 +92,13 @@ class CompressWorker:
         settings, steps = self._settings, Steps()
         schema = with_versions(ARCHIVE_SCHEMA, settings.codec_fingerprint)
         with ShardCommit(settings.archive, source, settings.fingerprint) as commit:
-            with commit.output(f"{DATA}/{commit.name}.parquet") as file, PartWriter(file, schema) as part:
-                writer = _RowWriter(settings, self._codec, part, commit, steps, self._context.tally)
+            with (
+                commit.output(f"{DATA}/{commit.name}.parquet") as file,
+                PartWriter(file, schema) as part,
+                Lanes(self._context) as lanes,
+            ):
+                maker = _RowMaker(settings, self._codec, steps, lanes)
+                writer = _RowWriter(maker, part, commit, steps, self._context.tally)
                 for batch in self._batches(source, writer, steps):
                     writer.compress(batch)
             report = ShardReport(
@@ -151,40 +158,17 @@ def _failure(sample: Sample, stage: str, error: Exception) -> Failure:
     return Failure(sample.key, sample.shard, stage, describe(error), sample.image)
 
 
-@dataclass
-class _RowWriter:
-    """Turns batches into rows of one part, and images that fail into rejects; counts both."""
+@dataclass(frozen=True)
+class _RowMaker:
+    """Has the codec make rows of images."""
 
     settings: CompressSettings
     codec: Codec
-    part: PartWriter
-    commit: ShardCommit
     steps: Steps
-    tally: Tally
-    pixels: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    skipped: int = 0
+    lanes: Lanes
 
-    def compress(self, batch: Sequence[DecodedSample]) -> None:
-        """Writes the batch; where it fails as a whole its images are tried one by one, and the bad ones rejected."""
-        try:
-            rows = self._rows(batch)
-        except Exception as error:
-            if decide(error) is not Verdict.REJECT:
-                raise
-            if len(batch) == 1:
-                self.reject(_failure(batch[0].sample, "compress", error))
-                return
-            for decoded in batch:
-                self.compress([decoded])
-            return
-        for row in rows:
-            self._write(row)
-
-    def reject(self, failure: Failure) -> None:
-        self.commit.reject(failure)
-        self.tally.rejects += 1
+    def __call__(self, batch: Sequence[DecodedSample]) -> list[TableRow]:
+        return self.lanes.map(self._rows, batch)
 
     def _rows(self, batch: Sequence[DecodedSample]) -> list[TableRow]:
         images = [decoded.image for decoded in batch]
@@ -204,6 +188,41 @@ class _RowWriter:
             return [None] * len(batch)
         previews = self.codec.decompress(bitstreams, mode="preview")
         return [psnr_db(decoded.image, preview) for decoded, preview in zip(batch, previews, strict=True)]
+
+
+@dataclass
+class _RowWriter:
+    """Writes batches as rows of one part, and images that fail as rejects; counts both."""
+
+    rows_of: _RowMaker
+    part: PartWriter
+    commit: ShardCommit
+    steps: Steps
+    tally: Tally
+    pixels: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    skipped: int = 0
+
+    def compress(self, batch: Sequence[DecodedSample]) -> None:
+        """Writes the batch; where it fails as a whole its images are tried one by one, and the bad ones rejected."""
+        try:
+            rows = self.rows_of(batch)
+        except Exception as error:
+            if decide(error) is not Verdict.REJECT:
+                raise
+            if len(batch) == 1:
+                self.reject(_failure(batch[0].sample, "compress", error))
+                return
+            for decoded in batch:
+                self.compress([decoded])
+            return
+        for row in rows:
+            self._write(row)
+
+    def reject(self, failure: Failure) -> None:
+        self.commit.reject(failure)
+        self.tally.rejects += 1
 
     def _write(self, row: TableRow) -> None:
         with self.steps("write"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pipeline.archive import Archive
 from pipeline.attempts import Tally, WorkerContext
 from pipeline.commit import ShardCommit
+from pipeline.lanes import Lanes
 from pipeline.part import METADATA_SCHEMA
 from pipeline.pictures import Picture, PictureOutput, PictureStyle
 from pipeline.protocols import Decoder, Image, ImageEncoder, Mode
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH_IMAGES = 32
-BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
-"""Pixels decoded at once; a larger image is a batch of its own."""
+BATCH_PIXELS = {"cpu": 4 * 2**20, "cuda": 2**24}
+"""Pixels decoded at once, in all lanes of a processor; a larger image is a batch of its own."""
 
 ENCODE_AHEAD_BYTES = 128 * 2**20
 """Pixels that wait for an encoder; with a batch just decoded on top, a worker stays within its memory."""
@@ -52,10 +53,11 @@ def decode_rows(
     rows: Iterable[Row], codec: Decoder, mode: Mode, context: WorkerContext, steps: Steps
 ) -> Iterator[list[Decoded | Failure]]:
     """The rows as images, batch by batch and in order; a row that cannot be decoded becomes a Failure."""
-    for batch in _batches(steps.each("read", rows), BATCH_PIXELS[context.device]):
-        with steps("decompress"):
-            results = _decode_batch(batch, codec, mode)
-        yield results
+    with Lanes(context) as lanes:
+        for batch in _batches(steps.each("read", rows), BATCH_PIXELS[context.device]):
+            with steps("decompress"):
+                results = lanes.map(lambda part: _decode_batch(part, codec, mode), batch)
+            yield results
 
 
 def _batches(rows: Iterable[Row], pixels: int) -> Iterator[list[Row]]:
@@ -72,7 +74,7 @@ def _batches(rows: Iterable[Row], pixels: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def _decode_batch(rows: list[Row], codec: Decoder, mode: Mode) -> list[Decoded | Failure]:
+def _decode_batch(rows: Sequence[Row], codec: Decoder, mode: Mode) -> list[Decoded | Failure]:
     """All at once; one by one where that fails, so that a damaged row costs no other."""
     if all(row["codec"] == codec.name for row in rows):
         try:
@@ -193,10 +195,7 @@ class DecodeWorker:
             return commit.finish(counts.fill(report, part.num_rows))
 
     def _pictures(self, rows: Iterable[Row], steps: Steps) -> Generator[Picture | Failure, None, None]:
-        """Image files in the order of the rows, encoded on threads while the codec decodes what follows.
-
-        The codec stays on the worker's own thread, to which its share of the cores belongs.
-        """
+        """Image files in the order of the rows, encoded on threads while the codec decodes what follows."""
         waiting: deque[tuple[Future[Picture | Failure], int]] = deque()
         threads = ThreadPoolExecutor(self._context.threads, "encode")
         try:
