@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from difficmh.errors import BitstreamError
 from difficmh.range_coder import SymbolDecoder
 from difficmh.tag_coder import TagPrior, decode_tags
+from difficmh.tiling import padded_size
 
 MAGIC = b"\xd1\xc3"
 VERSION = 1
 MAX_PIXELS = 1 << 28
+"""Largest image that is read, in pixels of its padded size: that is what decoding takes memory and time for."""
+
 MAX_QUALITY = 15
 SIZE_LIMIT = 1 << 32
 FINGERPRINT_DIGITS = 8
@@ -90,7 +93,7 @@ def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX
     """Header, payload and symbol checksum of a stream; nothing is believed before the checksum of all bytes agrees.
 
     `fingerprint` is that of the model about to decode, 8 digits or more. Raises BitstreamError for bytes that are no
-    intact stream of a known version, of this model and of a size up to `max_pixels`.
+    intact stream of a known version, of this model and of a padded size up to `max_pixels`.
     """
     _check_frame(data)
     flags, quality = divmod(data[_BODY_AT + 4], 1 << 4)
@@ -100,8 +103,9 @@ def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX
     width, at = _read_varint(data, at)
     if height == 0 or width == 0 or quality == 0:
         raise BitstreamError(f"the header makes no sense: {height} x {width} pixels, quality {quality}")
-    if height * width > max_pixels:
-        raise BitstreamError(f"{height} x {width} pixels are more than the limit of {max_pixels}")
+    rows, columns = padded_size(height, width)
+    if rows * columns > max_pixels:
+        raise BitstreamError(f"{height} x {width} pixels are more than the limit of {max_pixels} when padded")
     if at + 3 > len(data):
         raise BitstreamError("too short: the header is incomplete")
     header = Header(height, width, quality, data[_BODY_AT : _BODY_AT + 4].hex())

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
         known = manifest["format"] == FORMAT
+        if known and not (isinstance(manifest["fingerprint"], str) and isinstance(manifest["files"], dict)):
+            raise TypeError("fingerprint or files are of another kind")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CapsuleError(f"{path} is no model capsule: {error}") from error
     if not known:
@@ -64,6 +67,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """The contents of `config.json`. Raises CapsuleError where it is missing or unreadable."""
     try:
         config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        if not isinstance(config, dict):
+            raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
         raise CapsuleError(f"{path} has no readable config.json: {error}") from error
     return config
@@ -80,11 +85,13 @@ def write_manifest(path: Path) -> str:
     return fingerprint
 
 
-def verify(path: Path) -> None:
-    """Checks every file against the manifest. Raises CapsuleError that names what is missing or altered."""
-    manifest = read_manifest(path)
-    for name, entry in manifest["files"].items():
-        file = path / name
+def verify(path: Path, names: Iterable[str] | None = None) -> None:
+    """Checks files against the manifest: `names`, or all it lists. Raises CapsuleError that names a wrong one."""
+    entries = read_manifest(path)["files"]
+    for name in entries if names is None else names:
+        if name not in entries:
+            raise CapsuleError(f"the manifest of {path} does not list {name}")
+        file, entry = path / name, entries[name]
         if not file.is_file():
             raise CapsuleError(f"{path} lacks {name}")
         if file.stat().st_size != entry["bytes"] or _sha256(file) != entry["sha256"]:

@@ -1,6 +1,6 @@
 """The one-image tool: `difficmh compress | decompress | info | models`. Corpora are the business of `jobs/`.
 
-Exit codes: 0 all done, 1 an input could not be processed, 2 wrong use.
+Exit codes: 0 all done, 1 an input could not be processed, 2 wrong use, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(error, 1)
     except ValueError as error:
         return complain(error, 2)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,8 +34,8 @@ MODES = ("preview", "full")
 def compress(options: argparse.Namespace) -> int:
     """Image file to bitstream file."""
     source = Path(options.input)
-    target = _target(options, source.with_suffix(SUFFIX))
     original = source.read_bytes()
+    target = _target(options, source.with_suffix(SUFFIX))
     with _naming(source):
         image = decode_image(original)
     codec = difficmh.load(options.codec, device=options.device)
@@ -52,8 +52,8 @@ def decompress(options: argparse.Namespace) -> int:
     """Bitstream file to image file, marked as a reconstruction."""
     source = Path(options.input)
     form = _format(options)
-    target = _target(options, source.with_suffix(f".{form}"))
     stream = source.read_bytes()
+    target = _target(options, source.with_suffix(f".{form}"))
     with _naming(source):
         described = difficmh.inspect(stream)
     codec = difficmh.load(options.codec, device=options.device)
@@ -143,6 +143,8 @@ def _target(options: argparse.Namespace, default: Path) -> Path:
     target = Path(options.output) if options.output else default
     if target.exists() and target.samefile(options.input):
         raise ValueError(f"{target} is the input")
+    if target.is_dir():
+        raise ValueError(f"{target} is a directory")
     if target.exists() and not options.force:
         raise ValueError(f"{target} exists; --force replaces it")
     if not target.parent.is_dir():
@@ -156,13 +158,18 @@ def _write(path: Path, data: bytes) -> None:
     try:
         partial.write_bytes(data)
         partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _to_pixels(picture: Tensor) -> NDArray[np.uint8]:
     """`(3, H, W)` float in [0, 1] to `(H, W, 3)` uint8."""
-    pixels: NDArray[np.uint8] = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+    pixels: NDArray[np.uint8] = np.empty((*picture.shape[1:], 3), np.uint8)
+    for channel in range(3):  # one after the other: a picture of 100 megapixels has 1.2 GB as floats
+        pixels[..., channel] = (picture[channel].clamp(0, 1) * 255).round().byte().cpu().numpy()
     return pixels
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from difficmh import sampler
 from difficmh.autoencoder import BLOCK
-from difficmh.bitstream import Header, pack, unpack
+from difficmh.bitstream import MAX_PIXELS, Header, pack, unpack
 from difficmh.config import DOWNSCALE
-from difficmh.errors import BitstreamError
+from difficmh.errors import BitstreamError, ImageError
 from difficmh.model import CodecModel
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import rates
@@ -106,7 +106,8 @@ class Codec:
         """One bitstream per `(H, W, 3)` uint8 sRGB image, in order; sizes may differ.
 
         `tags` are names of the vocabulary for each image; None runs the tagger. An image's stream does not depend on
-        the others of the list. Raises ValueError for a quality, tag, shape or dtype that this codec does not take.
+        the others of the list. Raises ValueError for a quality, tag, shape or dtype that this codec does not take, and
+        ImageError for an image of more than `MAX_PIXELS` padded pixels, which no decoder would accept.
         """
         self._check(images, quality)
         if tags is None:
@@ -141,6 +142,10 @@ class Codec:
         for image in images:
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
                 raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+            height, width, _ = image.shape
+            rows, columns = padded_size(height, width)
+            if rows * columns > MAX_PIXELS:
+                raise ImageError(f"{height} x {width} pixels, {rows} x {columns} when padded, are too many")
 
     def _groups(self, shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
         """Positions to process together. On a CPU one image at a time is as fast, and batches could change results."""

@@ -8,6 +8,7 @@ after the other; networks see each core's *window*, the core grown by a margin, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -101,4 +102,4 @@ def _cut(size: int, limit: int) -> list[tuple[int, int]]:
     parts = -(-size // limit)
     short, longer = divmod(units, parts)
     lengths = [(short + (part < longer)) * ALIGNMENT for part in range(parts)]
-    return [(sum(lengths[:part]), length) for part, length in enumerate(lengths)]
+    return list(zip(accumulate(lengths, initial=0), lengths, strict=False))

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file as load_tensors
 
-from difficmh.capsule import FORMAT, capsule_fingerprint, capsule_path, read_config
+from difficmh.capsule import DECODING_FILES, FORMAT, capsule_fingerprint, capsule_path, read_config, verify
 from difficmh.cdf_tables import CdfTables
 from difficmh.codec import Codec, CodecParts, Tagger
 from difficmh.config import CodecConfig
@@ -26,27 +26,45 @@ TRAINING_ONLY = "rate."
 def load(name: str | Path, device: str | torch.device = "cpu") -> Codec:
     """The codec of a built-in capsule, such as `"lite"`, or of a capsule directory, on a device.
 
-    Raises CapsuleError where there is no such capsule or its files do not fit each other.
+    Raises CapsuleError where there is no such capsule, its files are not those it was sealed with or do not fit each
+    other, or the device is not there; ValueError for what is no device.
     """
     path = capsule_path(name)
+    place = _device(device)
+    # A wrong weight of the synthesis would give a wrong picture that no checksum of a stream notices.
+    verify(path, DECODING_FILES)
     content = read_config(path)
     if content.get("format") != FORMAT:
         raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise CapsuleError(f"device {str(device)!r} was asked for, but torch sees no CUDA device here")
-    model = load_model(path, CodecConfig.from_dict(content["codec"]))
-    model.to(torch.device(device)).to(memory_format=torch.channels_last)
+    try:
+        config = CodecConfig.from_dict(content["codec"])
+    except (KeyError, TypeError) as error:
+        raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
+    model = load_model(path, config)
+    model.to(place).to(memory_format=torch.channels_last)
     vocabulary = Vocabulary.load(path / "tags.json")
     parts = CodecParts(
-        name=content["name"],
+        name=str(content.get("name", path.name)),
         fingerprint=capsule_fingerprint(path),
         capsule=path,
         model=model,
         tables=load_tables(path),
         prior=tag_prior(vocabulary),
-        make_tagger=partial(_load_tagger, path, str(device)),
+        make_tagger=partial(_load_tagger, path, str(place)),
     )
     return Codec(parts)
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {str(name)!r} is neither cpu nor cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {str(name)!r} is neither cpu nor cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CapsuleError(f"device {str(name)!r} was asked for, but torch sees no such CUDA device here")
+    return device
 
 
 def load_model(path: Path, config: CodecConfig) -> CodecModel:

@@ -18,6 +18,12 @@ def tiny_capsule(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lite() -> Codec:
+    """The built-in codec."""
+    return difficmh.load("lite")
+
+
+@pytest.fixture(scope="session")
 def tiny_codec(tiny_capsule: Path) -> Codec:
     """A codec with tiny networks."""
     return difficmh.load(tiny_capsule)

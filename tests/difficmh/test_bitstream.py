@@ -159,7 +159,14 @@ def test_huge_images_are_refused_unless_wanted() -> None:
     packed = pack(Header(100_000, 10_000, 1, "00000000"), bytes(8), 0)
     with pytest.raises(BitstreamError, match="limit"):
         unpack(packed)
-    assert unpack(packed, max_pixels=10**9)[0].height == 100_000
+    assert unpack(packed, max_pixels=2 * 10**9)[0].height == 100_000
+
+
+@pytest.mark.parametrize("size", [(1, 1 << 28), (1 << 28, 1), (1, (1 << 22) + 1)])
+def test_images_that_padding_makes_huge_are_refused(size: tuple[int, int]) -> None:
+    # 64 rows are decoded for one that is shown.
+    with pytest.raises(BitstreamError, match="when padded"):
+        unpack(pack(Header(*size, 1, "00000000"), bytes(8), 0))
 
 
 def test_a_short_stream_for_a_huge_image_ends_before_its_symbols_are_read() -> None:

@@ -118,7 +118,8 @@ def test_tags_can_be_given(photo: Path, tmp_path: Path, arguments: list[str], ta
 def test_decompress_gives_the_picture_of_the_mode(stream: Path, mode: str, colour: tuple[int, ...]) -> None:
     target = stream.with_name("again.png")
     assert main(["decompress", str(stream), str(target), "--mode", mode]) == 0
-    picture = np.asarray(Image.open(target))
+    with Image.open(target) as file:
+        picture = np.asarray(file)
     assert picture.shape == (32, 48, 3)
     assert np.abs(picture.astype(int) - colour).max() <= 1
 
@@ -135,7 +136,8 @@ def test_decompress_gives_the_picture_of_the_mode(stream: Path, mode: str, colou
 def test_the_format_follows_option_or_suffix(stream: Path, arguments: list[str], name: str, form: str) -> None:
     arguments = [str(stream.with_name(part)) if part.startswith("OUT") else part for part in arguments]
     assert main(["decompress", str(stream), *arguments]) == 0
-    assert Image.open(stream.with_name(name)).format == form
+    with Image.open(stream.with_name(name)) as picture:
+        assert picture.format == form
 
 
 def test_pictures_are_marked_as_reconstructions(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:

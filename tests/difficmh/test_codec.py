@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import difficmh
 from difficmh.bitstream import Header, pack, unpack
 from difficmh.codec import Codec
-from difficmh.errors import BitstreamError, CapsuleError
+from difficmh.errors import BitstreamError, CapsuleError, ImageError
 from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
 
 
@@ -23,7 +23,7 @@ def psnr(decoded: torch.Tensor, image: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.square(error).mean()))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 100), (63, 65), (64, 64), (130, 200)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (1, 5000), (5000, 1), (63, 65), (64, 64), (130, 200)])
 @pytest.mark.parametrize("mode", ["preview", "full"])
 def test_any_size_comes_back_in_its_size(tiny_codec: Codec, size: tuple[int, int], mode: str) -> None:
     image = photograph(*size)
@@ -100,6 +100,12 @@ def test_wrong_arguments_are_value_errors(tiny_codec: Codec) -> None:
         tiny_codec.decompress([], mode="best")
 
 
+def test_an_image_that_no_decoder_would_accept_is_not_compressed(tiny_codec: Codec) -> None:
+    thin = np.broadcast_to(np.zeros(3, np.uint8), (1, (1 << 22) + 1, 3))
+    with pytest.raises(ImageError, match="64 x 4194368 when padded"):
+        tiny_codec.compress([thin], quality=1, tags=[[]])
+
+
 def test_another_model_is_refused(tiny_codec: Codec, tmp_path: Path) -> None:
     other = difficmh.load(make_tiny_capsule(tmp_path, seed=1))
     (stream,) = other.compress([photograph(64, 64)], quality=3, tags=[[]])
@@ -152,6 +158,8 @@ def test_an_altered_capsule_is_noticed(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x01"[:1])
     with pytest.raises(CapsuleError, match=r"model\.safetensors"):
         difficmh.capsule.verify(capsule)
+    with pytest.raises(CapsuleError, match=r"model\.safetensors"):
+        difficmh.load(capsule)
     weights.write_bytes(b"no tensors")
     with pytest.raises(CapsuleError, match=r"model\.safetensors"):
         difficmh.load(capsule)

@@ -31,11 +31,6 @@ def expected() -> dict[str, dict[str, Any]]:
     return json.loads((GOLDEN / "expected.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def lite() -> difficmh.codec.Codec:
-    return difficmh.load("lite")
-
-
 def probe(settings: dict[str, Any], environment: dict[str, str], streams: list[bytes]) -> dict[str, Any]:
     request = {"device": "cpu", "channels_last": True, **settings, "streams": [stream.hex() for stream in streams]}
     done = subprocess.run(

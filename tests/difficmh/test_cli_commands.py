@@ -1,0 +1,133 @@
+"""The tool with real networks, as a user runs it: image, stream, picture, and everything that goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import difficmh
+from difficmh import cli_commands
+from difficmh.cli import main
+from difficmh.images import decode_image
+from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.bmp"
+    Image.fromarray(photograph(70, 90)).save(path)
+    return path
+
+
+@pytest.fixture
+def stream(photo: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert main(["compress", str(photo), "--codec", str(tiny_capsule), "--quality", "5", "--tags", "car"]) == 0
+    capsys.readouterr()
+    return photo.with_suffix(".dicm")
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was said on standard error: one line."""
+    err = capsys.readouterr().err
+    assert err.startswith("difficmh: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize("mode", ["preview", "full"])
+def test_a_picture_comes_back(photo: Path, stream: Path, tiny_capsule: Path, mode: str) -> None:
+    target = stream.with_name(f"{mode}.png")
+    assert main(["decompress", str(stream), str(target), "--codec", str(tiny_capsule), "--mode", mode]) == 0
+    before, after = decode_image(photo.read_bytes()), decode_image(target.read_bytes())
+    assert after.shape == before.shape
+    (picture,) = difficmh.load(tiny_capsule).decompress([stream.read_bytes()], mode=mode)
+    assert np.abs(after - 255 * picture.permute(1, 2, 0).numpy()).max() < 0.51
+
+
+def test_a_stream_of_other_weights(stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = make_tiny_capsule(tmp_path, seed=1)
+    assert main(["decompress", str(stream), "--codec", str(other)]) == 1
+    assert f"{stream}: made with another model" in complaint(capsys)
+
+
+def test_a_cut_stream_needs_no_networks(
+    stream: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(difficmh, "load", None)
+    stream.write_bytes(stream.read_bytes()[:-5])
+    assert main(["decompress", str(stream)]) == 1
+    assert f"{stream}: damaged" in complaint(capsys)
+
+
+def test_a_device_that_does_not_exist(photo: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(photo), "--codec", str(tiny_capsule), "--device", "tpu"]) == 2
+    assert "device 'tpu' is neither cpu nor cuda" in complaint(capsys)
+
+
+def test_a_damaged_model(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsule = make_tiny_capsule(tmp_path)
+    with (capsule / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert main(["compress", str(photo), "--codec", str(capsule), "--no-tags"]) == 1
+    assert "model.safetensors is not the file" in complaint(capsys)
+
+
+def test_a_folder_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, Path(".")):
+        assert main(["compress", str(folder)]) == 1
+        assert complaint(capsys) == f"difficmh: {folder}: Is a directory\n"
+
+
+def test_a_folder_is_no_place_to_write(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo.with_suffix(".dicm").mkdir()
+    assert main(["compress", str(photo), "--force"]) == 2
+    assert complaint(capsys) == f"difficmh: {photo.with_suffix('.dicm')} is a directory\n"
+
+
+def test_a_full_disk_names_the_output_and_leaves_nothing(
+    stream: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_bytes(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device", str(path))
+
+    target = stream.with_name("out.png")
+    before = sorted(stream.parent.iterdir())
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    assert main(["decompress", str(stream), str(target), "--codec", str(tiny_capsule), "--mode", "preview"]) == 1
+    assert complaint(capsys) == f"difficmh: {target}: No space left on device\n"
+    assert sorted(stream.parent.iterdir()) == before
+
+
+def test_an_interrupt_is_no_traceback(
+    photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_commands, "decode_image", interrupt)
+    assert main(["compress", str(photo)]) == 130
+    assert complaint(capsys) == "difficmh: interrupted\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # three processes, two of them with torch
+def test_the_built_in_model_from_a_shell(photo: Path) -> None:
+    """With its own tagger; nothing but the results is printed, no library's warnings either."""
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "difficmh.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=photo.parent, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert "photo.dicm: 90 x 70" in run("compress", "photo.bmp")
+    assert "quality 3" in run("info", "photo.dicm")
+    assert "photo.jpg" in run("decompress", "photo.dicm", "photo.jpg", "--mode", "preview")
+    assert decode_image((photo.parent / "photo.jpg").read_bytes()).shape == (70, 90, 3)

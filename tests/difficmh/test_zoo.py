@@ -1,0 +1,74 @@
+"""Capsules that are sealed and still no codec, and devices that are not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import difficmh
+from difficmh.capsule import write_manifest
+from difficmh.errors import CapsuleError
+
+
+@pytest.fixture
+def capsule(tiny_capsule: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(tiny_capsule, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "{}", '{"format": 1}', '{"format": 1, "codec": null}', '{"format": 1, "codec": {}}']
+)
+def test_a_configuration_that_describes_no_codec(capsule: Path, content: str) -> None:
+    (capsule / "config.json").write_text(content)
+    write_manifest(capsule)
+    with pytest.raises(CapsuleError, match="config"):
+        difficmh.load(capsule)
+
+
+def test_a_configuration_that_does_not_fit_the_weights(capsule: Path) -> None:
+    content = json.loads((capsule / "config.json").read_text())
+    content["codec"]["latent_channels"] += 4
+    (capsule / "config.json").write_text(json.dumps(content))
+    write_manifest(capsule)
+    with pytest.raises(CapsuleError, match=r"model\.safetensors does not fit"):
+        difficmh.load(capsule)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tables.safetensors", "tags.json"])
+def test_one_altered_byte_in_any_file_that_decodes(capsule: Path, name: str) -> None:
+    content = bytearray((capsule / name).read_bytes())
+    content[-3] ^= 1
+    (capsule / name).write_bytes(content)
+    with pytest.raises(CapsuleError, match=name):
+        difficmh.load(capsule)
+
+
+@pytest.mark.parametrize("content", ['{"format": 1}', '{"format": 1, "fingerprint": "0", "files": []}', "[1]"])
+def test_a_manifest_that_is_none(capsule: Path, content: str) -> None:
+    (capsule / "manifest.json").write_text(content)
+    with pytest.raises(CapsuleError, match="no model capsule"):
+        difficmh.load(capsule)
+
+
+def test_a_manifest_that_leaves_weights_out(capsule: Path) -> None:
+    manifest = json.loads((capsule / "manifest.json").read_text())
+    del manifest["files"]["model.safetensors"]
+    (capsule / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CapsuleError, match=r"does not list model\.safetensors"):
+        difficmh.load(capsule)
+
+
+@pytest.mark.parametrize("device", ["tpu", "meta", "cpu:x", ""])
+def test_what_is_no_device(tiny_capsule: Path, device: str) -> None:
+    with pytest.raises(ValueError, match="neither cpu nor cuda"):
+        difficmh.load(tiny_capsule, device)
+
+
+def test_a_gpu_that_is_not_there(tiny_capsule: Path) -> None:
+    with pytest.raises(CapsuleError, match="no such CUDA device"):
+        difficmh.load(tiny_capsule, f"cuda:{torch.cuda.device_count()}")
