@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from difficmh.errors import CapsuleError
 FORMAT = 1
 MANIFEST = "manifest.json"
 DECODING_FILES = ("config.json", "model.safetensors", "tables.safetensors", "tags.json")
-"""The files that decide what a bitstream means; the fingerprint covers these."""
+"""The files that decide what a bitstream means in a capsule of `lite`; the fingerprint covers these.
+
+A manifest of another family names its own in the entry `decoding`.
+"""
 
 BUILT_IN = Path(__file__).parent / "capsules"
 
@@ -74,28 +77,50 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def write_manifest(path: Path) -> str:
-    """Seals a capsule: hashes every file in it and writes the manifest. Returns the fingerprint."""
+def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
+    """Seals a capsule: hashes every file in it and writes the manifest. Returns the fingerprint.
+
+    `decoding` are the files, relative to the capsule, that the fingerprint covers, in this order. Raises CapsuleError
+    where one of them is missing.
+    """
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != MANIFEST)
-    entries = {str(file.relative_to(path)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
-    digest = hashlib.sha256("".join(f"{name}:{entries[name]['sha256']}\n" for name in DECODING_FILES).encode())
-    fingerprint = digest.hexdigest()[:16]
-    manifest = {"format": FORMAT, "fingerprint": fingerprint, "files": entries}
+    entries = {file.relative_to(path).as_posix(): _entry(file) for file in files}
+    manifest = {"format": FORMAT, "fingerprint": _fingerprint(path, decoding, entries), "files": entries}
+    if tuple(decoding) != DECODING_FILES:
+        manifest["decoding"] = list(decoding)
     (path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    return fingerprint
+    return str(manifest["fingerprint"])
 
 
 def verify(path: Path, names: Iterable[str] | None = None) -> None:
-    """Checks files against the manifest: `names`, or all it lists. Raises CapsuleError that names a wrong one."""
-    entries = read_manifest(path)["files"]
+    """Checks files against the manifest, `names` or all it lists, and the fingerprint against the manifest's hashes.
+
+    Raises CapsuleError that names what is missing or altered.
+    """
+    manifest = read_manifest(path)
+    entries = manifest["files"]
     for name in entries if names is None else names:
         if name not in entries:
             raise CapsuleError(f"the manifest of {path} does not list {name}")
         file, entry = path / name, entries[name]
         if not file.is_file():
             raise CapsuleError(f"{path} lacks {name}")
-        if file.stat().st_size != entry["bytes"] or _sha256(file) != entry["sha256"]:
+        if _entry(file) != entry:
             raise CapsuleError(f"{file} is not the file that the manifest describes")
+    decoding = manifest.get("decoding", DECODING_FILES)
+    if _fingerprint(path, decoding, entries) != manifest["fingerprint"]:
+        raise CapsuleError(f"{path / MANIFEST} states another fingerprint than its files have")
+
+
+def _fingerprint(path: Path, decoding: Sequence[str], entries: Mapping[str, Mapping[str, Any]]) -> str:
+    if missing := [name for name in decoding if name not in entries]:
+        raise CapsuleError(f"{path} lacks {', '.join(missing)}")
+    digest = hashlib.sha256("".join(f"{name}:{entries[name]['sha256']}\n" for name in decoding).encode())
+    return digest.hexdigest()[:16]
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
 
 
 def _sha256(file: Path) -> str:

@@ -1,0 +1,271 @@
+"""Fetching the files of a preset: once, whole, checked, and continued where it was interrupted.
+
+    hub://…  ─► huggingface_hub ─┐
+    URL      ─► opener ─► NAME.partial ─► size, SHA-256 ─► NAME ─► fetched.json
+    path     ─────────────────────┘  (checked where it lies, not copied)
+
+What a source does not state of size, SHA-256 and revision is recorded on the first fetch and demanded afterwards. This
+package opens no URL itself: the caller passes an `Opener`, such as `fsspec.open`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from difficmh.errors import CapsuleError
+from difficmh.sd21.sources import Source
+
+Opener = Callable[[str], AbstractContextManager[IO[bytes]]]
+"""Opens a URL for reading; the stream should be seekable, so that a download can be continued."""
+
+RECORD = "fetched.json"
+CHUNK = 4 << 20
+OVERLAP = 1 << 20
+"""Bytes of a partial file that are compared with the source before it is continued: the source may have changed."""
+
+SPARE = 64 << 20
+"""Bytes that stay free on the disk."""
+
+HUB = re.compile(r"hub://(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?/(?P<path>.+)")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that was fetched or found, and checked. `location` names the revision that it really came from."""
+
+    path: Path
+    location: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """What a hub says of a file; None where it does not."""
+
+    revision: str | None
+    sha256: str | None
+    size: int | None
+
+
+class Hub(Protocol):
+    """A hub of model repositories, as `HuggingFaceHub`."""
+
+    def describe(self, repository: str, revision: str | None, path: str) -> RemoteFile: ...
+
+    def download(self, repository: str, revision: str | None, path: str, folder: Path) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Fetches sources into a folder. `opener` is needed for URLs only, `hub` is the Hugging Face one by default."""
+
+    folder: Path
+    opener: Opener | None = None
+    hub: Hub | None = None
+
+    def fetch(self, source: Source, name: str) -> Fetched:
+        """The file of a source, from `folder / name` where it was fetched before.
+
+        Raises CapsuleError where the source cannot be had, was interrupted (fetch again to continue), differs from what
+        it states or from what it was at the first fetch, or does not fit on the disk.
+        """
+        if source.sha256 is not None and not SHA256.fullmatch(source.sha256):
+            raise CapsuleError(f"{source.sha256!r} is no SHA-256: 64 lower-case hexadecimal digits")
+        try:
+            if "://" not in source.location:
+                return check(Path(source.location), source)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return self._remote(source, name)
+        except OSError as error:
+            hint = "the disk is full" if error.errno == errno.ENOSPC else "fetch again to continue"
+            raise CapsuleError(f"{source.location} was not fetched ({error}); {hint}") from error
+
+    def _remote(self, source: Source, name: str) -> Fetched:
+        wanted, target = self._with_record(source), self.folder / name
+        if target.is_file() and wanted.sha256 is not None:
+            return check(target, wanted)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fetch = self._from_hub if source.location.startswith("hub://") else self._from_url
+        fresh, wanted = fetch(wanted, target)
+        found = replace(_check_fresh(fresh, wanted), path=target)
+        self._record(source.location, found)
+        os.replace(fresh, target)
+        return found
+
+    def _from_url(self, source: Source, target: Path) -> tuple[Path, Source]:
+        if self.opener is None:
+            raise CapsuleError(f"{source.location} is a URL, and nothing was given that opens it")
+        partial = target.with_name(f"{target.name}.partial")
+        with self.opener(source.location) as stream:
+            size = _size(stream, source)
+            require_space(self.folder, size - _length(partial))
+            _continue(stream, partial, size)
+        return partial, replace(source, size=size)
+
+    def _from_hub(self, source: Source, _target: Path) -> tuple[Path, Source]:
+        hub = self.hub or HuggingFaceHub()
+        repository, revision, path = parse_hub(source.location)
+        described = hub.describe(repository, revision, path)
+        size = source.size or described.size
+        require_space(self.folder, size or 0)
+        revision = described.revision or revision
+        file = hub.download(repository, revision, path, self.folder / ".hub")
+        location = f"hub://{repository}{f'@{revision}' if revision else ''}/{path}"
+        return file, Source(location, source.sha256 or described.sha256, size)
+
+    def _with_record(self, source: Source) -> Source:
+        """The source with what its first fetch found, where it does not state that itself."""
+        entry = self._records().get(source.location)
+        if entry is None:
+            return source
+        sha256, size = source.sha256 or entry["sha256"], source.size or entry["size"]
+        return Source(entry["location"], sha256, size)
+
+    def _records(self) -> dict[str, dict[str, Any]]:
+        try:
+            records: dict[str, dict[str, Any]] = json.loads((self.folder / RECORD).read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise CapsuleError(f"{self.folder / RECORD} is damaged: {error}") from error
+        return records
+
+    def _record(self, location: str, found: Fetched) -> None:
+        entry = {name: value for name, value in asdict(found).items() if name != "path"}
+        records = self._records()
+        if records.get(location) != entry:
+            fresh = self.folder / f"{RECORD}.partial"
+            fresh.write_text(json.dumps(records | {location: entry}, indent=1) + "\n")
+            os.replace(fresh, self.folder / RECORD)
+
+
+def check(path: Path, source: Source) -> Fetched:
+    """Size and SHA-256 of a file, held against those of the source. Raises CapsuleError, also for a missing file."""
+    if not path.is_file():
+        raise CapsuleError(f"there is no file {path}")
+    size = path.stat().st_size
+    if source.size is not None and size != source.size:
+        raise CapsuleError(f"{path} has {size:,} bytes, not {source.size:,}: remove it to fetch it again")
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if source.sha256 is not None and sha256 != source.sha256:
+        raise CapsuleError(f"{path} has SHA-256 {sha256}, not {source.sha256}: remove it to fetch it again")
+    return Fetched(path, source.location, sha256, size)
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Raises CapsuleError where `size` more bytes do not fit on the disk of an existing folder."""
+    free = shutil.disk_usage(folder).free
+    if size > 0 and free < size + SPARE:
+        raise CapsuleError(f"{folder} has {free / 1e9:.1f} GB free, and {(size + SPARE) / 1e9:.1f} GB are needed")
+
+
+def parse_hub(location: str) -> tuple[str, str | None, str]:
+    """Repository, revision and path of a `hub://` location. Raises CapsuleError."""
+    found = HUB.fullmatch(location)
+    if found is None:
+        raise CapsuleError(f"{location!r} is not hub://OWNER/NAME[@REVISION]/PATH")
+    return found["repository"], found["revision"], found["path"]
+
+
+def _size(stream: IO[bytes], source: Source) -> int:
+    """Bytes of the source: a download that ends early could not be told from a whole one without it."""
+    try:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+    except (OSError, ValueError) as error:
+        if source.size is None:
+            raise CapsuleError(f"{source.location} does not say how large it is: state its size") from error
+        return source.size
+    if source.size is not None and size != source.size:
+        raise CapsuleError(f"{source.location} has {size:,} bytes, not {source.size:,}")
+    return size
+
+
+def _length(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _continue(stream: IO[bytes], partial: Path, size: int) -> None:
+    """Appends what a partial file lacks, or starts it anew where it does not belong to the stream."""
+    done = _length(partial)
+    mode = "ab" if 0 < done <= size and _agrees(stream, partial, done) else "wb"
+    if mode == "wb":
+        done = 0
+        if stream.tell():
+            stream.seek(0)
+    with partial.open(mode) as file:
+        while done < size and (chunk := stream.read(min(CHUNK, size - done))):
+            file.write(chunk)
+            done += len(chunk)
+    if done < size:
+        raise CapsuleError(f"interrupted after {done:,} of {size:,} bytes: fetch again to continue")
+
+
+def _agrees(stream: IO[bytes], partial: Path, done: int) -> bool:
+    """Whether the last bytes of the partial file are those of the stream, which then stands at the file's end."""
+    start = max(0, done - OVERLAP)
+    try:
+        stream.seek(start)
+    except (OSError, ValueError):
+        return False
+    with partial.open("rb") as file:
+        file.seek(start)
+        expected = file.read()
+    found = b""
+    while len(found) < len(expected) and (chunk := stream.read(len(expected) - len(found))):
+        found += chunk
+    return found == expected
+
+
+def _check_fresh(fresh: Path, source: Source) -> Fetched:
+    """Checks a complete download. One with other contents is removed, or it would be continued for ever."""
+    try:
+        return check(fresh, source)
+    except CapsuleError as error:
+        fresh.unlink(missing_ok=True)
+        raise CapsuleError(f"{source.location} arrived corrupt and was removed: {error}") from error
+
+
+class HuggingFaceHub:
+    """The Hugging Face hub through its own client, which continues interrupted downloads itself.
+
+    Raises CapsuleError where the client is not installed or the hub does not answer as wanted.
+    """
+
+    def describe(self, repository: str, revision: str | None, path: str) -> RemoteFile:
+        """Commit, size and, for large files, SHA-256."""
+        client = _hub_client()
+        try:
+            found = client.get_hf_file_metadata(client.hf_hub_url(repository, path, revision=revision))
+        except (OSError, ValueError) as error:
+            raise CapsuleError(f"{repository}/{path} cannot be had from the hub: {error}") from error
+        etag = found.etag or ""
+        return RemoteFile(found.commit_hash, etag if SHA256.fullmatch(etag) else None, found.size)
+
+    def download(self, repository: str, revision: str | None, path: str, folder: Path) -> Path:
+        client = _hub_client()
+        try:
+            return Path(client.hf_hub_download(repository, path, revision=revision, local_dir=folder))
+        except (OSError, ValueError) as error:
+            raise CapsuleError(f"{repository}/{path} was not downloaded: {error}; fetch again to continue") from error
+
+
+def _hub_client() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise CapsuleError("files of a hub need the package huggingface_hub: pip install 'difficmh[sd21]'") from error
+    return huggingface_hub

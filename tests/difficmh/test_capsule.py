@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from difficmh.capsule import BUILT_IN, DECODING_FILES, MANIFEST, read_manifest, verify, write_manifest
+from difficmh.errors import CapsuleError
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def test_the_fingerprint_of_lite_is_that_of_its_streams(tmp_path: Path) -> None:
+    """Resealing the built-in capsule changes nothing, to the byte."""
+    lite = BUILT_IN / "lite"
+    for file in lite.iterdir():
+        if file.name != MANIFEST:
+            (tmp_path / file.name).symlink_to(file)
+    assert write_manifest(tmp_path) == read_manifest(lite)["fingerprint"]
+    assert (tmp_path / MANIFEST).read_bytes() == (lite / MANIFEST).read_bytes()
+    verify(lite)
+
+
+def test_a_family_names_its_own_decoding_files(tmp_path: Path) -> None:
+    write(tmp_path, "config.json", "model-00001.safetensors", "tokenizer/vocab.json", "tagger.safetensors")
+    decoding = ("config.json", "model-00001.safetensors", "tokenizer/vocab.json")
+    fingerprint = write_manifest(tmp_path, decoding)
+    verify(tmp_path)
+    assert read_manifest(tmp_path)["decoding"] == list(decoding)
+    write(tmp_path, "notes.md")
+    (tmp_path / "tagger.safetensors").write_text("another tagger")
+    assert write_manifest(tmp_path, decoding) == fingerprint
+    (tmp_path / "tokenizer" / "vocab.json").write_text("another tokenizer")
+    assert write_manifest(tmp_path, decoding) != fingerprint
+    assert write_manifest(tmp_path, decoding[:2]) != fingerprint
+
+
+def test_a_capsule_without_a_decoding_file_is_not_sealed(tmp_path: Path) -> None:
+    write(tmp_path, *DECODING_FILES[1:])
+    with pytest.raises(CapsuleError, match=r"lacks config\.json"):
+        write_manifest(tmp_path)
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_a_manifest_with_a_borrowed_fingerprint_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path, *DECODING_FILES)
+    write_manifest(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "fingerprint": "0" * 16}))
+    with pytest.raises(CapsuleError, match="another fingerprint"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "longer", "altered"])
+def test_a_file_that_differs_is_named(tmp_path: Path, damage: str) -> None:
+    write(tmp_path, *DECODING_FILES)
+    write_manifest(tmp_path)
+    file = tmp_path / "tables.safetensors"
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_text(file.name + "!" if damage == "longer" else file.name.upper())
+    with pytest.raises(CapsuleError, match=r"tables\.safetensors"):
+        verify(tmp_path)
