@@ -27,7 +27,7 @@ def trainer(source: CropSource, stage: str, output: Path, minutes: float = 1.0) 
     model = trainable(CONFIG)
     initialise(model, source, 0, batches=1)
     tags = torch.zeros(len(source), 3, dtype=torch.uint8)
-    crop = 192 if stage == "rate_distortion" else 64
+    crop = 192 if stage in ("rate_distortion", "decoder") else 64
     return Trainer(model, source, tags, TrainingOptions(stage, output, minutes, rate=5e-3, batch=2, crop=crop))
 
 
@@ -40,11 +40,11 @@ def repeat_batch(trainer: Trainer, count: int) -> list[float]:
     return [trainer.stage.step(batch, 0.0, torch.Generator().manual_seed(0))["loss"] for _ in range(count)]
 
 
-@pytest.mark.parametrize("stage", ["rate_distortion", "diffusion", "one_step"])
+@pytest.mark.parametrize("stage", ["rate_distortion", "decoder", "diffusion", "one_step"])
 def test_a_stage_learns(source: CropSource, tmp_path: Path, stage: str) -> None:
     losses = repeat_batch(trainer(source, stage, tmp_path), 15)
     assert all(math.isfinite(loss) for loss in losses)
-    assert sum(losses[-3:]) < 0.99 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.995 * sum(losses[:3])
 
 
 def test_clean_latents_still_decode_after_the_first_stage(source: CropSource, tmp_path: Path) -> None:
@@ -62,9 +62,16 @@ def test_clean_latents_still_decode_after_the_first_stage(source: CropSource, tm
     assert error() < 1.5 * before
 
 
-@pytest.mark.parametrize(("stage", "kept"), [("diffusion", ("g_a", "h_a", "entropy")), ("one_step", ("g_a", "g_s"))])
+@pytest.mark.parametrize(
+    ("stage", "changes", "kept"),
+    [
+        ("decoder", {"g_s", "autoencoder"}, {"g_a", "h_a", "entropy", "rate", "denoiser"}),
+        ("diffusion", {"denoiser"}, {"g_a", "h_a", "entropy", "rate", "autoencoder"}),
+        ("one_step", {"denoiser"}, {"g_a", "h_a", "entropy", "rate", "autoencoder", "g_s"}),
+    ],
+)
 def test_bitstreams_stay_valid_after_later_stages(
-    source: CropSource, tmp_path: Path, stage: str, kept: tuple[str, ...]
+    source: CropSource, tmp_path: Path, stage: str, changes: set[str], kept: set[str]
 ) -> None:
     training = trainer(source, stage, tmp_path)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
@@ -72,8 +79,8 @@ def test_bitstreams_stay_valid_after_later_stages(
     changed = {
         name.split(".")[0] for name, value in training.model.state_dict().items() if (value != before[name]).any()
     }
-    assert "denoiser" in changed
-    assert not changed & set(kept)
+    assert changes <= changed
+    assert not changed & kept
 
 
 def test_the_untrained_control_branch_returns_the_guide(source: CropSource, tmp_path: Path) -> None:
@@ -105,7 +112,9 @@ def test_training_ends_with_its_budget_and_validates(
     training = trainer(source, "rate_distortion", tmp_path, minutes=0.02)
     training.run(source.batch(2, 192, torch.Generator().manual_seed(1))[0])
     assert training.progress == 1
-    assert "quality 6" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "quality 6" in printed
+    assert "latents not coded" in printed
     config, weights = averaged_state(training.checkpoint)
     assert config["latent_channels"] == CONFIG.latent_channels
     assert set(weights) == set(training.model.state_dict())
