@@ -88,7 +88,9 @@ def capsule_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     fields = read_config(path)["codec"]
     weights = {name: value.float() for name, value in load_file(path / "model.safetensors").items()}
     rate = RateModel(fields["entropy"]["hyper_channels"])
-    print(f"densities of z fitted to the tables of {path.name}: {rate.fit(load_tables(path).z):.4f} bits per symbol off")
+    print(
+        f"densities of z fitted to the tables of {path.name}: {rate.fit(load_tables(path).z):.4f} bits per symbol off"
+    )
     return fields, {**weights, **{f"{TRAINING_ONLY}{name}": value for name, value in rate.state_dict().items()}}
 
 
