@@ -23,6 +23,9 @@ PADDING = 0
 
 BEGIN, END = 49406, 49407
 
+TOKENIZER_FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
+"""Sets of files of which one makes a tokenizer."""
+
 CACHED_PROMPTS = 128
 """Embeddings that are kept: 315 kB each at full size."""
 
@@ -50,12 +53,15 @@ def load_tokenizer(directory: Path, positions: int = 77) -> Tokenize:
 
     Nothing is downloaded. Raises CapsuleError where the directory holds no CLIP tokenizer.
     """
+    # transformers makes an empty tokenizer of an empty directory.
+    if not any(all((directory / name).is_file() for name in names) for names in TOKENIZER_FILES):
+        raise CapsuleError(
+            f"{directory} holds no CLIP tokenizer: it needs vocab.json and merges.txt, or tokenizer.json"
+        )
     try:
-        if not directory.is_dir():
-            raise OSError("no such directory")
         tokenizer = CLIPTokenizer.from_pretrained(str(directory), local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CapsuleError(f"{directory} holds no CLIP tokenizer: {error}") from error
+        raise CapsuleError(f"{directory} holds no usable CLIP tokenizer: {error}") from error
 
     def tokenize(text: str) -> list[int]:
         ids: list[int] = tokenizer(text, truncation=True, max_length=positions)["input_ids"]

@@ -98,14 +98,14 @@ def test_a_missing_tensor_is_an_error(prefix: str) -> None:
     ],
 )
 def test_a_tensor_without_a_place_is_an_error(name: str) -> None:
-    with pytest.raises(CapsuleError, match="no place|of which"):
+    with pytest.raises(CapsuleError, match=r"no place|of which"):
         states(official() | {name: torch.empty(3, device="meta")})
 
 
 @needs_keys
 def test_another_shape_is_an_error() -> None:
     name = "model.diffusion_model.out.2.bias"
-    with pytest.raises(CapsuleError, match="other shapes for conv_out.bias"):
+    with pytest.raises(CapsuleError, match=r"other shapes for conv_out\.bias"):
         states(official() | {name: torch.empty(5, device="meta")})
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from difficmh import sampler
 from difficmh.sd21.denoiser import Conditioning, noise_model
 from difficmh.sd21.samplers import draw
-from tests.difficmh.parity_fixtures import needs_parity, tensors
 from tests.difficmh.parity_fixtures import facts as parity_facts
+from tests.difficmh.parity_fixtures import needs_parity, tensors
 
 pytestmark = needs_parity
 
