@@ -154,7 +154,8 @@ def _attention(width: int, head_channels: int, unet: UNetConfig) -> nn.Module:
     """Self-attention, attention to the text and feed-forward. Raises ValueError where heads do not fit the width."""
     if width % head_channels:
         raise ValueError(f"{width} channels do not divide into heads of {head_channels}")
-    block: nn.Module = Transformer2DModel(
+    make: Any = Transformer2DModel  # diffusers' constructors are untyped
+    block: nn.Module = make(
         num_attention_heads=width // head_channels,
         attention_head_dim=head_channels,
         in_channels=width,

@@ -19,11 +19,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers.loaders.single_file_utils import (
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-    convert_open_clip_checkpoint,
-)
+from diffusers.loaders import single_file_utils
 from torch import Tensor, nn
 
 from difficmh.errors import CapsuleError
@@ -31,6 +27,8 @@ from difficmh.sd21.control import ControlModule
 from difficmh.sd21.denoiser import Denoiser
 from difficmh.sd21.text import TextConditioner
 from difficmh.sd21.vae import LatentAutoencoder
+
+converters: Any = single_file_utils  # diffusers' functions are untyped
 
 State = Mapping[str, Tensor]
 
@@ -44,14 +42,16 @@ TEXT_UNUSED = ("text_projection", "logit_scale", "attn_mask")
 def unet_state(checkpoint: State, denoiser: Denoiser) -> dict[str, Tensor]:
     """State of `denoiser.unet` from a checkpoint with official names. Raises CapsuleError where they do not fit."""
     source = _under(checkpoint, UNET)
-    state = convert_ldm_unet_checkpoint(source, denoiser.unet.config)
+    state = converters.convert_ldm_unet_checkpoint(source, denoiser.unet.config)
     return _complete(UNET, source, state, denoiser.unet)
 
 
 def vae_state(checkpoint: State, autoencoder: LatentAutoencoder) -> dict[str, Tensor]:
     """State of `autoencoder.vae`. Raises CapsuleError where names or shapes do not fit."""
     source = _under(checkpoint, VAE)
-    return _complete(VAE, source, convert_ldm_vae_checkpoint(source, autoencoder.vae.config), autoencoder.vae)
+    return _complete(
+        VAE, source, converters.convert_ldm_vae_checkpoint(source, autoencoder.vae.config), autoencoder.vae
+    )
 
 
 def text_state(checkpoint: State, text: TextConditioner) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ def text_state(checkpoint: State, text: TextConditioner) -> dict[str, Tensor]:
         for name, value in source.items()
         if not name.startswith(last_block) and name.removeprefix(TEXT) not in TEXT_UNUSED
     }
-    state = convert_open_clip_checkpoint(text.encoder, used, prefix=TEXT)
+    state = converters.convert_open_clip_checkpoint(text.encoder, used, prefix=TEXT)
     if not hasattr(text.encoder, "text_model"):  # transformers 5 dropped this level
         state = {name.removeprefix("text_model."): value for name, value in state.items()}
     return _complete(TEXT, used, state, text.encoder)

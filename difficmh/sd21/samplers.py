@@ -57,8 +57,8 @@ def clean_estimate(x_t: Tensor, timestep: int, eps: Tensor) -> Tensor:
 
 def _scheduler(name: SamplerName) -> Any:
     """A fresh scheduler of diffusers, for it keeps a history."""
-    kind = {"dpm++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}[name]
-    return kind(
+    kinds: dict[str, Any] = {"dpm++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+    return kinds[name](
         num_train_timesteps=TRAIN_STEPS,
         beta_start=BETA_FIRST,
         beta_end=BETA_LAST,

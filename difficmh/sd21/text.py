@@ -60,7 +60,7 @@ def load_tokenizer(directory: Path, positions: int = 77) -> Tokenize:
         )
     try:
         tokenizer = CLIPTokenizer.from_pretrained(str(directory), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # the tokenizers library has no narrower type for a file that it cannot read
         raise CapsuleError(f"{directory} holds no usable CLIP tokenizer: {error}") from error
 
     def tokenize(text: str) -> list[int]:

@@ -78,7 +78,8 @@ class Features:
 def build_unet(config: UNetConfig) -> Any:
     """diffusers' UNet2DConditionModel of these sizes, with random weights."""
     levels = len(config.widths)
-    return UNet2DConditionModel(
+    make: Any = UNet2DConditionModel  # diffusers' constructors are untyped
+    return make(
         in_channels=config.latent_channels,
         out_channels=config.latent_channels,
         block_out_channels=config.widths,

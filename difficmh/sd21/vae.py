@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ class LatentAutoencoder(nn.Module):
         super().__init__()
         self.config = config
         levels = len(config.widths)
-        self.vae = AutoencoderKL(
+        make: Any = AutoencoderKL  # diffusers' constructors are untyped
+        self.vae: Any = make(
             latent_channels=config.latent_channels,
             block_out_channels=config.widths,
             layers_per_block=config.blocks_per_level,

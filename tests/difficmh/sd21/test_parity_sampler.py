@@ -15,6 +15,7 @@ from difficmh.sd21.denoiser import Conditioning, noise_model
 from difficmh.sd21.samplers import draw
 from tests.difficmh.parity_fixtures import facts as parity_facts
 from tests.difficmh.parity_fixtures import needs_parity, tensors
+from tests.difficmh.sd21.parity_diffusion import autoencoder, denoiser, largest_difference
 
 pytestmark = needs_parity
 
@@ -78,3 +79,18 @@ def test_trajectories(run: str) -> None:
     trajectory = numbers().get(f"{run}.trajectory")
     if trajectory is not None:
         torch.testing.assert_close(torch.stack([*states[1:], x0]), trajectory, atol=1e-5, rtol=1e-6)
+
+
+@torch.inference_mode()
+def test_from_guide_latent_to_picture() -> None:
+    """Guidance, UNet with control, sampler and autoencoder together, with the end-to-end fixture's guide latent."""
+    given, settings = tensors("e2e_small_io"), parity_facts("e2e_small")
+    steps = settings["steps"]
+    conditioning = Conditioning(
+        given["c_latent"], given["context_cond"], given["context_uncond"], scale=settings["cfg_scale"]
+    )
+    descending = sampler.spaced_process(steps).timesteps[::-1].tolist()
+    estimate = noise_model(denoiser(settings["control"]), conditioning)
+    latent = draw("ddpm", estimate, given["x_T"], lambda t: given["noises"][descending.index(t)], steps)
+    assert largest_difference(latent, given["latent"]) < 5e-3
+    assert largest_difference(2 * autoencoder().decode(latent) - 1, given["decoded"]) < 1e-4
