@@ -94,7 +94,22 @@ def semantic_consistency(model: CodecModel, guide: Tensor, latent: Tensor, tags:
     with torch.no_grad():
         original = model.denoiser.semantic_features(latent, tags).float()
     decoded = model.denoiser.semantic_features(guide, tags).float()
-    return (1 - F.cosine_similarity(decoded, original, dim=1)).mean()
+    return cosine_distance(decoded, original)
+
+
+def cosine_distance(decoded: Tensor, original: Tensor) -> Tensor:
+    """1 - cosine similarity along the channels of two `(B, D, H, W)` feature maps, mean over images and positions.
+
+    Norms below 1e-8 count as 1e-8.
+    """
+    return (1 - F.cosine_similarity(decoded, original, dim=1, eps=1e-8)).mean()
+
+
+def normalized_l2(decoded: Tensor, original: Tensor) -> Tensor:
+    """Squared distance of the channel vectors of two `(B, D, H, W)` feature maps, each divided by its norm; mean over
+    images and positions. Twice `cosine_distance` but for norms below 1e-12, which count as that."""
+    difference = F.normalize(decoded, dim=1, eps=1e-12) - F.normalize(original, dim=1, eps=1e-12)
+    return difference.square().sum(dim=1).mean()
 
 
 def semantic_gradient(model: CodecModel, guide: Tensor, latent: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,76 @@
+"""Samplers by name: the paper's, and faster ones for the same noise model.
+
+    ddpm     the paper's reference: ancestral sampling, 50 steps
+    ddim     deterministic, the sampler of `lite`
+    dpm++    DPM-Solver++ (2M), diffusers'
+    unipc    UniPC, diffusers'
+
+All but `ddpm` are deterministic: they use the initial noise alone. All but `ddpm` start at training step 999 also where
+there is a single step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import Tensor
+
+from difficmh.sampler import (
+    BETA_FIRST,
+    BETA_LAST,
+    TRAIN_STEPS,
+    NoiseEstimate,
+    StepNoise,
+    rates,
+    sample,
+    sample_ddpm,
+)
+
+SamplerName = Literal["ddpm", "ddim", "dpm++", "unipc"]
+SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+REFERENCE_STEPS = 50
+
+
+def draw(name: SamplerName, estimate: NoiseEstimate, x: Tensor, noise: StepNoise, steps: int) -> Tensor:
+    """The latent x0 `(B, C, H, W)` float32 from standard normal `x` of that shape in `steps` evaluations.
+
+    Raises ValueError for a name that is not in `SAMPLERS` or a number of steps outside 1..1000.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler {name!r} is not one of {', '.join(SAMPLERS)}")
+    if not 1 <= steps <= TRAIN_STEPS:
+        raise ValueError(f"steps must be in 1..{TRAIN_STEPS}, not {steps}")
+    if name == "ddpm":
+        return sample_ddpm(estimate, x, noise, steps)
+    if name == "ddim":
+        return sample(lambda x_t, t: clean_estimate(x_t, t, estimate(x_t, t)), x, steps)
+    return _run_scheduler(_scheduler(name), estimate, x, steps)
+
+
+def clean_estimate(x_t: Tensor, timestep: int, eps: Tensor) -> Tensor:
+    """The x0 that an estimate of the noise means."""
+    signal, spread = rates(torch.tensor([timestep], device=x_t.device))
+    return (x_t - spread * eps) / signal
+
+
+def _scheduler(name: SamplerName) -> Any:
+    """A fresh scheduler of diffusers, for it keeps a history."""
+    kinds: dict[str, Any] = {"dpm++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+    return kinds[name](
+        num_train_timesteps=TRAIN_STEPS,
+        beta_start=BETA_FIRST,
+        beta_end=BETA_LAST,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        timestep_spacing="linspace",
+        final_sigmas_type="zero",
+    )
+
+
+def _run_scheduler(scheduler: Any, estimate: NoiseEstimate, x: Tensor, steps: int) -> Tensor:
+    scheduler.set_timesteps(steps, device=x.device)
+    for t in scheduler.timesteps:
+        x = scheduler.step(estimate(x, int(t)), t, x, return_dict=False)[0]
+    return x
