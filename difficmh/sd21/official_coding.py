@@ -152,7 +152,7 @@ def _quantized_cdf(probabilities: Sequence[float]) -> NDArray[np.int64]:
     for place in range(len(counts)):
         if counts[place] == 0:
             # The smallest bin that can spare a count gives it, the first of several.
-            giver = int(np.where(counts > 1, counts, TOTAL).argmin())
+            giver = int(np.where(counts > 1, counts, TOTAL + 1).argmin())
             counts[giver] -= 1
             counts[place] += 1
     return np.concatenate(([0], np.cumsum(counts)))
@@ -163,12 +163,12 @@ def coding_tables(model: LfgcmEntropy) -> EntropyTables:
     """Tables of our own streams, with escape bins that are safe to decode, from the same probabilities."""
     density = model.entropy_bottleneck
     below, above = density.range()
-    medians = density.medians[:, 0, 0].double()
-    double = _in_double(density)
-    pmfs = []
-    for channel, (low, high) in enumerate(zip(below.tolist(), above.tolist(), strict=True)):
-        values = (
-            torch.arange(-low, high + 1, device=medians.device).expand(len(medians), 1, -1) + medians[:, None, None]
-        )
-        pmfs.append(double.mass(values)[0][channel, 0].cpu().numpy())
+    reach = int(torch.maximum(below, above).max())
+    density = copy.deepcopy(density).double()
+    values = torch.arange(-reach, reach + 1, device=below.device) + density.medians
+    masses = density.mass(values)[0][:, 0].cpu().numpy()
+    pmfs = [
+        mass[reach - low : reach + high + 1]
+        for mass, low, high in zip(masses, below.tolist(), above.tolist(), strict=True)
+    ]
     return EntropyTables(z=tables_from_pmf(pmfs, (-below).tolist()), y=escaping_gaussian_tables())

@@ -32,8 +32,8 @@ ROOM_BITS = 31 + WORD - PRECISION
 ESCAPE_BITS = 4
 DIGIT_MASK = (1 << ESCAPE_BITS) - 1
 DIGIT_SHARE = TOTAL >> ESCAPE_BITS
-MAX_ESCAPE_DIGITS = 8
-"""An escaped value has at most 32 bits."""
+MAX_ESCAPE_DIGITS = 7
+"""An escaped value has at most 28 bits: compressai's encoder never ends on longer ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class OfficialTables:
     """Cumulative counts of several probability tables in compressai's layout, all integers, int32.
 
     `cdfs` `(tables, width)`: rows that rise from 0 to 65536, padded with zeros; `lengths` `(tables,)` the used entries
-    of each; `offsets` `(tables,)` first values. The last bin of each table is the escape bin, for values outside. Raises
-    ValueError for arrays that are no such tables.
+    of each; `offsets` `(tables,)` first values. The last bin of each table is the escape bin, for values outside.
+    Raises ValueError for arrays that are no such tables.
     """
 
     cdfs: NDArray[np.int32]
@@ -73,7 +73,7 @@ class OfficialTables:
 def encode_official(symbols: Sequence[int], indexes: Sequence[int], tables: OfficialTables) -> bytes:
     """The string of `symbols`, each coded with the table of the same place in `indexes`: at least 8 bytes.
 
-    Raises ValueError for a symbol further than 31 bits outside its table.
+    Raises ValueError for a symbol further outside its table than 27 bits.
     """
     steps: list[tuple[int, int]] = []  # start and count of a bin, or an escape's digit and 0
     for symbol, index in zip(symbols, indexes, strict=True):
@@ -155,6 +155,6 @@ class OfficialDecoder:
     def _escaped(self, escape: int) -> int:
         digits = self._digit()
         if digits > MAX_ESCAPE_DIGITS:
-            raise BitstreamError("damaged: an escaped symbol has more than 32 bits")
+            raise BitstreamError("damaged: an escaped symbol has more than 28 bits")
         rest = sum(self._digit() << ESCAPE_BITS * place for place in range(digits))
         return -(rest + 1) // 2 if rest & 1 else rest // 2 + escape
