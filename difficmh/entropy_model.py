@@ -140,6 +140,16 @@ class EntropyModel(nn.Module):
         )
         self.quality_bias = nn.Parameter(torch.zeros(config.qualities, 2, entropy.channels))
 
+    @property
+    def hyper_channels(self) -> int:
+        """Channels of z."""
+        return self.h_s.enter.in_channels
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+        return self.quality_bias.device
+
     # --- floating point, for training -------------------------------------------------------------------------------
 
     def forward(self, y: Tensor, z: Tensor, quality: Tensor) -> EntropyOutput:

@@ -13,6 +13,8 @@ Training runs the same layers in floating point.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,16 +42,40 @@ def leaky_relu_fixed(x: Tensor) -> Tensor:
     return torch.maximum(x, torch.round(x / 8)).clamp_(-LIMIT * ONE, LIMIT * ONE)
 
 
+def exact_weight(weight: Tensor, bits: int, limit: float) -> Tensor:
+    """Weights `(outputs, …)` as float64 integers with `bits` fractional bits, for activations within ±`limit`.
+
+    Raises ValueError where a sum could leave the exact range of float64, or weights are not finite.
+    """
+    integers = torch.round(weight.detach().double() * 2**bits)
+    largest = integers.abs().flatten(1).sum(dim=1).max().item() * limit * ONE
+    if not largest < 2**52:
+        raise ValueError(f"weights too large for exact sums: one may reach {largest:.3g}, the limit is 2**52")
+    return integers
+
+
+def rescale(total: Tensor, bits: int) -> Tensor:
+    """Sums of products with weights of `bits` fractional bits, rounded to integer activations; overwrites `total`."""
+    if total.is_cuda:
+        # A GPU may pick an algorithm that is no plain sum; its error is far below one half.
+        total.round_()
+    return total.div_(2**bits).round_()
+
+
 class FixedPointConv2d(nn.Conv2d):
-    """A convolution with two arithmetics: `forward` in floating point, `fixed` exact on integer activations."""
+    """A convolution with two arithmetics: `forward` in floating point, `fixed` exact on integer activations.
+
+    Subclasses may choose other `weight_bits`, fractional bits of the weights, and another `limit` of the activations.
+    """
+
+    weight_bits: ClassVar[int] = WEIGHT_BITS
+    limit: ClassVar[float] = LIMIT
 
     def freeze(self) -> None:
         """Derives the integer weights. Raises ValueError where a sum could leave the exact range of float64."""
-        weight = torch.round(self.weight.detach().double() * 2**WEIGHT_BITS)
-        largest = weight.abs().sum(dim=(1, 2, 3)).max().item() * LIMIT * ONE
-        if largest >= 2**52:
-            raise ValueError(f"weights too large for exact sums: one may reach {largest:.3g}, the limit is 2**52")
-        self.register_buffer("integer_weight", weight, persistent=False)
+        self.register_buffer(
+            "integer_weight", exact_weight(self.weight, self.weight_bits, self.limit), persistent=False
+        )
         bias = torch.zeros(self.out_channels, dtype=torch.float64) if self.bias is None else self.bias.detach()
         self.register_buffer("integer_bias", to_fixed(bias)[:, None, None], persistent=False)
 
@@ -57,10 +83,7 @@ class FixedPointConv2d(nn.Conv2d):
         """Integer activations `(B, C, H, W)` float64 to integer activations. `freeze` comes first."""
         weight, bias = self.get_buffer("integer_weight"), self.get_buffer("integer_bias")
         total = F.conv2d(x, weight, None, self.stride, self.padding)
-        if total.is_cuda:
-            # A GPU may pick an algorithm that is no plain sum; its error is far below one half.
-            total.round_()
-        return total.div_(2**WEIGHT_BITS).round_().add_(bias)
+        return rescale(total, self.weight_bits).add_(bias)
 
 
 class FixedPointStack(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,10 +17,33 @@ from torch import Tensor
 
 from difficmh import checkerboard
 from difficmh.cdf_tables import CdfTables
-from difficmh.entropy_model import SYMBOL_LIMIT, EntropyModel
+from difficmh.entropy_model import SYMBOL_LIMIT, Exchange
 from difficmh.errors import BitstreamError
 from difficmh.fixed_point import LIMIT, ONE
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
+
+
+class EntropyNetworks(Protocol):
+    """What coding needs of an entropy model: how y is sliced, how many channels z has, and the walk over y."""
+
+    @property
+    def slices(self) -> tuple[int, ...]: ...
+
+    @property
+    def hyper_channels(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def traverse(self, z_symbols: Tensor, quality: int, exchange: Exchange) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class DecodedSymbols:
+    """Symbols of z, `(B, N, h, w)` int32, and y_hat, `(B, M, 4h, 4w)` float32, both on the model's device."""
+
+    z_symbols: Tensor
+    y_hat: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +55,7 @@ class EntropyTables:
 
 
 def encode_symbols(
-    model: EntropyModel, tables: EntropyTables, y: Tensor, z: Tensor, quality: int, encoders: Sequence[SymbolEncoder]
+    model: EntropyNetworks, tables: EntropyTables, y: Tensor, z: Tensor, quality: int, encoders: Sequence[SymbolEncoder]
 ) -> Tensor:
     """Codes y `(B, M, h, w)` and z `(B, N, h/4, w/4)`, floats, into one encoder per image; quality index from 0.
 
@@ -55,18 +79,29 @@ def encode_symbols(
 
 
 def decode_symbols(
-    model: EntropyModel,
+    model: EntropyNetworks,
     tables: EntropyTables,
     z_size: tuple[int, int],
     quality: int,
     decoders: Sequence[SymbolDecoder],
 ) -> Tensor:
+    """y_hat alone of `decode_latents`, `(B, M, 4h, 4w)` float32."""
+    return decode_latents(model, tables, z_size, quality, decoders).y_hat
+
+
+def decode_latents(
+    model: EntropyNetworks,
+    tables: EntropyTables,
+    z_size: tuple[int, int],
+    quality: int,
+    decoders: Sequence[SymbolDecoder],
+) -> DecodedSymbols:
     """Reads z of `(h, w)` positions and then y from one decoder per image; quality index from 0.
 
-    Returns y_hat `(B, M, 4h, 4w)` float32. Raises BitstreamError for streams that hold no such symbols.
+    Raises BitstreamError for streams that hold no such symbols.
     """
-    device = model.quality_bias.device
-    shape = (len(decoders), model.h_s.enter.in_channels, *z_size)
+    device = model.device
+    shape = (len(decoders), model.hyper_channels, *z_size)
     indexes = _channel_indexes(shape)
     z_symbols = np.stack([decoder.pull(indexes, tables.z).reshape(shape[1:]) for decoder in decoders])
     if np.abs(z_symbols).max() > LIMIT:
@@ -79,10 +114,11 @@ def decode_symbols(
             values[coded] = decoder.pull(chosen[coded], tables.y)
         return torch.from_numpy(symbols).to(device).double()
 
-    return model.traverse(torch.from_numpy(z_symbols).to(device), quality, exchange)
+    z = torch.from_numpy(z_symbols).to(device)
+    return DecodedSymbols(z, model.traverse(z, quality, exchange))
 
 
-def _passes(model: EntropyModel, y: Tensor) -> list[Tensor]:
+def _passes(model: EntropyNetworks, y: Tensor) -> list[Tensor]:
     """y in coding order: anchors, then the others, of each slice, in float64."""
     return [half for part in y.double().split(model.slices, dim=1) for half in checkerboard.split(part)]
 
