@@ -38,6 +38,7 @@ format: $(STAMP)  ## Format the code and mend what the linter can mend
 bench: $(STAMP)  ## Print speed and memory of codec and pipeline as JSON
 	$(BIN)/python -m benchmarks.codec
 	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.large_image
 
 constraints: $(BIN)/uv  ## Resolve the pins in constraints.txt anew
 	$(BIN)/uv pip compile --quiet --upgrade --all-extras --python-version 3.11 \

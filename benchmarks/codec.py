@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-import compressai.zoo
 import torch
 
 import difficmh
@@ -94,6 +94,10 @@ def transform(codec: Codec, image: Image, quality: int) -> object:
 
 def yardsticks(setting: Setting) -> dict[str, Action]:
     """compressai's transforms over as many pictures, in the same batches."""
+    with warnings.catch_warnings():
+        # compressai imports torch_geometric, which compiles with TorchScript.
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+        import compressai.zoo
     hyperprior = compressai.zoo.bmshj2018_hyperprior(4, pretrained=False).eval()
     cheng = compressai.zoo.cheng2020_attn(3, pretrained=False).eval()
     sizes = [len(batch) for batch in split(range(setting.images), setting.batch_size)]

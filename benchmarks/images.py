@@ -27,4 +27,4 @@ def _cut(index: int) -> Image:
         picture = ImageOps.mirror(picture)
     if repeat & 2:
         picture = ImageOps.flip(picture)
-    return np.asarray(picture)
+    return np.array(picture)

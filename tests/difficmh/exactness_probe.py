@@ -1,7 +1,7 @@
 """Run in a process of its own by `test_exactness.py`, under some processor setting.
 
-Reads `{"streams": [hex], "channels_last": bool}` from standard input; prints the digests of these streams here, and a
-stream encoded here with its digest.
+Reads `{"streams": [hex], "threads": int, "channels_last": bool, "device": str}` from standard input; prints the digests
+of these streams here, a stream encoded here with its digest, and the setting that torch found.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def main() -> None:
         codec.model.to(memory_format=torch.contiguous_format)
     digests = [digest(codec, bytes.fromhex(stream)) for stream in request["streams"]]
     (own,) = codec.compress([photograph(128, 192, seed=7)], quality=5, tags=[["tree"]])
-    print(json.dumps({"digests": digests, "stream": own.hex(), "own": digest(codec, own)}))
+    result = {"digests": digests, "stream": own.hex(), "own": digest(codec, own)}
+    setting = {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    print(json.dumps(result | setting))
 
 
 if __name__ == "__main__":

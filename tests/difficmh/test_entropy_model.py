@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -67,6 +68,24 @@ def test_a_decoder_walks_the_same_way(tiny_codec: Codec) -> None:
     decoders = [SymbolDecoder(encoder.finish()) for encoder in encoders]
     assert torch.equal(decode_symbols(model, tiny_codec.tables, (2, 3), 0, decoders), y_hat)
     assert [d.checksum for d in decoders] == [e.checksum for e in encoders]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_neighbours_and_memory_layout_change_no_symbol(lite: Codec, layout: torch.memory_format) -> None:
+    """What a GPU does in batches, on the built-in networks: three streams together, and each alone."""
+    model = copy.deepcopy(lite.model.entropy).to(memory_format=layout)
+    generator = torch.Generator().manual_seed(0)
+    y = 20 * torch.randn(3, sum(model.slices), 8, 12, generator=generator)
+    z = 5 * torch.randn(3, model.h_s.enter.in_channels, 2, 3, generator=generator)
+    together = [SymbolEncoder() for _ in range(3)]
+    y_hat = encode_symbols(lite.model.entropy, lite.tables, y, z, 2, together)
+    streams = [encoder.finish() for encoder in together]
+    for k, stream in enumerate(streams):
+        alone = decode_symbols(model, lite.tables, (2, 3), 2, [SymbolDecoder(stream)])
+        assert torch.equal(alone[0], y_hat[k])
+    decoders = [SymbolDecoder(stream) for stream in reversed(streams)]
+    assert torch.equal(decode_symbols(model, lite.tables, (2, 3), 2, decoders), y_hat.flip(0))
 
 
 def test_scale_indexes_are_those_of_the_tables() -> None:

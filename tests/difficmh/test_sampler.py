@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,30 @@ def test_the_first_values_never_change() -> None:
     """Archives depend on them."""
     first = sampler.seeded_noise(123456789, 4, slice(0, 1), slice(0, 1), across=1).flatten()
     assert first.tolist() == pytest.approx(EXPECTED, abs=1e-6)
+
+
+def philox(counter: int, key: int) -> list[int]:
+    """Four words of Philox4x64-10 (Salmon et al., SC 2011), from `docs/bitstream.md` and the paper's constants."""
+    words, keys = [counter, 0, 0, 0], [key, 0]
+    for _ in range(10):
+        first, second = 0xD2E7470EE14C6C93 * words[0], 0xCA5A826395121157 * words[2]
+        words = [second >> 64 ^ words[1] ^ keys[0], second, first >> 64 ^ words[3] ^ keys[1], first]
+        words = [word % 2**64 for word in words]
+        keys = [(keys[0] + 0x9E3779B97F4A7C15) % 2**64, (keys[1] + 0xBB67AE8584CAA73B) % 2**64]
+    return words
+
+
+def test_noise_is_that_of_the_format() -> None:
+    channels, across, row, column = 8, 5, 3, 2
+    first = (row * across + column) * channels
+    words = [word for k in (first // 4, first // 4 + 1) for word in philox(k + 1, 0xDEADBEEF)]
+    u = [((word >> 40) + 0.5) * 2**-24 for word in words]
+    expected = []
+    for radius, turn in zip(u[::2], u[1::2], strict=True):
+        length = math.sqrt(-2 * math.log(radius))
+        expected += [length * math.cos(2 * math.pi * turn), length * math.sin(2 * math.pi * turn)]
+    noise = sampler.seeded_noise(0xDEADBEEF, channels, slice(row, row + 1), slice(column, column + 1), across)
+    assert noise.flatten().tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_sampling_with_a_perfect_estimate_ends_there() -> None:
