@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.compress import Fidelity
-from pipeline.job import add_run_arguments, argument
+from pipeline.job import add_run_arguments, whole_number
 from pipeline.manifest import Manifest
 from pipeline.protocols import CodecFactory
 from pipeline.totals import RejectLimit
@@ -57,10 +57,9 @@ def parse_request(
     add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
     add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite (default: %(default)s)")
-    positive = argument(positive_number, "a number above 0")
     add(
         "--batch-size",
-        type=positive,
+        type=whole_number(1),
         metavar="N",
         default=16,
         help="most images of one size at once (default: %(default)s)",
@@ -76,10 +75,3 @@ def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifes
     """The manifest of the archive that `request` makes."""
     deciding = {"quality": request.quality, "fidelity": request.fidelity}
     return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
-
-
-def positive_number(text: str) -> int:
-    """A number above 0; raises ValueError for anything else."""
-    if (number := int(text)) < 1:
-        raise ValueError(f"{text} is not above 0")
-    return number
