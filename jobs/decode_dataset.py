@@ -12,7 +12,7 @@ import ray
 import difficmh
 from difficmh.images import encode_image
 from pipeline.decompress import DecodeJob
-from pipeline.job import QUIET_RAY, argument, execute, exit_code
+from pipeline.job import QUIET_RAY, execute, exit_code, whole_number
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
 from pipeline.reading import ReadRequest, RunOptions, describe_output, open_archive, parsed, plan_output, reading_parser
 
@@ -38,19 +38,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[DecodeRequest, RunOptions]:
     add = parser.add_argument
     add("--format", choices=("jpg", "png", "webp"), default="jpg", help="of the files (default: %(default)s)")
     add("--layout", choices=("webdataset", "files"), default="webdataset", help="tars (default), or files in folders")
-    quality = argument(picture_quality, "a number from 1 to 100")
-    add("--quality", type=quality, metavar="1..100", help="of JPEG and WebP files (default: high)")
+    add("--quality", type=whole_number(1, 100), metavar="1..100", help="of JPEG and WebP files (default: high)")
     fields, options = parsed(parser, arguments)
     if fields["format"] == "png" and fields["quality"] is not None:
         parser.error("--quality is for jpg and webp: a PNG keeps every pixel")
     return DecodeRequest(**fields), options
-
-
-def picture_quality(text: str) -> int:
-    """A number from 1 to 100; raises ValueError for anything else."""
-    if not 1 <= (quality := int(text)) <= 100:
-        raise ValueError(f"{quality} is not in 1..100")
-    return quality
 
 
 def run(request: DecodeRequest, options: RunOptions) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.compress import Fidelity
-from pipeline.job import add_run_arguments, argument, reaching
+from pipeline.job import add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
@@ -62,10 +62,9 @@ def parse_request(
     add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
     add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite (default: %(default)s)")
-    positive = argument(positive_number, "a number above 0")
     add(
         "--batch-size",
-        type=positive,
+        type=whole_number(1),
         metavar="N",
         default=16,
         help="most images of one size at once (default: %(default)s)",
@@ -110,10 +109,3 @@ def _first_record(source: ShardSource, inputs: UrlOpener) -> Sample | Failure | 
                 return record
             failure = failure or record
     return failure
-
-
-def positive_number(text: str) -> int:
-    """A number above 0; raises ValueError for anything else."""
-    if (number := int(text)) < 1:
-        raise ValueError(f"{text} is not above 0")
-    return number

@@ -64,6 +64,17 @@ def argument(parse: Callable[[str], Value], kind: str) -> Callable[[str], Value]
     return checked
 
 
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """For argparse: a number from `least` to `most`, or without an upper limit."""
+
+    def parse(text: str) -> int:
+        if (number := int(text)) < least or (most is not None and number > most):
+            raise ValueError(f"{number} is out of range")
+        return number
+
+    return argument(parse, f"a number from {least} {'on' if most is None else f'to {most}'}")
+
+
 def storage_options(text: str) -> dict[str, Any]:
     """A JSON object; raises ValueError for anything else."""
     options = json.loads(text)

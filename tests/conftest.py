@@ -6,18 +6,26 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests import corpora, s3_server
+from tests import corpora, ray_cluster, s3_server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Machines that run the tests may be slow and shared: no example is judged by its time.
 settings.register_profile("difficmh", deadline=None, max_examples=50)
 settings.load_profile("difficmh")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ray's start, which the first test that needs it waits for, is not that test's time; it has limits of its own."""
+    for item in items:
+        if item.get_closest_marker("ray") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +86,8 @@ def ray_local(process_environment: int) -> Iterator[None]:
 
     # Ray puts sockets there, whose paths may not be long.
     directory = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    ray.init(
+    start = partial(
+        ray.init,
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=200 << 20,
@@ -87,6 +96,7 @@ def ray_local(process_environment: int) -> Iterator[None]:
         _node_ip_address="127.0.0.1",
     )
     try:
+        ray_cluster.patiently(start, clean_up=ray.shutdown)
         yield
     finally:
         ray.shutdown()

@@ -12,15 +12,20 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tests.s3_server import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-START_SECONDS = 90.0
+START_ATTEMPTS = 3
+START_SECONDS = 300
+SUBMIT_SECONDS = 900
+"""Far more than a quiet machine needs. A job that hangs is still found, and its output shown."""
+
 PORTS = ("port", "ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
 
 
@@ -31,25 +36,20 @@ class RayCluster:
     dashboard: str
     environment: dict[str, str]
 
-    def submit(self, *entrypoint: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
-        """`ray job submit --working-dir . -- entrypoint`, from the repository, with its output as text."""
-        command = [*_ray(), "job", "submit", "--address", self.dashboard, "--working-dir", ".", "--", *entrypoint]
-        return subprocess.run(
-            command,
-            cwd=REPOSITORY,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-        )
+    def submit(self, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+        """`ray job submit --working-dir . -- entrypoint`, from the repository, with its output as text.
+
+        Raises TimeoutError, with the output until then, for a job that does not end.
+        """
+        options = ["--address", self.dashboard, "--working-dir", "."]
+        return _run("job", "submit", *options, "--", *entrypoint, environment=self.environment, seconds=SUBMIT_SECONDS)
 
 
 @contextmanager
 def running_cluster(cpus: int = 2) -> Iterator[RayCluster]:
     """`ray start --head` with ports and files of its own; its processes end with the block.
 
-    Raises TimeoutError or CalledProcessError where it does not come up.
+    Raises TimeoutError or RuntimeError where it does not come up.
     """
     directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Ray puts sockets there
     ports = [f"--{name}={free_port()}" for name in PORTS]
@@ -58,9 +58,7 @@ def running_cluster(cpus: int = 2) -> Iterator[RayCluster]:
     options += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard.rpartition(':')[2]}"]
     environment = _environment(directory)
     try:
-        subprocess.run(
-            [*_ray(), "start", "--head", *options], env=environment, check=True, stdout=subprocess.DEVNULL, timeout=180
-        )
+        _start(options, environment, directory)
         _wait_until_jobs_are_taken(dashboard)
         yield RayCluster(dashboard, environment)
     finally:
@@ -68,8 +66,46 @@ def running_cluster(cpus: int = 2) -> Iterator[RayCluster]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _ray() -> list[str]:
-    return [sys.executable, "-m", "ray.scripts.scripts"]
+def patiently(start: Callable[[], object], clean_up: Callable[[], object]) -> None:
+    """Calls `start` until it succeeds, three times at most, with `clean_up` in between; raises its last error.
+
+    Ray allows its own processes 30 s to come up and cannot be told otherwise, which a loaded machine may exceed.
+    """
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            start()
+            return
+        except Exception:
+            clean_up()
+            if attempt == START_ATTEMPTS:
+                raise
+
+
+def _start(options: Sequence[str], environment: Mapping[str, str], directory: Path) -> None:
+    def once() -> None:
+        started = _run("start", "--head", *options, environment=environment, seconds=START_SECONDS)
+        if started.returncode:
+            raise RuntimeError(f"ray start ended with {started.returncode}:\n{started.stdout}")
+
+    patiently(once, lambda: _end(directory))
+
+
+def _run(*words: str, environment: Mapping[str, str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """`ray` with these words, from the repository; its output goes through a file, as Ray's processes inherit it."""
+    with tempfile.TemporaryFile("w+") as output:
+        command = [sys.executable, "-m", "ray.scripts.scripts", *words]
+        try:
+            done = subprocess.run(
+                command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=seconds
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"`ray {' '.join(words)}` did not end in {seconds} s:\n{_text(output)}") from error
+        return subprocess.CompletedProcess(command, done.returncode, _text(output))
+
+
+def _text(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 def _environment(directory: Path) -> dict[str, str]:
@@ -79,6 +115,7 @@ def _environment(directory: Path) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_TMPDIR": str(directory),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(START_SECONDS),
         # Ray asks for a token once it has ever made one on a machine, but `ray job submit` sends it only if told to.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),

@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from tests.ray_cluster import patiently
 from tests.s3_server import Bucket
 
 
@@ -44,6 +45,29 @@ def test_ray_workers_import_the_repository_and_know_the_server(ray_local: None) 
     path, endpoint = ray.get(probe.remote())
     assert Path(path) == Path(__file__).parents[1] / "pipeline" / "records.py"
     assert endpoint == os.environ["AWS_ENDPOINT_URL"]
+
+
+def test_ray_is_started_again_where_it_did_not_come_up() -> None:
+    steps = []
+
+    def start() -> None:
+        steps.append("start")
+        if steps.count("start") < 3:
+            raise RuntimeError("timed out during startup")
+
+    patiently(start, lambda: steps.append("clean up"))
+    assert steps == ["start", "clean up", "start", "clean up", "start"]
+
+
+def test_ray_that_never_comes_up_is_an_error() -> None:
+    steps = []
+
+    def start() -> None:
+        raise RuntimeError("no such option")
+
+    with pytest.raises(RuntimeError, match="no such option"):
+        patiently(start, lambda: steps.append("clean up"))
+    assert steps == ["clean up"] * 3
 
 
 def test_corpus_has_two_shards_with_distinct_keys(corpus: Path) -> None:

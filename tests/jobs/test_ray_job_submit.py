@@ -18,10 +18,10 @@ from difficmh.vocabulary import Vocabulary
 from pipeline.storage import Storage
 from tests.corpora import shard_bytes
 from tests.difficmh.tiny_capsule import CONFIG, make_tiny_capsule
-from tests.ray_cluster import RayCluster, running_cluster
+from tests.ray_cluster import SUBMIT_SECONDS, RayCluster, running_cluster
 from tests.s3_server import Bucket
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(SUBMIT_SECONDS + 60, func_only=True)]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pipeline.rejects import JobError
 from pipeline.storage import Storage
 from pipeline.table import open_part, read_rows
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_local")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300, func_only=True), pytest.mark.usefixtures("ray_local")]
 
 FINGERPRINT = "0123456789abcdef"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline.attempts import LocalPool, WorkerContext
-from pipeline.job import Workers, execute, exit_code, reaching, storage_options, worker_count
+from pipeline.job import Workers, execute, exit_code, reaching, storage_options, whole_number, worker_count
 from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
@@ -116,6 +116,16 @@ def test_storage_options_are_a_json_object() -> None:
     for text in ("[]", "x", ""):
         with pytest.raises((ValueError, ArgumentTypeError)):
             storage_options(text)
+
+
+def test_whole_numbers_within_bounds() -> None:
+    assert whole_number(1)("16") == 16
+    assert [whole_number(1, 100)(text) for text in ("1", "100")] == [1, 100]
+    for parse, text, wanted in ((whole_number(1), "0", "1 on"), (whole_number(1, 9), "10", "1 to 9")):
+        with pytest.raises(ArgumentTypeError, match=f"'{text}' is not a number from {wanted}"):
+            parse(text)
+    with pytest.raises(ArgumentTypeError, match="'many' is not a number"):
+        whole_number(1)("many")
 
 
 def test_worker_counts() -> None:
