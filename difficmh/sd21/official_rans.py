@@ -2,8 +2,8 @@
 
 compressai's C++ coder reads beyond the end of a damaged string and follows escape codes of any length; around our own
 streams it is fenced in (`range_coder.py`), which its escape code does not allow. Here every word is checked before it
-is read, and the coder's final state tells an intact string from a damaged one. About a microsecond per symbol, which beside a
-diffusion step does not count.
+is read, and the coder's final state tells an intact string from a damaged one. It takes about a microsecond for each
+symbol, which beside a diffusion step does not count.
 
 The state is a 64-bit integer, at least 2**31 between symbols; it takes in and gives out words of 32 bits. Tables have
 16 bits. Symbols are encoded last to first, so that they decode first to last.
