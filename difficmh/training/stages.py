@@ -63,7 +63,7 @@ class Stage(Protocol):
 
 
 def _autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware multiplies it; a processor without is ten times slower with it than in float32."""
+    """bfloat16 where the hardware multiplies it; a processor without emulates it, far more slowly than float32."""
     fast = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
