@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -80,6 +81,7 @@ class Codec:
         self.prior = parts.prior
         self._make_tagger = parts.make_tagger
         self._tagger: Tagger | None = None
+        self._tagger_lock = Lock()
 
     @property
     def device(self) -> torch.device:
@@ -95,8 +97,9 @@ class Codec:
 
     def tag(self, images: Sequence[Image]) -> list[list[TagScore]]:
         """Tags of each `(H, W, 3)` uint8 image, sorted by name."""
-        if self._tagger is None:
-            self._tagger = self._make_tagger()
+        with self._tagger_lock:  # threads that compress at the same time must not all load one
+            if self._tagger is None:
+                self._tagger = self._make_tagger()
         return self._tagger(images)
 
     @torch.inference_mode()

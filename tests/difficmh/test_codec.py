@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 import difficmh
 from difficmh.bitstream import Header, pack, unpack
-from difficmh.codec import Codec
+from difficmh.codec import Codec, Tagger
 from difficmh.errors import BitstreamError, CapsuleError, ImageError
 from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
 
@@ -171,3 +173,19 @@ def test_what_is_no_codec_says_so(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(CapsuleError):
         difficmh.load(tmp_path)
+
+
+def test_threads_share_one_tagger(tiny_capsule: Path) -> None:
+    codec = difficmh.load(tiny_capsule)
+    made: list[int] = []
+
+    def make() -> Tagger:
+        made.append(threading.get_ident())
+        started.wait(timeout=0.2)
+        return lambda images: [[] for _ in images]
+
+    started = threading.Event()
+    codec._make_tagger = make
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(codec.tag, [[photograph(64, 64)]] * 4))
+    assert len(made) == 1
