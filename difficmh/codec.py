@@ -1,8 +1,8 @@
 """The codec: pixels and tags in, bytes out, and back. Each direction on one page.
 
     compress    image ─pad, tile─► g_a ─► y ─► h_a ─► z ─► symbols ─► range coder ─► bitstream
-    decompress  bitstream ─► tags, y_hat ─g_s─► guide latent ─┬─► autoencoder ─► image            preview
-                                                            └─► denoiser ─► autoencoder ─► image   full, reference
+    decompress  bitstream ─► tags, y_hat ─► g_s ─► image                                              preview
+                                              └─► guide latent ─► denoiser ─► autoencoder ─► image   full, reference
 
 Networks see windows, tiles with a margin; symbols belong to cores, which partition the image (`tiling.py`).
 """
@@ -170,7 +170,7 @@ class Codec:
     def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full", steps: int | None = None) -> list[Tensor]:
         """`(3, H, W)` float32 in [0, 1] per bitstream, on the codec's device.
 
-        `preview` draws the guide latent, `full` denoises in one step, `reference` in 50; `steps` overrides the count.
+        `preview` draws y_hat as it is, `full` denoises in one step, `reference` in 50; `steps` overrides the count.
         The picture is a function of bitstream, weights, mode and steps. Raises BitstreamError for a damaged stream or
         one of another model, ValueError for an unknown mode.
         """
@@ -209,10 +209,12 @@ class Codec:
             rows, columns = tile.window.slices(Y_BLOCK)
             y_hat = stream.y_hat[None, :, rows, columns].to(self.device).contiguous(memory_format=torch.channels_last)
             quality = torch.full((1,), header.quality - 1, device=self.device)
-            latent = self.model.g_s(y_hat, quality)
             if steps:
-                latent = self._denoise(latent, stream, tile.window, steps)
-            _paste(image, tile, tile.crop(self.model.preview(latent))[0])
+                latent = self._denoise(self.model.guide(y_hat, quality), stream, tile.window, steps)
+                part = self.model.draw(latent)
+            else:
+                part = self.model.preview(y_hat, quality)
+            _paste(image, tile, tile.crop(part.clamp(0, 1))[0])
         return image
 
     def _denoise(self, guide: Tensor, stream: DecodedStream, window: Rectangle, steps: int) -> Tensor:

@@ -14,9 +14,9 @@ from difficmh.transforms import AnalysisTransform, HyperAnalysis, SynthesisTrans
 class CodecModel(nn.Module):
     """The networks of one codec, by the names of the literature.
 
-    image ──g_a──► y ──h_a──► z          autoencoder: image ↔ latent
-    y, z  ──entropy──► bits              g_s: y_hat ──► guide latent
-    guide, noise, tags ──denoiser──► latent
+    image ──g_a──► y ──h_a──► z          y, z ──entropy──► bits
+    y_hat ──g_s──► preview ──autoencoder──► guide latent
+    guide, noise, tags ──denoiser──► latent ──autoencoder──► image
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -37,7 +37,15 @@ class CodecModel(nn.Module):
         y = self.g_a(image, quality)
         return y, self.h_a(y)
 
-    def preview(self, guide: Tensor) -> Tensor:
-        """`(B, 3, H, W)` in [0, 1] from a latent."""
-        image: Tensor = self.autoencoder.decode(guide)
-        return image.clamp(0, 1)
+    def preview(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """The faithful decode, `(B, 3, H, W)`; it may leave [0, 1] slightly."""
+        image: Tensor = self.g_s(y_hat, quality)
+        return image
+
+    def guide(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """The guide latent c, `(B, C, H/8, W/8)`: the latent of the preview."""
+        return self.autoencoder.encode(self.preview(y_hat, quality))
+
+    def draw(self, latent: Tensor) -> Tensor:
+        """The image of a denoised latent, `(B, 3, H, W)`; it may leave [0, 1] slightly."""
+        return self.autoencoder.decode(latent)

@@ -1,4 +1,4 @@
-"""The latent codec's transforms: image → y → guide latent, and y → z.
+"""The latent codec's transforms: image → y → preview, and y → z.
 
 Names follow the compression literature: analysis g_a, synthesis g_s, hyper analysis h_a (Ballé et al., ICLR 2018).
 Both sides start as the KLT of 16 x 16 blocks; the deep networks are residual branches whose last layer starts at zero.
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difficmh.autoencoder import BLOCK
+from difficmh.autoencoder import BLOCK, BlockDecoder
 from difficmh.config import CodecConfig
 from difficmh.layers import QualityModulation, Upsample, blocks, full_precision, zero_init
 
@@ -43,10 +43,7 @@ class AnalysisTransform(nn.Module):
 
 
 class SynthesisTransform(nn.Module):
-    """g_s: y_hat, `(B, M, H/16, W/16)`, and quality index to the guide latent c, `(B, C, H/8, W/8)`.
-
-    The guide latent lives in the autoencoder's latent space: it approximates the latent of the original image.
-    """
+    """g_s: y_hat, `(B, M, H/16, W/16)`, and quality index to the preview, `(B, 3, H, W)`, near [0, 1]."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -60,13 +57,15 @@ class SynthesisTransform(nn.Module):
         self.body_8 = blocks(eighth, depths[0])
         self.leave = zero_init(nn.Conv2d(eighth, latent, 3, padding=1))
         self.log_gain = nn.Parameter(torch.zeros(config.qualities, channels))
+        self.decoder = BlockDecoder(latent, config.transforms.decoder_widths, config.transforms.decoder_depths)
 
     def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         y = y_hat * torch.exp(self.log_gain[quality, :, None, None])
         deep = self.body_16(self.modulation(self.enter(y / 8), quality))
         with full_precision(y):
             linear = F.pixel_shuffle(self.basis_t(y.float()), 2)
-        return linear + self.leave(self.body_8(self.up(deep)))
+        image: Tensor = self.decoder(linear + self.leave(self.body_8(self.up(deep))))
+        return image
 
 
 class HyperAnalysis(nn.Module):

@@ -40,8 +40,10 @@ def initialise(model: CodecModel, source: CropSource, seed: int, batches: int = 
     basis_8, deviation_8 = block_statistics(source, BLOCK, batches, generator)
     basis_16, deviation_16 = block_statistics(source, Y_BLOCK, batches, generator)
     model.autoencoder.basis.weight.copy_(basis_8[:latent].view(latent, 3, BLOCK, BLOCK))
-    model.autoencoder.basis_t.weight.copy_(basis_8[:latent].T[:, :, None, None])
     model.autoencoder.get_buffer("deviation").copy_(deviation_8[:latent])
+    for decoder in (model.autoencoder.decoder, model.g_s.decoder):
+        decoder.basis_t.weight.copy_(basis_8[:latent].T[:, :, None, None])
+        decoder.get_buffer("deviation").copy_(deviation_8[:latent])
     basis_y = basis_16[:channels].view(channels, 3, Y_BLOCK, Y_BLOCK)
     model.g_a.basis.weight.copy_(basis_y / Y_UNIT)
     model.g_s.basis_t.weight.copy_(_y_to_latent(model, basis_y))

@@ -1,4 +1,4 @@
-"""The losses of the method: rate, distortion (guide), diffusion and semantic consistency."""
+"""The losses of the method: rate, distortion, diffusion and semantic consistency."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
+from difficmh.denoiser import Denoiser
 from difficmh.entropy_model import EntropyOutput
 from difficmh.layers import full_precision
 from difficmh.model import CodecModel
@@ -18,7 +19,7 @@ MS_SSIM_WEIGHT = 1300.0
 """1 - MS-SSIM counts as much as this squared error of 8-bit values: the ratio of CompressAI's lambdas for both."""
 
 MSE_SHARE = 0.6
-RATE_BALANCE = 0.35
+RATE_BALANCE = 0.2
 """Low rates have small losses; weighting by lambda ** -RATE_BALANCE keeps the shared networks from ignoring them."""
 
 
@@ -29,16 +30,15 @@ class RateDistortion:
     bpp: Tensor
     mse: Tensor
     ms_ssim: Tensor
-    guide: Tensor
 
 
 def code(model: CodecModel, images: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-    """Guide latent `(B, C, H/8, W/8)` and bits per pixel `(B,)` of `(B, 3, H, W)` images, differentiable."""
+    """y_hat `(B, M, H/16, W/16)` and bits per pixel `(B,)` of `(B, 3, H, W)` images, differentiable."""
     y, z = model.analyze(images, quality)
     with full_precision(images):
         output: EntropyOutput = model.entropy(y.float(), z.float(), quality)
         bits = _rate(model)(y.float(), z.float(), output)
-    return model.g_s(output.y_hat, quality), bits / (images.shape[-1] * images.shape[-2])
+    return output.y_hat, bits / (images.shape[-1] * images.shape[-2])
 
 
 def _rate(model: CodecModel) -> nn.Module:
@@ -49,13 +49,16 @@ def _rate(model: CodecModel) -> nn.Module:
 
 def rate_distortion(model: CodecModel, images: Tensor, quality: Tensor) -> RateDistortion:
     """One pass through the codec without diffusion. Images must exceed 160 pixels a side for MS-SSIM."""
-    guide, bpp = code(model, images, quality)
-    decoded = model.autoencoder.decode(guide)
+    y_hat, bpp = code(model, images, quality)
+    return RateDistortion(bpp, *distortions(model.preview(y_hat, quality), images))
+
+
+def distortions(decoded: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error of 8-bit values and MS-SSIM, `(B,)` each, of `(B, 3, H, W)` images of over 160 pixels a side."""
     with full_precision(images):
         decoded = decoded.float()
         mse = (255 * (decoded - images)).square().flatten(1).mean(1)
-        similarity = ms_ssim(decoded, images, data_range=1.0, size_average=False)
-    return RateDistortion(bpp, mse, similarity, guide)
+        return mse, ms_ssim(decoded, images, data_range=1.0, size_average=False)
 
 
 def decibels(mse: Tensor) -> Tensor:
@@ -65,19 +68,17 @@ def decibels(mse: Tensor) -> Tensor:
 
 def rate_distortion_loss(result: RateDistortion, lambdas: Tensor, reference: float) -> Tensor:
     """Mean over the batch of bits + lambda * distortion; `lambdas` `(B,)`, `reference` the lambda of weight one."""
-    distortion = MSE_SHARE * result.mse + (1 - MSE_SHARE) * MS_SSIM_WEIGHT * (1 - result.ms_ssim)
     balance = (lambdas / reference) ** -RATE_BALANCE
-    return (balance * (result.bpp + lambdas * distortion)).mean()
+    return (balance * (result.bpp + lambdas * mixed_distortion(result.mse, result.ms_ssim))).mean()
 
 
-def guide_error(model: CodecModel, guide: Tensor, latent: Tensor) -> Tensor:
-    """Squared error of guide against reference latent in 8-bit pixel values, `(B,)`: the basis is orthonormal."""
-    deviation = model.autoencoder.get_buffer("deviation")[:, None, None]
-    return (deviation * (guide.float() - latent)).square().flatten(1).sum(1) / (latent[0, 0].numel() * 192)
+def mixed_distortion(mse: Tensor, similarity: Tensor) -> Tensor:
+    """What lambda weighs: squared error and 1 - MS-SSIM, in units of squared error."""
+    return MSE_SHARE * mse + (1 - MSE_SHARE) * MS_SSIM_WEIGHT * (1 - similarity)
 
 
 def diffusion_loss(
-    model: CodecModel, latent: Tensor, guide: Tensor | None, tags: Tensor, generator: torch.Generator
+    denoiser: Denoiser, latent: Tensor, guide: Tensor | None, tags: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Mean squared error of the denoiser's F (see `denoiser.py`) at random steps and noise."""
     timesteps = torch.randint(0, 1000, (len(latent),), generator=generator).to(latent.device)
@@ -85,15 +86,15 @@ def diffusion_loss(
     signal, spread = rates(timesteps)
     x_t = signal * latent + spread * noise
     target = signal * noise - spread * (latent if guide is None else latent - guide)
-    predicted = model.denoiser(x_t, timesteps, tags, guide)
+    predicted = denoiser(x_t, timesteps, tags, guide)
     return F.mse_loss(predicted.float(), target)
 
 
-def semantic_consistency(model: CodecModel, guide: Tensor, latent: Tensor, tags: Tensor) -> Tensor:
+def semantic_consistency(denoiser: Denoiser, guide: Tensor, latent: Tensor, tags: Tensor) -> Tensor:
     """1 - cosine similarity, per position, of the base UNet's middle features at t = 0 (Diff-ICMH), mean over all."""
     with torch.no_grad():
-        original = model.denoiser.semantic_features(latent, tags).float()
-    decoded = model.denoiser.semantic_features(guide, tags).float()
+        original = denoiser.semantic_features(latent, tags).float()
+    decoded = denoiser.semantic_features(guide, tags).float()
     return cosine_distance(decoded, original)
 
 
@@ -112,10 +113,10 @@ def normalized_l2(decoded: Tensor, original: Tensor) -> Tensor:
     return difference.square().sum(dim=1).mean()
 
 
-def semantic_gradient(model: CodecModel, guide: Tensor, latent: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
+def semantic_gradient(denoiser: Denoiser, guide: Tensor, latent: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
     """The semantic consistency loss and its gradient with respect to `guide` alone: the UNet itself must not learn
     to make the features agree."""
     leaf = guide.detach().requires_grad_()
-    loss = semantic_consistency(model, leaf, latent, tags)
+    loss = semantic_consistency(denoiser, leaf, latent, tags)
     (gradient,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), gradient

@@ -1,20 +1,20 @@
 """The stages of training, one class each: what is trained, on which losses.
 
 rate_distortion   transforms and entropy model, bits against PSNR and MS-SSIM, all qualities at once
-decoder           g_s and the autoencoder's decoder alone, on the same losses
+decoder           g_s alone, on the same losses
 diffusion         the denoiser as an image prior and with its control branch; the synthesis learns to keep meaning
-one_step          the denoiser as a one-step decoder, with feature and adversarial losses
+one_step          the denoiser and the autoencoder's decoder for one step, with feature and adversarial losses
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from difficmh.layers import full_precision
 from difficmh.model import CodecModel
 from difficmh.sampler import TRAIN_STEPS, rates
 from difficmh.taggers.efficientnet import load_lite0
@@ -28,13 +28,16 @@ from difficmh.training.discriminator import (
 )
 from difficmh.training.optimizer import GuardedOptimizer
 
-GUIDE_WEIGHT = 0.5
 TAG_DROPOUT = 0.15
 CONTROL_DROPOUT = 0.25
 SEMANTIC_START = 0.3
 """Share of the diffusion stage after which the base UNet's features are worth agreeing with."""
 
 SEMANTIC_WEIGHT = 0.15
+ONE_STEP_SEMANTIC_WEIGHT = 0.5
+REHEARSAL_SHARE, REHEARSAL_WEIGHT = 1 / 6, 0.25
+"""Part of each batch on which one-step training repeats the diffusion loss: several steps must stay possible."""
+
 ADVERSARIAL_WEIGHTS = (1.0, 1.0, 0.8, 0.5, 0.25, 0.1)
 """Where bits are plenty the decoder has nothing to invent: the adversarial part fades out with the quality."""
 
@@ -75,16 +78,12 @@ def _drop_tags(tags: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class RateDistortionStage:
-    """Trains everything but the denoiser. The latent itself, the autoencoder's basis, stays as it is.
+    """Trains everything but the denoiser and the latent in which it works.
 
     `FROZEN` names what a variant of the stage keeps beside.
-
-    The guide loss keeps guide latent and original latent in one space, and the autoencoder is reminded of clean latents
-    by one image of each batch: without both, g_s and the decoder agree on a space of their own, in which a denoised
-    latent would not decode.
     """
 
-    FROZEN: tuple[str, ...] = ("denoiser", "autoencoder.basis")
+    FROZEN: tuple[str, ...] = ("denoiser", "autoencoder")
 
     def __init__(self, model: CodecModel, rate: float) -> None:
         self.model = model
@@ -98,19 +97,13 @@ class RateDistortionStage:
         lambdas = self.lambdas.to(batch.images.device)
         with _autocast(batch.images.device):
             result = losses.rate_distortion(self.model, batch.images, batch.quality)
-            latent = self.model.autoencoder.encode(batch.images)
-            redrawn = self.model.autoencoder.decode(latent[:1]).float()
-        guide = losses.guide_error(self.model, result.guide, latent)
         loss = losses.rate_distortion_loss(result, lambdas[batch.quality], float(lambdas[len(lambdas) // 2]))
-        loss = loss + GUIDE_WEIGHT * (lambdas[batch.quality] * guide).mean()
-        loss = loss + lambdas[-1] * (255 * (redrawn - batch.images[:1])).square().mean()
         norm = self.optimizers["codec"].step(loss, progress)
         return {
             "loss": loss.item(),
             "bpp": result.bpp.mean().item(),
             "psnr": losses.decibels(result.mse).item(),
             "ms_ssim": result.ms_ssim.mean().item(),
-            "guide_mse": guide.mean().item(),
             "norm": norm,
         }
 
@@ -119,7 +112,7 @@ class RateDistortionStage:
 
 
 class DecoderStage(RateDistortionStage):
-    """Trains what draws pixels of symbols, g_s and the autoencoder's decoder, for symbols that stay as they are.
+    """Trains what draws the preview of symbols, g_s, for symbols that stay as they are.
 
     What a decoder must unlearn would otherwise unsettle the encoder, which moves by as much in every step.
     """
@@ -145,15 +138,13 @@ class DiffusionStage:
         tags = _drop_tags(batch.tags, generator)
         with torch.no_grad(), _autocast(batch.images.device):
             latent = self.model.autoencoder.encode(batch.images)
-            y, z = self.model.analyze(batch.images, batch.quality)
-            with full_precision(y):
-                y_hat = self.model.entropy(y.float(), z.float(), batch.quality).y_hat
+            y_hat, _ = losses.code(self.model, batch.images, batch.quality)
         log = self._synthesis_step(batch, y_hat, latent, tags, progress)
         with _autocast(batch.images.device):
             with torch.no_grad():
-                guide = self.model.g_s(y_hat, batch.quality)
+                guide = self.model.guide(y_hat, batch.quality)
             alone = bool(torch.rand((), generator=generator) < CONTROL_DROPOUT)
-            loss = losses.diffusion_loss(self.model, latent, None if alone else guide, tags, generator)
+            loss = losses.diffusion_loss(self.model.denoiser, latent, None if alone else guide, tags, generator)
         norm = self.optimizers["denoiser"].step(loss, progress)
         return {"loss": loss.item(), "controlled": float(not alone), "norm": norm, **log}
 
@@ -163,50 +154,66 @@ class DiffusionStage:
         if progress < SEMANTIC_START:
             return {}
         with _autocast(batch.images.device):
-            guide = self.model.g_s(y_hat, batch.quality).float()
-            semantic, gradient = losses.semantic_gradient(self.model, guide, latent, tags)
+            preview = self.model.preview(y_hat, batch.quality)
+            guide = self.model.autoencoder.encode(preview)
+            semantic, gradient = losses.semantic_gradient(self.model.denoiser, guide, latent, tags)
         lambdas = self.lambdas.to(latent.device)[batch.quality]
-        distortion = losses.guide_error(self.model, guide, latent)
-        loss = (lambdas * distortion).mean() + SEMANTIC_WEIGHT * (guide * gradient).sum()
+        mse, similarity = losses.distortions(preview, batch.images)
+        loss = (lambdas * losses.mixed_distortion(mse, similarity)).mean()
+        loss = loss + SEMANTIC_WEIGHT * (guide * gradient).sum()
         self.optimizers["g_s"].step(loss, progress)
-        return {"semantic": semantic.item(), "guide_mse": distortion.mean().item()}
+        return {"semantic": semantic.item(), "psnr": losses.decibels(mse).item()}
 
     def extra_state(self) -> dict[str, Any]:
         return {}
 
 
 class OneStepStage:
-    """Trains the denoiser to decode in one step from pure noise; everything else is frozen."""
+    """Trains the denoiser to decode in one step from pure noise, and the autoencoder's decoder to draw what it makes.
+
+    The base UNet as the diffusion stage left it is the teacher: its features of the decoded picture shall be those of
+    the original. Everything else is frozen.
+    """
 
     def __init__(self, model: CodecModel, rate: float) -> None:
         device = next(model.parameters()).device
         self.model = model
+        self.teacher = deepcopy(model.denoiser).requires_grad_(False)
         model.requires_grad_(False)
         model.denoiser.requires_grad_(True)
+        model.autoencoder.decoder.requires_grad_(True)
         self.features = FrozenFeatures(load_lite0()).to(device)
         self.discriminator = ProjectedDiscriminator(model.config.qualities).to(device)
+        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         self.optimizers = {
-            "denoiser": GuardedOptimizer(model.denoiser.named_parameters(), rate, betas=(0.0, 0.99)),
+            "decoder": GuardedOptimizer(trained, rate, betas=(0.0, 0.99)),
             "discriminator": GuardedOptimizer(self.discriminator.named_parameters(), 2 * rate, betas=(0.0, 0.99)),
         }
         self.adversarial = torch.tensor(ADVERSARIAL_WEIGHTS[: model.config.qualities], device=device)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
         device = batch.images.device
+        tags = _drop_tags(batch.tags, generator)
         with _autocast(device):
             with torch.no_grad():
-                guide, _ = losses.code(self.model, batch.images, batch.quality)
+                latent = self.model.autoencoder.encode(batch.images)
+                y_hat, _ = losses.code(self.model, batch.images, batch.quality)
+                guide = self.model.guide(y_hat, batch.quality)
                 real = self.features(batch.images)
-            decoded = one_step(self.model, guide, _drop_tags(batch.tags, generator), generator)
+            decoded = one_step(self.model, guide, tags, generator)
             fake = self.features(decoded)
             judged = self.discriminator(fake, batch.quality)
+            again = self.model.autoencoder.encode(decoded)
+            semantic = losses.semantic_consistency(self.teacher, again, latent, batch.tags)
+            rehearsal = self._rehearse(latent, guide, tags, generator)
         adversarial = self.adversarial[batch.quality]
         pixels = (decoded.float() - batch.images).abs().flatten(1).mean(1)
         means = nn.functional.avg_pool2d(decoded.float() - batch.images, 8).abs().flatten(1).mean(1)
         perceptual = feature_loss([x.float() for x in real], [x.float() for x in fake])
         invented = generator_loss([x.float() for x in judged])
         loss = (10 * pixels + 10 * means + perceptual + 0.1 * min(1.0, 4 * progress) * adversarial * invented).mean()
-        norm = self.optimizers["denoiser"].step(loss, progress)
+        loss = loss + ONE_STEP_SEMANTIC_WEIGHT * semantic + REHEARSAL_WEIGHT * rehearsal
+        norm = self.optimizers["decoder"].step(loss, progress)
         with _autocast(device):
             reals = self.discriminator(real, batch.quality)
             fakes = self.discriminator([x.detach() for x in fake], batch.quality)
@@ -216,12 +223,20 @@ class OneStepStage:
             "loss": loss.item(),
             "pixels": pixels.mean().item(),
             "features": perceptual.mean().item(),
+            "semantic": semantic.item(),
+            "diffusion": rehearsal.item(),
             "critic": critic.item(),
             "norm": norm,
         }
 
+    def _rehearse(self, latent: Tensor, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:
+        part = slice(max(1, round(REHEARSAL_SHARE * len(latent))))
+        alone = bool(torch.rand((), generator=generator) < CONTROL_DROPOUT)
+        given = None if alone else guide[part]
+        return losses.diffusion_loss(self.model.denoiser, latent[part], given, tags[part], generator)
+
     def extra_state(self) -> dict[str, Any]:
-        return {"discriminator": self.discriminator}
+        return {"discriminator": self.discriminator, "teacher": self.teacher}
 
 
 def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:
@@ -230,7 +245,7 @@ def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Ge
     noise = torch.randn(guide.shape, generator=generator).to(guide.device)
     signal, spread = rates(timesteps)
     predicted = model.denoiser(noise, timesteps, tags, guide)
-    return model.autoencoder.decode(signal * noise + spread**2 * guide - spread * predicted)
+    return model.draw(signal * noise + spread**2 * guide - spread * predicted)
 
 
 STAGES: dict[str, type[RateDistortionStage] | type[DecoderStage] | type[DiffusionStage] | type[OneStepStage]] = {

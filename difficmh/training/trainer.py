@@ -16,7 +16,7 @@ from difficmh.model import CodecModel
 from difficmh.training import losses
 from difficmh.training.data import CropSource
 from difficmh.training.optimizer import MovingAverage, in_parallel
-from difficmh.training.stages import STAGES, Batch, Stage
+from difficmh.training.stages import STAGES, Batch, Stage, one_step
 
 
 @dataclass(frozen=True)
@@ -154,35 +154,38 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self, images: Tensor) -> None:
-        """Prints estimated bits per pixel, PSNR and MS-SSIM of the averaged weights at each quality, and the PSNR of
-        latents that were not coded: what diffusion, whose aim they are, could reach at best.
-        """
+        """Prints the averaged weights' rate and fidelity at each quality, of the preview and of the one-step decode."""
         if not self.leads:
             return
         weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.average.values, strict=False)
         self.model.eval()
         for index in range(self.model.config.qualities):
-            quality = torch.full((len(images),), index, device=self.device)
-            result = losses.rate_distortion(self.model, images, quality)
-            psnr = losses.decibels(result.mse)
-            ms_ssim = (-10 * torch.log10(1 - result.ms_ssim)).mean()
-            print(
-                f"  quality {index + 1}: {result.bpp.mean():.4f} bpp  PSNR {psnr:.2f}  MS-SSIM {ms_ssim:.2f} dB",
-                flush=True,
-            )
-        latent = self.model.autoencoder.encode(images)
-        linear = self.model.autoencoder.decode_linear(latent)
-        drawn = (self.model.autoencoder.decode(latent), linear)
-        psnrs = [losses.decibels((255 * (each - images)).square().flatten(1).mean(1)) for each in drawn]
-        print(f"  latents not coded: PSNR {psnrs[0]:.2f}, by the linear transform alone {psnrs[1]:.2f}", flush=True)
+            print(f"  quality {index + 1}: {self._fidelity(images, index)}", flush=True)
         self.model.train()
         self.model.load_state_dict(weights)
+
+    def _fidelity(self, images: Tensor, index: int) -> str:
+        quality = torch.full((len(images),), index, device=self.device)
+        y_hat, bpp = losses.code(self.model, images, quality)
+        no_tags = torch.zeros(len(images), self.tags.shape[1], device=self.device)
+        drawn = {
+            "preview": self.model.preview(y_hat, quality),
+            "full": one_step(
+                self.model, self.model.guide(y_hat, quality), no_tags, torch.Generator().manual_seed(index)
+            ),
+        }
+        parts = [f"{bpp.mean():.4f} bpp"]
+        for mode, decoded in drawn.items():
+            mse, similarity = losses.distortions(decoded, images)
+            ms_ssim = (-10 * torch.log10(1 - similarity)).mean()
+            parts.append(f"{mode} PSNR {losses.decibels(mse):.2f} MS-SSIM {ms_ssim:.2f} dB")
+        return "  ".join(parts)
 
 
 def compile_networks(model: CodecModel) -> None:
     """Has torch compile the networks at their first call; names of parameters stay."""
-    for network in (model.g_a, model.h_a, model.g_s, model.autoencoder.refine, model.denoiser):
+    for network in (model.g_a, model.h_a, model.g_s, model.autoencoder.decoder, model.denoiser):
         network.compile()
 
 

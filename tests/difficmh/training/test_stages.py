@@ -27,7 +27,7 @@ def trainer(source: CropSource, stage: str, output: Path, minutes: float = 1.0) 
     model = trainable(CONFIG)
     initialise(model, source, 0, batches=1)
     tags = torch.zeros(len(source), 3, dtype=torch.uint8)
-    crop = 192 if stage in ("rate_distortion", "decoder") else 64
+    crop = 64 if stage == "one_step" else 192
     return Trainer(model, source, tags, TrainingOptions(stage, output, minutes, rate=5e-3, batch=2, crop=crop))
 
 
@@ -36,51 +36,54 @@ def run_steps(trainer: Trainer, count: int, progress: float = 0.5) -> list[float
 
 
 def repeat_batch(trainer: Trainer, count: int) -> list[float]:
-    batch = trainer._batch()
-    return [trainer.stage.step(batch, 0.0, torch.Generator().manual_seed(0))["loss"] for _ in range(count)]
+    """Losses of `count` steps on one batch with the same noise in each, so that only the weights differ."""
+    batch, losses = trainer._batch(), []
+    for _ in range(count):
+        torch.manual_seed(0)
+        losses.append(trainer.stage.step(batch, 0.0, torch.Generator().manual_seed(0))["loss"])
+    return losses
 
 
 @pytest.mark.parametrize("stage", ["rate_distortion", "decoder", "diffusion", "one_step"])
 def test_a_stage_learns(source: CropSource, tmp_path: Path, stage: str) -> None:
     losses = repeat_batch(trainer(source, stage, tmp_path), 15)
     assert all(math.isfinite(loss) for loss in losses)
-    assert sum(losses[-3:]) < 0.995 * sum(losses[:3])
-
-
-def test_clean_latents_still_decode_after_the_first_stage(source: CropSource, tmp_path: Path) -> None:
-    """Denoised latents are meant to be clean ones: the decoder must not learn a space that only g_s speaks."""
-    training = trainer(source, "rate_distortion", tmp_path)
-    images = source.batch(2, 192, torch.Generator().manual_seed(5))[0]
-
-    def error() -> float:
-        with torch.no_grad():
-            decoded = training.model.autoencoder.decode(training.model.autoencoder.encode(images))
-        return float((255 * (decoded - images)).square().mean())
-
-    before = error()
-    run_steps(training, 12)
-    assert error() < 1.5 * before
+    # Little of the loss can fall in so few steps: of the stage `decoder`, most is bits, which stay as they are.
+    assert sum(losses[-3:]) < 0.998 * sum(losses[:3])
 
 
 @pytest.mark.parametrize(
     ("stage", "changes", "kept"),
     [
-        ("decoder", {"g_s", "autoencoder"}, {"g_a", "h_a", "entropy", "rate", "denoiser"}),
-        ("diffusion", {"denoiser"}, {"g_a", "h_a", "entropy", "rate", "autoencoder"}),
-        ("one_step", {"denoiser"}, {"g_a", "h_a", "entropy", "rate", "autoencoder", "g_s"}),
+        ("rate_distortion", {"g_a", "h_a", "entropy", "rate", "g_s"}, {"denoiser", "autoencoder"}),
+        ("decoder", {"g_s"}, {"g_a", "h_a", "entropy", "rate", "denoiser", "autoencoder"}),
+        ("diffusion", {"denoiser", "g_s"}, {"g_a", "h_a", "entropy", "rate", "autoencoder"}),
+        ("one_step", {"denoiser", "autoencoder"}, {"g_a", "h_a", "entropy", "rate", "g_s"}),
     ],
 )
-def test_bitstreams_stay_valid_after_later_stages(
+def test_stages_change_what_they_say(
     source: CropSource, tmp_path: Path, stage: str, changes: set[str], kept: set[str]
 ) -> None:
     training = trainer(source, stage, tmp_path)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
     run_steps(training, 3)
+    assert torch.equal(training.model.autoencoder.basis.weight, before["autoencoder.basis.weight"])
     changed = {
         name.split(".")[0] for name, value in training.model.state_dict().items() if (value != before[name]).any()
     }
     assert changes <= changed
     assert not changed & kept
+
+
+def test_the_guide_is_the_latent_of_the_preview(source: CropSource, tmp_path: Path) -> None:
+    """Whatever is trained: guide latents and those of originals lie in one space."""
+    training = trainer(source, "rate_distortion", tmp_path)
+    run_steps(training, 5)
+    model, quality = training.model, torch.tensor([2])
+    with torch.no_grad():
+        y, _ = model.analyze(source.batch(1, 192, torch.Generator().manual_seed(5))[0], quality)
+        guide, preview = model.guide(y.round(), quality), model.preview(y.round(), quality)
+    assert torch.equal(guide, model.autoencoder.encode(preview))
 
 
 def test_the_untrained_control_branch_returns_the_guide(source: CropSource, tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_the_untrained_control_branch_returns_the_guide(source: CropSource, tmp_
     guide = torch.randn(1, CONFIG.latent_channels, 8, 8)
     with torch.no_grad():
         drawn = one_step(training.model, guide, torch.zeros(1, 3), torch.Generator().manual_seed(0))
-        plain = training.model.autoencoder.decode(guide)
+        plain = training.model.draw(guide)
     # Pure noise still carries alpha_bar = 0.5 % of the signal's place.
     assert (drawn - plain).abs().mean() < 0.1 * plain.std()
 
@@ -114,7 +117,7 @@ def test_training_ends_with_its_budget_and_validates(
     assert training.progress == 1
     printed = capsys.readouterr().out
     assert "quality 6" in printed
-    assert "latents not coded" in printed
+    assert "full PSNR" in printed
     config, weights = averaged_state(training.checkpoint)
     assert config["latent_channels"] == CONFIG.latent_channels
     assert set(weights) == set(training.model.state_dict())
