@@ -18,10 +18,11 @@ from pathlib import Path
 
 from difficmh.capsule import BUILT_IN, capsule_names
 from difficmh.training.run import TrainingJob, train
+from difficmh.training.settings import LossSettings
 
 
 def main(command: Sequence[str] | None = None) -> None:
-    arguments = parser().parse_args(command)
+    arguments = parse(command)
     data = tuple(Path(path) for pattern in arguments.data for path in sorted(glob.glob(pattern)))
     job = TrainingJob(
         data=data,
@@ -36,11 +37,21 @@ def main(command: Sequence[str] | None = None) -> None:
         seed=arguments.seed,
         config=Path(arguments.config).absolute() if arguments.config else None,
         compile=arguments.compile,
+        settings=arguments.settings,
     )
     if arguments.workers > 1:
         train_with_ray(job, arguments.workers)
     else:
         print(f"checkpoint: {train(job)}")
+
+
+def parse(command: Sequence[str] | None) -> argparse.Namespace:
+    arguments = parser().parse_args(command)
+    try:
+        arguments.settings = LossSettings().changed(arguments.set)
+    except ValueError as error:
+        parser().error(f"--set: {error}")
+    return arguments
 
 
 def start_of(place: str) -> Path:
@@ -78,6 +89,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=4e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="weight of a loss, or share of what is dropped; see docs/training.md",
+    )
     parser.add_argument("--compile", action="store_true", help="compile the networks: a minute first, faster on a GPU")
     parser.add_argument("--workers", type=int, default=1, help="more than one: Ray Train workers on the cluster")
     return parser

@@ -18,7 +18,6 @@ from difficmh.sampler import rates
 MS_SSIM_WEIGHT = 1300.0
 """1 - MS-SSIM counts as much as this squared error of 8-bit values: the ratio of CompressAI's lambdas for both."""
 
-MSE_SHARE = 0.6
 RATE_BALANCE = 0.2
 """Low rates have small losses; weighting by lambda ** -RATE_BALANCE keeps the shared networks from ignoring them."""
 
@@ -66,15 +65,15 @@ def decibels(mse: Tensor) -> Tensor:
     return (10 * torch.log10(255**2 / mse)).mean()
 
 
-def rate_distortion_loss(result: RateDistortion, lambdas: Tensor, reference: float) -> Tensor:
-    """Mean over the batch of bits + lambda * distortion; `lambdas` `(B,)`, `reference` the lambda of weight one."""
+def rate_distortion_loss(bpp: Tensor, distortion: Tensor, lambdas: Tensor, reference: float) -> Tensor:
+    """Mean over the batch of bits + lambda * distortion, `(B,)` each; `reference` is the lambda of weight one."""
     balance = (lambdas / reference) ** -RATE_BALANCE
-    return (balance * (result.bpp + lambdas * mixed_distortion(result.mse, result.ms_ssim))).mean()
+    return (balance * (bpp + lambdas * distortion)).mean()
 
 
-def mixed_distortion(mse: Tensor, similarity: Tensor) -> Tensor:
+def mixed_distortion(mse: Tensor, similarity: Tensor, mse_share: float) -> Tensor:
     """What lambda weighs: squared error and 1 - MS-SSIM, in units of squared error."""
-    return MSE_SHARE * mse + (1 - MSE_SHARE) * MS_SSIM_WEIGHT * (1 - similarity)
+    return mse_share * mse + (1 - mse_share) * MS_SSIM_WEIGHT * (1 - similarity)
 
 
 def diffusion_loss(

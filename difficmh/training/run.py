@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from difficmh.model import CodecModel
 from difficmh.training.data import CropSource, TrainingSample, read_samples
 from difficmh.training.klt import initialise
 from difficmh.training.rate import RateModel
+from difficmh.training.settings import LossSettings
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
 from difficmh.zoo import TRAINING_ONLY, load_tables
 
@@ -46,6 +47,7 @@ class TrainingJob:
     seed: int = 0
     config: Path | None = None
     compile: bool = False
+    settings: LossSettings = field(default_factory=LossSettings)
 
 
 def train(job: TrainingJob) -> Path:
@@ -59,7 +61,14 @@ def train(job: TrainingJob) -> Path:
         initialise(model, source, job.seed)
     model.to(torch.device(job.device)).to(memory_format=torch.channels_last)
     options = TrainingOptions(
-        job.stage, job.output, job.minutes, rate=job.rate, batch=job.batch, seed=job.seed, compile=job.compile
+        job.stage,
+        job.output,
+        job.minutes,
+        rate=job.rate,
+        batch=job.batch,
+        seed=job.seed,
+        compile=job.compile,
+        settings=job.settings,
     )
     trainer = Trainer(model, source, tag_matrix(kept, job.tags, model.config), options)
     trainer.run(validation_images(samples[::HELD_BACK], options.crop).to(job.device))

@@ -27,18 +27,9 @@ from difficmh.training.discriminator import (
     hinge_loss,
 )
 from difficmh.training.optimizer import GuardedOptimizer
+from difficmh.training.settings import LossSettings
 
-TAG_DROPOUT = 0.15
-CONTROL_DROPOUT = 0.25
-SEMANTIC_START = 0.3
-"""Share of the diffusion stage after which the base UNet's features are worth agreeing with."""
-
-SEMANTIC_WEIGHT = 0.15
-ONE_STEP_SEMANTIC_WEIGHT = 0.5
-REHEARSAL_SHARE, REHEARSAL_WEIGHT = 1 / 6, 0.25
-"""Part of each batch on which one-step training repeats the diffusion loss: several steps must stay possible."""
-
-ADVERSARIAL_WEIGHTS = (1.0, 1.0, 0.8, 0.5, 0.25, 0.1)
+ADVERSARIAL_SHARES = (1.0, 1.0, 0.8, 0.5, 0.25, 0.1)
 """Where bits are plenty the decoder has nothing to invent: the adversarial part fades out with the quality."""
 
 
@@ -71,9 +62,9 @@ def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
-def _drop_tags(tags: Tensor, generator: torch.Generator) -> Tensor:
+def _drop_tags(tags: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Forgets all tags of some samples, so that the denoiser also works without, and guidance is possible."""
-    keep = torch.rand(len(tags), 1, generator=generator) >= TAG_DROPOUT
+    keep = torch.rand(len(tags), 1, generator=generator) >= share
     return tags * keep.to(tags.device)
 
 
@@ -85,8 +76,9 @@ class RateDistortionStage:
 
     FROZEN: tuple[str, ...] = ("denoiser", "autoencoder")
 
-    def __init__(self, model: CodecModel, rate: float) -> None:
+    def __init__(self, model: CodecModel, rate: float, settings: LossSettings) -> None:
         self.model = model
+        self.settings = settings
         model.requires_grad_(True)
         for name in self.FROZEN:
             model.get_submodule(name).requires_grad_(False)
@@ -97,7 +89,9 @@ class RateDistortionStage:
         lambdas = self.lambdas.to(batch.images.device)
         with _autocast(batch.images.device):
             result = losses.rate_distortion(self.model, batch.images, batch.quality)
-        loss = losses.rate_distortion_loss(result, lambdas[batch.quality], float(lambdas[len(lambdas) // 2]))
+        distortion = losses.mixed_distortion(result.mse, result.ms_ssim, self.settings.mse_share)
+        middle = float(lambdas[len(lambdas) // 2])
+        loss = losses.rate_distortion_loss(result.bpp, distortion, lambdas[batch.quality], middle)
         norm = self.optimizers["codec"].step(loss, progress)
         return {
             "loss": loss.item(),
@@ -123,8 +117,9 @@ class DecoderStage(RateDistortionStage):
 class DiffusionStage:
     """Trains the denoiser, and g_s with the semantic consistency loss beside its distortion; bitstreams stay valid."""
 
-    def __init__(self, model: CodecModel, rate: float) -> None:
+    def __init__(self, model: CodecModel, rate: float, settings: LossSettings) -> None:
         self.model = model
+        self.settings = settings
         model.requires_grad_(False)
         model.denoiser.requires_grad_(True)
         model.g_s.requires_grad_(True)
@@ -135,7 +130,7 @@ class DiffusionStage:
         self.lambdas = torch.tensor(model.config.lambdas)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
-        tags = _drop_tags(batch.tags, generator)
+        tags = _drop_tags(batch.tags, self.settings.tag_dropout, generator)
         with torch.no_grad(), _autocast(batch.images.device):
             latent = self.model.autoencoder.encode(batch.images)
             y_hat, _ = losses.code(self.model, batch.images, batch.quality)
@@ -143,7 +138,7 @@ class DiffusionStage:
         with _autocast(batch.images.device):
             with torch.no_grad():
                 guide = self.model.guide(y_hat, batch.quality)
-            alone = bool(torch.rand((), generator=generator) < CONTROL_DROPOUT)
+            alone = bool(torch.rand((), generator=generator) < self.settings.control_dropout)
             loss = losses.diffusion_loss(self.model.denoiser, latent, None if alone else guide, tags, generator)
         norm = self.optimizers["denoiser"].step(loss, progress)
         return {"loss": loss.item(), "controlled": float(not alone), "norm": norm, **log}
@@ -151,7 +146,7 @@ class DiffusionStage:
     def _synthesis_step(
         self, batch: Batch, y_hat: Tensor, latent: Tensor, tags: Tensor, progress: float
     ) -> dict[str, float]:
-        if progress < SEMANTIC_START:
+        if progress < self.settings.semantic_start or self.settings.semantic == 0:
             return {}
         with _autocast(batch.images.device):
             preview = self.model.preview(y_hat, batch.quality)
@@ -159,8 +154,8 @@ class DiffusionStage:
             semantic, gradient = losses.semantic_gradient(self.model.denoiser, guide, latent, tags)
         lambdas = self.lambdas.to(latent.device)[batch.quality]
         mse, similarity = losses.distortions(preview, batch.images)
-        loss = (lambdas * losses.mixed_distortion(mse, similarity)).mean()
-        loss = loss + SEMANTIC_WEIGHT * (guide * gradient).sum()
+        loss = (lambdas * losses.mixed_distortion(mse, similarity, self.settings.mse_share)).mean()
+        loss = loss + self.settings.semantic * (guide * gradient).sum()
         self.optimizers["g_s"].step(loss, progress)
         return {"semantic": semantic.item(), "psnr": losses.decibels(mse).item()}
 
@@ -175,9 +170,10 @@ class OneStepStage:
     the original. Everything else is frozen.
     """
 
-    def __init__(self, model: CodecModel, rate: float) -> None:
+    def __init__(self, model: CodecModel, rate: float, settings: LossSettings) -> None:
         device = next(model.parameters()).device
         self.model = model
+        self.settings = settings
         self.teacher = deepcopy(model.denoiser).requires_grad_(False)
         model.requires_grad_(False)
         model.denoiser.requires_grad_(True)
@@ -189,11 +185,11 @@ class OneStepStage:
             "decoder": GuardedOptimizer(trained, rate, betas=(0.0, 0.99)),
             "discriminator": GuardedOptimizer(self.discriminator.named_parameters(), 2 * rate, betas=(0.0, 0.99)),
         }
-        self.adversarial = torch.tensor(ADVERSARIAL_WEIGHTS[: model.config.qualities], device=device)
+        self.adversarial = torch.tensor(ADVERSARIAL_SHARES[: model.config.qualities], device=device)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
         device = batch.images.device
-        tags = _drop_tags(batch.tags, generator)
+        tags = _drop_tags(batch.tags, self.settings.tag_dropout, generator)
         with _autocast(device):
             with torch.no_grad():
                 latent = self.model.autoencoder.encode(batch.images)
@@ -206,13 +202,13 @@ class OneStepStage:
             again = self.model.autoencoder.encode(decoded)
             semantic = losses.semantic_consistency(self.teacher, again, latent, batch.tags)
             rehearsal = self._rehearse(latent, guide, tags, generator)
-        adversarial = self.adversarial[batch.quality]
+        adversarial = self.settings.adversarial * min(1.0, 4 * progress) * self.adversarial[batch.quality]
         pixels = (decoded.float() - batch.images).abs().flatten(1).mean(1)
         means = nn.functional.avg_pool2d(decoded.float() - batch.images, 8).abs().flatten(1).mean(1)
         perceptual = feature_loss([x.float() for x in real], [x.float() for x in fake])
         invented = generator_loss([x.float() for x in judged])
-        loss = (10 * pixels + 10 * means + perceptual + 0.1 * min(1.0, 4 * progress) * adversarial * invented).mean()
-        loss = loss + ONE_STEP_SEMANTIC_WEIGHT * semantic + REHEARSAL_WEIGHT * rehearsal
+        loss = (10 * pixels + 10 * means + self.settings.features * perceptual + adversarial * invented).mean()
+        loss = loss + self.settings.teacher * semantic + self.settings.rehearsal * rehearsal
         norm = self.optimizers["decoder"].step(loss, progress)
         with _autocast(device):
             reals = self.discriminator(real, batch.quality)
@@ -230,8 +226,8 @@ class OneStepStage:
         }
 
     def _rehearse(self, latent: Tensor, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:
-        part = slice(max(1, round(REHEARSAL_SHARE * len(latent))))
-        alone = bool(torch.rand((), generator=generator) < CONTROL_DROPOUT)
+        part = slice(max(1, round(self.settings.rehearsal_share * len(latent))))
+        alone = bool(torch.rand((), generator=generator) < self.settings.control_dropout)
         given = None if alone else guide[part]
         return losses.diffusion_loss(self.model.denoiser, latent[part], given, tags[part], generator)
 

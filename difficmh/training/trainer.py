@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from torch import Tensor
 from difficmh.model import CodecModel
 from difficmh.training import losses
 from difficmh.training.data import CropSource
+from difficmh.training.log import TrainingLog
 from difficmh.training.optimizer import MovingAverage, in_parallel
+from difficmh.training.settings import LossSettings
 from difficmh.training.stages import STAGES, Batch, Stage, one_step
 
 
@@ -32,6 +33,7 @@ class TrainingOptions:
     seed: int = 0
     checkpoint_minutes: float = 4.0
     compile: bool = False
+    settings: LossSettings = field(default_factory=LossSettings)
 
 
 class Trainer:
@@ -43,7 +45,7 @@ class Trainer:
         self.tags = tags
         self.options = options
         self.device = next(model.parameters()).device
-        self.stage: Stage = STAGES[options.stage](model, options.rate)
+        self.stage: Stage = STAGES[options.stage](model, options.rate, options.settings)
         if options.compile:
             compile_networks(model)
         rank = distributed.get_rank() if in_parallel() else 0
@@ -62,12 +64,18 @@ class Trainer:
         return min(1.0, self.seconds / (60 * self.options.minutes))
 
     @property
+    def minutes(self) -> float:
+        """Time of training so far."""
+        return self.seconds / 60
+
+    @property
     def checkpoint(self) -> Path:
         return self.options.output / f"{self.options.stage}.pt"
 
     def run(self, validation: Tensor) -> None:
         """Trains until the budget is spent; `validation` are `(K, 3, H, W)` images in [0, 1] for the table."""
         self.options.output.mkdir(parents=True, exist_ok=True)
+        self.log = TrainingLog(self.options.output, self.options.stage)
         self.resume()
         recent: list[dict[str, float]] = []
         saved = time.monotonic()
@@ -146,11 +154,10 @@ class Trainer:
         names = sorted({name for entry in recent for name in entry})
         means = {name: _mean([entry[name] for entry in recent if name in entry]) for name in names}
         skipped = sum(optimizer.skipped for optimizer in self.stage.optimizers.values())
-        row: dict[str, Any] = {"step": self.steps, "minutes": round(self.seconds / 60, 2), "skipped": skipped, **means}
-        print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
-        path = self.options.output / f"{self.options.stage}.csv"
-        with path.open("a", newline="") as file:
-            csv.writer(file).writerow([f"{name}={value:.6g}" for name, value in row.items()])
+        values = {"skipped": float(skipped), **means}
+        parts = [f"step {self.steps} minutes {self.minutes:.2f}", *(f"{n} {value:.4g}" for n, value in values.items())]
+        print(" ".join(parts), flush=True)
+        self.log.write(self.steps, self.minutes, values)
 
     @torch.no_grad()
     def _validate(self, images: Tensor) -> None:
@@ -180,6 +187,9 @@ class Trainer:
             mse, similarity = losses.distortions(decoded, images)
             ms_ssim = (-10 * torch.log10(1 - similarity)).mean()
             parts.append(f"{mode} PSNR {losses.decibels(mse):.2f} MS-SSIM {ms_ssim:.2f} dB")
+            values = {f"{mode}_psnr": float(losses.decibels(mse)), f"{mode}_ms_ssim_db": float(ms_ssim)}
+            self.log.write(self.steps, self.minutes, {f"quality_{index + 1}/{n}": value for n, value in values.items()})
+        self.log.write(self.steps, self.minutes, {f"quality_{index + 1}/bpp": float(bpp.mean())})
         return "  ".join(parts)
 
 

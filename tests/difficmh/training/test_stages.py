@@ -13,8 +13,11 @@ from difficmh.training.data import CropSource
 from difficmh.training.klt import initialise
 from difficmh.training.optimizer import GuardedOptimizer, MovingAverage
 from difficmh.training.run import trainable
+from difficmh.training.settings import LossSettings
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
 from tests.difficmh.tiny_capsule import CONFIG, photograph
+
+DEFAULTS = LossSettings()
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +25,16 @@ def source() -> CropSource:
     return CropSource([photograph(200, 260, seed) for seed in range(4)] + [photograph(100, 120)], "cpu")
 
 
-def trainer(source: CropSource, stage: str, output: Path, minutes: float = 1.0) -> Trainer:
+def trainer(
+    source: CropSource, stage: str, output: Path, minutes: float = 1.0, settings: LossSettings = DEFAULTS
+) -> Trainer:
     torch.manual_seed(0)
     model = trainable(CONFIG)
     initialise(model, source, 0, batches=1)
     tags = torch.zeros(len(source), 3, dtype=torch.uint8)
     crop = 64 if stage == "one_step" else 192
-    return Trainer(model, source, tags, TrainingOptions(stage, output, minutes, rate=5e-3, batch=2, crop=crop))
+    options = TrainingOptions(stage, output, minutes, rate=5e-3, batch=2, crop=crop, settings=settings)
+    return Trainer(model, source, tags, options)
 
 
 def run_steps(trainer: Trainer, count: int, progress: float = 0.5) -> list[float]:
@@ -73,6 +79,28 @@ def test_stages_change_what_they_say(
     }
     assert changes <= changed
     assert not changed & kept
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting", "values"),
+    [
+        ("rate_distortion", "mse_share", (0.0, 1.0)),
+        ("diffusion", "semantic", (0.0, 5.0)),
+        ("one_step", "adversarial", (0.0, 5.0)),
+        ("one_step", "teacher", (0.0, 5.0)),
+        ("one_step", "rehearsal", (0.0, 5.0)),
+    ],
+)
+def test_a_weight_changes_what_is_learned(
+    source: CropSource, tmp_path: Path, stage: str, setting: str, values: tuple[float, float]
+) -> None:
+    learned = []
+    for value in values:
+        training = trainer(source, stage, tmp_path, settings=LossSettings().changed([f"{setting}={value}"]))
+        torch.manual_seed(0)
+        run_steps(training, 2)
+        learned.append(torch.cat([weight.flatten() for weight in training.model.parameters()]))
+    assert not torch.equal(*learned)
 
 
 def test_the_guide_is_the_latent_of_the_preview(source: CropSource, tmp_path: Path) -> None:
