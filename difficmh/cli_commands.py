@@ -58,12 +58,12 @@ def decompress(options: argparse.Namespace) -> int:
     stream = source.read_bytes()
     target = _target(options, source.with_suffix(f".{form}"))
     with _naming(source):  # damage is found before any network is loaded
-        described = None if options.official and read_official(stream) else difficmh.inspect(stream)
+        described = read_official(stream) if options.official else difficmh.inspect(stream)
     codec = difficmh.load(options.codec, device=options.device, **_given(options, "dtype"))
     started = time.perf_counter()
     how = {"mode": options.mode, **_given(options, "steps", "sampler")}
     with _naming(source):
-        if described is None:
+        if not isinstance(described, BitstreamInfo):
             described, picture = decompress_official(codec, stream, **how)
         else:
             (picture,) = codec.decompress([stream], **how)

@@ -47,10 +47,7 @@ def describe_official(data: bytes) -> OfficialInfo | None:
 
 def official_lines(name: str, info: OfficialInfo) -> str:
     """The description for people, two lines."""
-    if info.tags is None:
-        tags = "no tag section"
-    else:
-        tags = f"tag numbers: {', '.join(map(str, info.tags)) or 'none'}"
+    tags = "no tag section" if info.tags is None else f"tag numbers: {', '.join(map(str, info.tags)) or 'none'}"
     rate = f"{info.bytes:,} bytes, {info.bits_per_padded_pixel:.3f} bit/padded pixel"
     return (
         f"{name}: official Diff-ICMH file, {info.width} x {info.height} with padding, {rate}, {tags}\n"
