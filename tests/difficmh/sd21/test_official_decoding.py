@@ -179,7 +179,7 @@ def test_the_fixture_through_the_codec(name: str, monkeypatch: pytest.MonkeyPatc
 
 @needs_parity
 def test_the_fixtures_picture_through_our_own_stream() -> None:
-    """Exact integers shift the means by some thousandths and so flip some symbols: another latent, of the same fidelity."""
+    """Exact integers shift the means by thousandths and so flip some symbols: another latent of the same fidelity."""
     codec, told, given = fixture_codec(), facts("e2e_small"), tensors("e2e_small_io")
     names = [f"tag {number}" for number in told["tags"]]
     (stream,) = codec.compress([given["image_padded"].numpy()], tags=[names])
