@@ -70,13 +70,14 @@ def test_the_tool_decodes_and_describes(
     sd21_capsule: Path, official: OfficialStream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "official.bin"
-    for tags, said in (((0, 3), "tag numbers: 0, 3"), ((), "tag numbers: none"), (None, "no tag section")):
+    cases = {"some": ((0, 3), "tag numbers: 0, 3"), "empty": ((), "tag numbers: none"), "no": (None, "no tag section")}
+    for name, (tags, said) in cases.items():
         file.write_bytes(write_official(replace(official, tags=tags)))
         assert main(["info", str(file)]) == 0
         out = capsys.readouterr().out
         assert "official Diff-ICMH file, 128 x 64 with padding" in out
         assert said in out
-        target = tmp_path / f"{len(said)}.png"
+        target = tmp_path / f"{name}.png"
         arguments = ["decompress", "--official", str(file), str(target), "--codec", str(sd21_capsule)]
         assert main([*arguments, "--mode", "reference", "--steps", "2", "--sampler", "ddim"]) == 0
         assert target.exists()
