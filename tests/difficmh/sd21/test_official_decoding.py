@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ class Watched:
         return self.networks.draw(latent)
 
 
+@cache
 def fixture_codec() -> Codec:
     """The codec of the parity fixtures: their networks, their guidance and steps, unnamed tags by number."""
     told, lfgcm = facts("e2e_small"), fixture_lfgcm()
@@ -165,7 +167,8 @@ def test_the_fixture_through_the_codec(name: str, monkeypatch: pytest.MonkeyPatc
     told = facts("e2e_small")
     tags = told["tags"] if name == "bitstream_tags" else []
     assert sorted(stream.tags) == sorted(f"tag {number}" for number in tags)
-    codec.networks = watched = Watched(codec.networks)
+    watched = Watched(codec.networks)
+    monkeypatch.setattr(codec, "networks", watched)
     (picture,) = codec.draw([stream], mode="reference")
     (latent,) = watched.latents
     if tags:
