@@ -24,7 +24,7 @@ class VaeConfig:
     widths: tuple[int, ...] = (128, 256, 512, 512)
     blocks_per_level: int = 2
     scale: float = 0.18215
-    tile: int = 512
+    tile: int = 1024
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
