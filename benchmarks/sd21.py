@@ -40,6 +40,7 @@ from benchmarks.sd21_networks import (
     conditioning,
     encode,
     noise_field,
+    random_lfgcm,
     random_networks,
     read_guide,
     reconstruct,
@@ -103,11 +104,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = parse_arguments(arguments)
     torch.set_num_threads(setting.threads)
     torch.manual_seed(0)
-    networks = random_networks(SIZES[setting.networks], torch.device(setting.device))
+    sizes, device = SIZES[setting.networks], torch.device(setting.device)
+    costs, loops, found = None, None, []
     with torch.inference_mode():
-        loops = compare_loops(networks, setting) if "loops" in setting.parts else None
-        costs = entropy_costs(networks.lfgcm, setting.size, setting.rounds) if "entropy" in setting.parts else None
-        found = list(measure_all(networks, setting))
+        if "entropy" in setting.parts:
+            costs = entropy_costs(random_lfgcm(sizes, device), setting.size, setting.rounds)
+        if set(setting.parts) != {"entropy"}:
+            networks = random_networks(sizes, device)
+            loops = compare_loops(networks, setting) if "loops" in setting.parts else None
+            found = list(measure_all(networks, setting))
     print(json.dumps(summary(setting, found, costs, loops), indent=2))
 
 

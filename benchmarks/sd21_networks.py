@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,20 +76,28 @@ def random_networks(sizes: Sizes, device: torch.device) -> Networks:
     """Networks of these sizes with torch's own initial weights, in float32, made on the device."""
     with torch.device(device):
         denoiser, autoencoder = Denoiser(sizes.denoiser), LatentAutoencoder(sizes.autoencoder)
-        lfgcm = Lfgcm(sizes.lfgcm)
         text = TextConditioner(sizes.text, lambda _: [BEGIN, *range(1, 6), END])
+    for network in (denoiser, autoencoder, text):
+        network.to(device).eval().requires_grad_(False)
+    lfgcm = random_lfgcm(sizes, device)
+    return Networks(denoiser, autoencoder, lfgcm, coding_tables(lfgcm), text)
+
+
+def random_lfgcm(sizes: Sizes, device: torch.device) -> Lfgcm:
+    """The latent codec alone, ready for exact coding."""
+    with torch.device(device):
+        lfgcm = Lfgcm(sizes.lfgcm)
     spread_scales(lfgcm)
     lfgcm.freeze()
-    for network in (denoiser, autoencoder, lfgcm, text):
-        network.to(device).eval().requires_grad_(False)
-    return Networks(denoiser, autoencoder, lfgcm, coding_tables(lfgcm), text)
+    return lfgcm.to(device).eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def spread_scales(lfgcm: Lfgcm) -> None:
     """Makes the expected scales differ from channel to channel, a fifth of them at the lower bound."""
     for parameters in (*lfgcm.entropy_parameters_anchor, *lfgcm.entropy_parameters_nonanchor):
-        scales, _ = parameters.fusion[4].bias.chunk(2)
+        last: Any = parameters.fusion[4]
+        scales, _ = last.bias.chunk(2)
         scales.uniform_(-0.5, 2.0)
 
 
