@@ -24,6 +24,7 @@ from benchmarks.images import HEIGHT, WIDTH, benchmark_images
 from benchmarks.machine import describe_machine
 from benchmarks.timing import Action, Timings, time_in_rounds
 from difficmh.codec import Codec, Image
+from difficmh.tiling import plan
 
 T = TypeVar("T")
 
@@ -88,8 +89,8 @@ def codec_actions(codec: Codec, images: Sequence[Image], setting: Setting) -> di
 def transform(codec: Codec, image: Image, quality: int) -> object:
     """y and z of one image: the networks of encode before any entropy coding."""
     pixels = torch.from_numpy(image)[None].to(codec.device).permute(0, 3, 1, 2).float() / 255
-    y = codec.model.g_a(pixels, torch.tensor([quality - 1], device=codec.device))
-    return codec.model.h_a(y)
+    (tile,) = plan(*image.shape[:2], codec.networks.tile, 0)
+    return codec.networks.analyze(pixels, tile, torch.tensor([quality - 1], device=codec.device))
 
 
 def yardsticks(setting: Setting) -> dict[str, Action]:

@@ -35,14 +35,15 @@ __all__ = [
 ]
 
 
-def load(name: str | Path, device: str = "cpu") -> Codec:
+def load(name: str | Path, device: str = "cpu", *, dtype: str | None = None) -> Codec:
     """The codec of a built-in capsule, such as `"lite"`, or of a capsule directory, on a device (`"cpu"`, `"cuda"`).
 
-    Raises CapsuleError where there is no such capsule or it is damaged.
+    `dtype` is the precision of the denoiser where its family leaves a choice: for `sd21` float32, bfloat16 or float16.
+    Raises CapsuleError where there is no such capsule, it is damaged, or it needs packages that are not installed.
     """
     from difficmh.zoo import load
 
-    return load(name, device)
+    return load(name, device, dtype=dtype)
 
 
 def inspect(bitstream: bytes) -> BitstreamInfo:

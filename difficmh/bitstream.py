@@ -25,8 +25,14 @@ SIZE_LIMIT = 1 << 32
 FINGERPRINT_DIGITS = 8
 """How much of a capsule's fingerprint a stream carries: the first 4 of its bytes, 8 hexadecimal digits."""
 
+GUIDANCE_UNITS = 100
+MAX_GUIDANCE = 100
+"""Guidance scales are stored in hundredths, up to this scale."""
+
 _CRC_AT = len(MAGIC) + 1
 _BODY_AT = _CRC_AT + 4
+_OPTIONS_FLAG = 1
+_OPTIONS_BYTES = 2
 _SHORTEST = _BODY_AT + 4 + 1 + 1 + 1 + 3
 _MAX_VARINT_BYTES = 5
 
@@ -36,13 +42,15 @@ class Header:
     """What a stream says about itself.
 
     `height` and `width` of the original image in pixels, below 2**32, `quality` in 1..15, `fingerprint` the first 8
-    hexadecimal digits of the model's. Raises ValueError for other values.
+    hexadecimal digits of the model's. `guidance`, in whole hundredths from 0 to 100, is the scale of classifier-free
+    guidance that the picture is meant for; None leaves it to the model. Raises ValueError for other values.
     """
 
     height: int
     width: int
     quality: int
     fingerprint: str
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.height < SIZE_LIMIT or not 1 <= self.width < SIZE_LIMIT:
@@ -53,6 +61,8 @@ class Header:
             raise ValueError(
                 f"fingerprint {self.fingerprint!r} is not {FINGERPRINT_DIGITS} lower-case hexadecimal digits"
             )
+        if self.guidance is not None and not _is_guidance(self.guidance):
+            raise ValueError(f"guidance {self.guidance} is not in 0..{MAX_GUIDANCE} with two decimals")
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class BitstreamInfo:
     """What can be said of a stream without its model.
 
     `tags` is None where the vocabulary of the model is not at hand; `bytes` counts the whole stream, `bits_per_pixel`
-    is over the pixels of the original image.
+    is over the pixels of the original image. `guidance` is None where the stream leaves it to its model.
     """
 
     version: int
@@ -71,6 +81,7 @@ class BitstreamInfo:
     tags: tuple[str, ...] | None
     bytes: int
     bits_per_pixel: float
+    guidance: float | None = None
 
 
 def pack(header: Header, payload: bytes, symbol_checksum: int) -> bytes:
@@ -78,9 +89,10 @@ def pack(header: Header, payload: bytes, symbol_checksum: int) -> bytes:
     body = b"".join(
         (
             bytes.fromhex(header.fingerprint),
-            bytes([header.quality]),
+            bytes([(0 if header.guidance is None else _OPTIONS_FLAG) << 4 | header.quality]),
             _varint(header.height),
             _varint(header.width),
+            _options(header),
             symbol_checksum.to_bytes(3, "little"),
             payload,
         )
@@ -97,7 +109,7 @@ def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX
     """
     _check_frame(data)
     flags, quality = divmod(data[_BODY_AT + 4], 1 << 4)
-    if flags:
+    if flags & ~_OPTIONS_FLAG:
         raise BitstreamError(f"made with options this version does not know (flags {flags})")
     height, at = _read_varint(data, _BODY_AT + 5)
     width, at = _read_varint(data, at)
@@ -106,9 +118,10 @@ def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX
     rows, columns = padded_size(height, width)
     if rows * columns > max_pixels:
         raise BitstreamError(f"{height} x {width} pixels are more than the limit of {max_pixels} when padded")
+    guidance, at = _read_options(data, at) if flags & _OPTIONS_FLAG else (None, at)
     if at + 3 > len(data):
         raise BitstreamError("too short: the header is incomplete")
-    header = Header(height, width, quality, data[_BODY_AT : _BODY_AT + 4].hex())
+    header = Header(height, width, quality, data[_BODY_AT : _BODY_AT + 4].hex(), guidance)
     if fingerprint is not None and header.fingerprint != fingerprint[:FINGERPRINT_DIGITS]:
         made, here = header.fingerprint, fingerprint[:FINGERPRINT_DIGITS]
         raise BitstreamError(f"made with another model: {made}, this one is {here}")
@@ -132,6 +145,7 @@ def inspect(data: bytes, priors: Callable[[str], TagPrior | None] | None = None)
         tags=None if prior is None else decode_tags(SymbolDecoder(payload), prior),
         bytes=len(data),
         bits_per_pixel=8 * len(data) / (header.height * header.width),
+        guidance=header.guidance,
     )
 
 
@@ -145,6 +159,28 @@ def _check_frame(data: bytes) -> None:
     stored = int.from_bytes(data[_CRC_AT:_BODY_AT], "little")
     if stored != zlib.crc32(memoryview(data)[_BODY_AT:], zlib.crc32(data[:_CRC_AT])):
         raise BitstreamError("damaged: the checksum of the bytes does not agree")
+
+
+def _is_guidance(scale: float) -> bool:
+    return 0 <= scale <= MAX_GUIDANCE and scale == round(scale * GUIDANCE_UNITS) / GUIDANCE_UNITS
+
+
+def _options(header: Header) -> bytes:
+    """The block of decoding options, empty where all are the model's own."""
+    if header.guidance is None:
+        return b""
+    return round(header.guidance * GUIDANCE_UNITS).to_bytes(_OPTIONS_BYTES, "little")
+
+
+def _read_options(data: bytes, at: int) -> tuple[float, int]:
+    """The guidance scale and the place after the block."""
+    end = at + _OPTIONS_BYTES
+    if end > len(data):
+        raise BitstreamError("too short: the decoding options are incomplete")
+    scale = int.from_bytes(data[at:end], "little") / GUIDANCE_UNITS
+    if scale > MAX_GUIDANCE:
+        raise BitstreamError(f"the header makes no sense: a guidance scale of {scale}")
+    return scale, end
 
 
 def _varint(number: int) -> bytes:

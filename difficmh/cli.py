@@ -77,7 +77,8 @@ def _command(
 def _add_compress(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", help="an image file: JPEG, PNG, WebP, TIFF, …")
     _add_shared(command, f"default: IN with the suffix {SUFFIX}")
-    command.add_argument("--quality", type=int, default=3, help="1 (smallest) to 6 (best); default 3")
+    command.add_argument("--quality", type=int, help="of lite 1 (smallest) to 6 (best), default 3; of sd21 1 only")
+    command.add_argument("--guidance", type=float, metavar="S", help="guidance scale of sd21; default: the model's")
     tagging = command.add_mutually_exclusive_group()
     tagging.add_argument("--tags", type=_tag_list, metavar="A,B,…", help="these tags; default: what the tagger finds")
     tagging.add_argument("--no-tags", dest="tags", action="store_const", const=[], help="no tags")
@@ -87,8 +88,15 @@ def _add_decompress(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", help="a bitstream")
     _add_shared(command, "default: IN with the suffix of the format")
     command.add_argument(
-        "--mode", choices=MODES, default="full", help="preview skips the generative step; default full"
+        "--mode",
+        choices=MODES,
+        default="full",
+        help="preview skips denoising, reference takes many steps; default full",
     )
+    command.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the mode's")
+    command.add_argument("--sampler", help="of sd21: ddpm, ddim, dpm++ or unipc; default: the mode's")
+    command.add_argument("--dtype", help="of sd21's denoiser: float32, bfloat16 or float16")
+    command.add_argument("--official", action="store_true", help="IN is a file of the official Diff-ICMH code")
     command.add_argument("--format", choices=sorted(set(FORMATS.values())), help="default: by OUT's suffix, else png")
 
 

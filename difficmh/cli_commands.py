@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 import difficmh
 from difficmh.bitstream import BitstreamInfo
 from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path, read_manifest, verify
+from difficmh.cli_official import decompress_official, describe_official, official_lines
 from difficmh.errors import DifficmhError
 from difficmh.images import decode_image, encode_image
+from difficmh.sd21.official_format import read_official
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".dicm"
 FORMATS: Mapping[str, str] = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
-MODES = ("preview", "full")
+MODES = ("preview", "full", "reference")
 
 
 def compress(options: argparse.Namespace) -> int:
@@ -41,7 +43,8 @@ def compress(options: argparse.Namespace) -> int:
     codec = difficmh.load(options.codec, device=options.device)
     started = time.perf_counter()
     tags = None if options.tags is None else [options.tags]
-    (stream,) = codec.compress([image], quality=options.quality, tags=tags)
+    how = _given(options, "quality", "guidance")
+    (stream,) = codec.compress([image], tags=tags, **how)
     seconds = time.perf_counter() - started
     _write(target, stream)
     print(f"{source} ({len(original):,} bytes) -> {_line(target, difficmh.inspect(stream))}, {seconds:.2f} s")
@@ -54,12 +57,16 @@ def decompress(options: argparse.Namespace) -> int:
     form = _format(options)
     stream = source.read_bytes()
     target = _target(options, source.with_suffix(f".{form}"))
-    with _naming(source):
-        described = difficmh.inspect(stream)
-    codec = difficmh.load(options.codec, device=options.device)
+    with _naming(source):  # damage is found before any network is loaded
+        described = read_official(stream) if options.official else difficmh.inspect(stream)
+    codec = difficmh.load(options.codec, device=options.device, **_given(options, "dtype"))
     started = time.perf_counter()
+    how = {"mode": options.mode, **_given(options, "steps", "sampler")}
     with _naming(source):
-        (picture,) = codec.decompress([stream], mode=options.mode)
+        if not isinstance(described, BitstreamInfo):
+            described, picture = decompress_official(codec, stream, **how)
+        else:
+            (picture,) = codec.decompress([stream], **how)
     seconds = time.perf_counter() - started
     _write(target, encode_image(_to_pixels(picture), form, _description(described, options)))
     print(f"{_line(source, described)} -> {target} ({target.stat().st_size:,} bytes, {options.mode}), {seconds:.2f} s")
@@ -69,10 +76,17 @@ def decompress(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """What bitstream files say about themselves."""
-    failures, found = 0, []
+    failures = 0
+    found: list[dict[str, object]] = []
     for name in options.files:
         try:
-            described = difficmh.inspect(Path(name).read_bytes())
+            data = Path(name).read_bytes()
+            if official := describe_official(data):
+                found.append({"file": name, **asdict(official)})
+                if not options.json:
+                    print(official_lines(name, official))
+                continue
+            described = difficmh.inspect(data)
         except (DifficmhError, OSError) as error:
             failures += 1
             complain(f"{name}: {_reason(error)}", 1)
@@ -123,6 +137,11 @@ def package_version() -> str:
         return version("difficmh")
     except PackageNotFoundError:
         return "(not installed)"
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that were given; the rest is the codec's choice."""
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def _format(options: argparse.Namespace) -> str:

@@ -1,58 +1,59 @@
 """The codec: pixels and tags in, bytes out, and back. Each direction on one page.
 
-    compress    image ─pad, tile─► g_a ─► y ─► h_a ─► z ─► symbols ─► range coder ─► bitstream
-    decompress  bitstream ─► tags, y_hat ─► g_s ─► image                                              preview
-                                              └─► guide latent ─► denoiser ─► autoencoder ─► image   full, reference
+    compress    image ─pad, tile─► analyze ─► y, z ─► symbols ─► range coder ─► bitstream
+    decompress  bitstream ─► tags, y_hat, z ─► preview ─► image                                           preview
+                                          └─► guide latent ─► denoise ─► latent ─► draw ─► image   full, reference
 
-Networks see windows, tiles with a margin; symbols belong to cores, which partition the image (`tiling.py`).
+The networks are those of one family, behind the seam of `networks.py`. They see windows, tiles with a margin; symbols
+belong to cores, which partition the image (`tiling.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh import sampler
 from difficmh.autoencoder import BLOCK
 from difficmh.bitstream import MAX_PIXELS, Header, pack, unpack
 from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError, ImageError
-from difficmh.model import CodecModel
+from difficmh.networks import Conditions, Mode, Networks, Sampling
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
-from difficmh.sampler import rates
-from difficmh.symbols import EntropyTables, decode_symbols, encode_symbols
+from difficmh.sampler import NoiseField
+from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
 from difficmh.tag_coder import TagPrior, decode_tags, encode_tags
 from difficmh.tiling import Rectangle, Tile, pad, padded_size, plan
 from difficmh.transforms import Y_BLOCK
 from difficmh.vocabulary import TagScore
 
 Image = NDArray[np.uint8]
-Mode = Literal["preview", "full", "reference"]
-STEPS: dict[Mode, int] = {"preview": 0, "full": 1, "reference": 50}
-"""Denoising steps of each mode."""
 
 ENCODE_MARGIN, PREVIEW_MARGIN, FULL_MARGIN = 128, 192, 320
-GPU_BATCH = 8
-
+GPU_BATCH, GPU_BATCH_PIXELS = 8, 1 << 23
+"""Images of one size that a GPU takes at once, and their pixels in all; a larger image goes alone."""
 
 Tagger = Callable[[Sequence[Image]], list[list[TagScore]]]
 
 
 @dataclass(frozen=True)
 class DecodedStream:
-    """What the bytes say, before any network draws a picture: `y_hat` is `(M, H/16, W/16)` of the padded image."""
+    """What the bytes say, before any network draws a picture.
+
+    `y_hat` `(M, H/16, W/16)` float32 and `z_symbols` `(N, H/64, W/64)` int32 are those of the padded image, on the CPU.
+    """
 
     header: Header
     tags: tuple[str, ...]
     y_hat: Tensor
+    z_symbols: Tensor
     seed: int
 
 
@@ -63,20 +64,20 @@ class CodecParts:
     name: str
     fingerprint: str
     capsule: Path
-    model: CodecModel
+    networks: Networks
     tables: EntropyTables
     prior: TagPrior
     make_tagger: Callable[[], Tagger]
 
 
 class Codec:
-    """A codec of the `lite` family, ready on one device. Made by `difficmh.load`."""
+    """A codec, ready on one device. Made by `difficmh.load`."""
 
     def __init__(self, parts: CodecParts) -> None:
         self.name = parts.name
         self.fingerprint = parts.fingerprint
         self.capsule = parts.capsule
-        self.model = parts.model
+        self.networks = parts.networks
         self.tables = parts.tables
         self.prior = parts.prior
         self._make_tagger = parts.make_tagger
@@ -86,12 +87,12 @@ class Codec:
     @property
     def device(self) -> torch.device:
         """Where the networks run."""
-        return self.model.g_a.log_gain.device
+        return self.networks.device
 
     @property
     def qualities(self) -> range:
         """Valid qualities, from fewest bits to most."""
-        return range(1, self.model.config.qualities + 1)
+        return self.networks.qualities
 
     # --- compress ---------------------------------------------------------------------------------------------------
 
@@ -104,40 +105,54 @@ class Codec:
 
     @torch.inference_mode()
     def compress(
-        self, images: Sequence[Image], *, quality: int = 3, tags: Sequence[Sequence[str]] | None = None
+        self,
+        images: Sequence[Image],
+        *,
+        quality: int | None = None,
+        tags: Sequence[Sequence[str]] | None = None,
+        guidance: float | None = None,
     ) -> list[bytes]:
         """One bitstream per `(H, W, 3)` uint8 sRGB image, in order; sizes may differ.
 
-        `tags` are names of the vocabulary for each image; None runs the tagger. An image's stream does not depend on
-        the others of the list. Raises ValueError for a quality, tag, shape or dtype that this codec does not take, and
-        ImageError for an image of more than `MAX_PIXELS` padded pixels, which no decoder would accept.
+        `quality` is one of `qualities`, None the model's own choice. `tags` are names of the vocabulary for each image;
+        None runs the tagger. `guidance`, in hundredths, is the scale of classifier-free guidance that decoders shall
+        use; None is the model's. An image's stream does not depend on the others of the list. Raises ValueError for a
+        quality, tag, guidance, shape or dtype that this codec does not take, and ImageError for an image of more than
+        `MAX_PIXELS` padded pixels, which no decoder would accept.
         """
+        quality = self.networks.default_quality if quality is None else quality
         self._check(images, quality)
         if tags is None:
             tags = [[tag.name for tag in found] for found in self.tag(images)]
         if len(tags) != len(images):
             raise ValueError(f"{len(images)} images came with tags for {len(tags)}")
+        common = Header(1, 1, quality, self.fingerprint[:8], self._stored_guidance(guidance))
         streams: list[bytes] = [b""] * len(images)
         for group in self._groups([image.shape for image in images]):
-            encoded = self._compress_group([images[i] for i in group], quality, [tags[i] for i in group])
+            encoded = self._compress_group([images[i] for i in group], [tags[i] for i in group], common)
             for i, stream in zip(group, encoded, strict=True):
                 streams[i] = stream
         return streams
 
-    def _compress_group(self, images: Sequence[Image], quality: int, tags: Sequence[Sequence[str]]) -> list[bytes]:
-        """Images of one size together."""
+    def _compress_group(self, images: Sequence[Image], tags: Sequence[Sequence[str]], common: Header) -> list[bytes]:
+        """Images of one size together; `common` has all of their headers but the size."""
         encoders = [SymbolEncoder() for _ in images]
         for encoder, names in zip(encoders, tags, strict=True):
             encode_tags(names, self.prior, encoder)
         padded = np.stack([pad(image) for image in images])
-        index = torch.full((len(images),), quality - 1, device=self.device)
+        index = torch.full((len(images),), common.quality - 1, device=self.device)
         height, width, _ = images[0].shape
-        for tile in plan(height, width, self.model.config.tile, ENCODE_MARGIN):
+        for tile in plan(height, width, self.networks.tile, ENCODE_MARGIN):
             rows, columns = tile.window.slices()
-            y = tile.crop(self.model.g_a(self._to_tensor(padded[:, rows, columns]), index), Y_BLOCK)
-            encode_symbols(self.model.entropy, self.tables, y, self.model.h_a(y), quality - 1, encoders)
-        header = Header(height, width, quality, self.fingerprint[:8])
-        return [_finish(header, encoder) for encoder in encoders]
+            y, z = self.networks.analyze(self._to_tensor(padded[:, rows, columns]), tile, index)
+            encode_symbols(self.networks.entropy, self.tables, y, z, common.quality - 1, encoders)
+        return [_finish(replace(common, height=height, width=width), encoder) for encoder in encoders]
+
+    def _stored_guidance(self, guidance: float | None) -> float | None:
+        """What a stream says of guidance: nothing where it is the model's own."""
+        if guidance is not None and self.networks.guidance is None:
+            raise ValueError(f"the model {self.name} has no guidance")
+        return None if guidance == self.networks.guidance else guidance
 
     def _check(self, images: Sequence[Image], quality: int) -> None:
         if quality not in self.qualities:
@@ -150,13 +165,14 @@ class Codec:
             if rows * columns > MAX_PIXELS:
                 raise ImageError(f"{height} x {width} pixels, {rows} x {columns} when padded, are too many")
 
-    def _groups(self, shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
-        """Positions to process together. On a CPU one image at a time is as fast, and batches could change results."""
-        limit = GPU_BATCH if self.device.type == "cuda" else 1
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for position, shape in enumerate(shapes):
-            by_shape.setdefault(shape, []).append(position)
-        for positions in by_shape.values():
+    def _groups(self, kinds: Sequence[tuple[int | float | None, ...]]) -> Iterator[list[int]]:
+        """Positions to process together, of one kind: height, width, and more. A CPU takes one image at a time."""
+        by_kind: dict[tuple[int | float | None, ...], list[int]] = {}
+        for position, kind in enumerate(kinds):
+            by_kind.setdefault(kind, []).append(position)
+        for (height, width, *_), positions in by_kind.items():
+            fitting = int(GPU_BATCH_PIXELS // ((height or 1) * (width or 1)))
+            limit = max(1, min(GPU_BATCH, fitting)) if self.device.type == "cuda" else 1
             for start in range(0, len(positions), limit):
                 yield positions[start : start + limit]
 
@@ -166,71 +182,107 @@ class Codec:
 
     # --- decompress -------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full", steps: int | None = None) -> list[Tensor]:
+    def decompress(
+        self, bitstreams: Sequence[bytes], *, mode: Mode = "full", steps: int | None = None, sampler: str | None = None
+    ) -> list[Tensor]:
         """`(3, H, W)` float32 in [0, 1] per bitstream, on the codec's device.
 
-        `preview` draws y_hat as it is, `full` denoises in one step, `reference` in 50; `steps` overrides the count.
-        The picture is a function of bitstream, weights, mode and steps. Raises BitstreamError for a damaged stream or
-        one of another model, ValueError for an unknown mode.
+        `preview` draws without denoising, `full` denoises in few steps, `reference` as the method's authors do (both
+        `networks.sampling`); `steps` and `sampler` override either. The picture is a function of bitstream, weights,
+        mode, steps and sampler. Raises BitstreamError for a damaged stream or one of another model, ValueError for a
+        mode, sampler or number of steps that there is not.
         """
-        if mode not in STEPS:
-            raise ValueError(f"mode {mode!r} is not one of {', '.join(STEPS)}")
-        steps = STEPS[mode] if steps is None or mode == "preview" else steps
-        return [self._draw(self.read(bitstream), steps) for bitstream in bitstreams]
+        return self.draw([self.read(bitstream) for bitstream in bitstreams], mode=mode, steps=steps, sampler=sampler)
 
     @torch.inference_mode()
     def read(self, bitstream: bytes) -> DecodedStream:
-        """Everything the bytes say: size, tags and y_hat, exact on every device. Raises BitstreamError."""
+        """Everything the bytes say: size, tags and latents, exact on every device. Raises BitstreamError."""
         header, payload, checksum = unpack(bitstream, fingerprint=self.fingerprint)
         if header.quality not in self.qualities:
-            raise BitstreamError(f"quality {header.quality} is none of this model's {self.model.config.qualities}")
+            raise BitstreamError(f"quality {header.quality} is none of this model's {len(self.qualities)}")
+        if header.guidance is not None and self.networks.guidance is None:
+            raise BitstreamError("made for guidance, which this model does not have")
         decoder = SymbolDecoder(payload)
         tags = decode_tags(decoder, self.prior)
         height, width = padded_size(header.height, header.width)
-        y_hat = torch.empty(0)
-        for tile in plan(header.height, header.width, self.model.config.tile, ENCODE_MARGIN):
+        y_hat = z_symbols = torch.empty(0)
+        for tile in plan(header.height, header.width, self.networks.tile, ENCODE_MARGIN):
             z_size = (tile.core.height // DOWNSCALE, tile.core.width // DOWNSCALE)
-            part = decode_symbols(self.model.entropy, self.tables, z_size, header.quality - 1, [decoder])
+            part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, [decoder])
             if not y_hat.numel():
                 # Only now: a header alone must not make this allocate.
-                y_hat = torch.empty(part.shape[1], height // Y_BLOCK, width // Y_BLOCK)
-            rows, columns = tile.core.slices(Y_BLOCK)
-            y_hat[:, rows, columns] = part[0].cpu()
+                y_hat = torch.empty(part.y_hat.shape[1], height // Y_BLOCK, width // Y_BLOCK)
+                z_size = (height // DOWNSCALE, width // DOWNSCALE)
+                z_symbols = torch.empty(part.z_symbols.shape[1], *z_size, dtype=torch.int32)
+            for whole, piece, block in ((y_hat, part.y_hat, Y_BLOCK), (z_symbols, part.z_symbols, DOWNSCALE)):
+                rows, columns = tile.core.slices(block)
+                whole[:, rows, columns] = piece[0].cpu()
         if decoder.checksum != checksum:
             raise BitstreamError("the decoded symbols are not those that were encoded")
-        return DecodedStream(header, tags, y_hat, seed=int.from_bytes(bitstream[3:7], "little"))
+        return DecodedStream(header, tags, y_hat, z_symbols, seed=int.from_bytes(bitstream[3:7], "little"))
 
-    def _draw(self, stream: DecodedStream, steps: int) -> Tensor:
-        """The picture of a decoded stream; 0 steps is the preview."""
-        header = stream.header
-        image = torch.empty(3, header.height, header.width, device=self.device)
-        for tile in plan(header.height, header.width, self.model.config.tile, FULL_MARGIN if steps else PREVIEW_MARGIN):
-            rows, columns = tile.window.slices(Y_BLOCK)
-            y_hat = stream.y_hat[None, :, rows, columns].to(self.device).contiguous(memory_format=torch.channels_last)
-            quality = torch.full((1,), header.quality - 1, device=self.device)
-            if steps:
-                latent = self._denoise(self.model.guide(y_hat, quality), stream, tile.window, steps)
-                part = self.model.draw(latent)
+    @torch.inference_mode()
+    def draw(
+        self,
+        streams: Sequence[DecodedStream],
+        *,
+        mode: Mode = "full",
+        steps: int | None = None,
+        sampler: str | None = None,
+    ) -> list[Tensor]:
+        """The pictures of streams that were read; arguments and result as for `decompress`."""
+        sampling = self._sampling(mode, steps, sampler)
+        pictures: list[Tensor] = [torch.empty(0)] * len(streams)
+        headers = [stream.header for stream in streams]
+        for group in self._groups([(header.height, header.width, header.guidance) for header in headers]):
+            for i, picture in zip(group, self._draw_group([streams[i] for i in group], sampling), strict=True):
+                pictures[i] = picture
+        return pictures
+
+    def _sampling(self, mode: Mode, steps: int | None, sampler: str | None) -> Sampling | None:
+        """How to denoise; None is not at all."""
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode {mode!r} is not one of {', '.join(get_args(Mode))}")
+        if sampler is not None and sampler not in self.networks.samplers:
+            raise ValueError(f"sampler {sampler!r} is not one of this model's: {', '.join(self.networks.samplers)}")
+        if mode == "preview":
+            return None
+        usual = self.networks.sampling[mode]
+        return Sampling(sampler or usual.sampler, usual.steps if steps is None else steps)
+
+    def _draw_group(self, streams: Sequence[DecodedStream], sampling: Sampling | None) -> Tensor:
+        """`(B, 3, H, W)` of streams of one size and guidance."""
+        header = streams[0].header
+        images = torch.empty(len(streams), 3, header.height, header.width, device=self.device)
+        quality = torch.tensor([stream.header.quality - 1 for stream in streams], device=self.device)
+        for tile in plan(header.height, header.width, self.networks.tile, FULL_MARGIN if sampling else PREVIEW_MARGIN):
+            symbols = self._symbols(streams, tile.window)
+            if sampling:
+                latent = self._denoise(self.networks.guide(symbols, quality), streams, tile.window, sampling)
+                part = self.networks.draw(latent)
             else:
-                part = self.model.preview(y_hat, quality)
-            _paste(image, tile, tile.crop(part.clamp(0, 1))[0])
-        return image
+                part = self.networks.preview(symbols, quality)
+            _paste(images, tile, tile.crop(part.clamp(0, 1)))
+        return images
 
-    def _denoise(self, guide: Tensor, stream: DecodedStream, window: Rectangle, steps: int) -> Tensor:
+    def _symbols(self, streams: Sequence[DecodedStream], window: Rectangle) -> DecodedSymbols:
+        """What the streams say of a window."""
+        (y_rows, y_columns), (z_rows, z_columns) = window.slices(Y_BLOCK), window.slices(DOWNSCALE)
+        y_hat = torch.stack([stream.y_hat[:, y_rows, y_columns] for stream in streams])
+        z_symbols = torch.stack([stream.z_symbols[:, z_rows, z_columns] for stream in streams])
+        return DecodedSymbols(z_symbols.to(self.device), y_hat.to(self.device))
+
+    def _denoise(
+        self, guide: Tensor, streams: Sequence[DecodedStream], window: Rectangle, sampling: Sampling
+    ) -> Tensor:
         """The denoised latent of a window. Noise belongs to places of the image, so windows agree where they meet."""
-        tags = torch.zeros(1, len(self.prior.names), device=self.device)
-        tags[0, [self.prior.positions[name] for name in stream.tags]] = 1
+        header = streams[0].header
         rows, columns = window.slices(BLOCK)
-        across = padded_size(stream.header.height, stream.header.width)[1] // BLOCK
-        noise = sampler.seeded_noise(stream.seed, guide.shape[1], rows, columns, across).to(self.device)
-
-        def estimate(x_t: Tensor, timestep: int) -> Tensor:
-            timesteps = torch.full((1,), timestep, device=self.device)
-            signal, spread = rates(timesteps)
-            return signal * x_t + spread**2 * guide - spread * self.model.denoiser(x_t, timesteps, tags, guide)
-
-        return sampler.sample(estimate, noise[None], steps)
+        across = padded_size(header.height, header.width)[1] // BLOCK
+        noise = NoiseField([stream.seed for stream in streams], guide.shape[1], rows, columns, across)
+        guidance = self.networks.guidance if header.guidance is None else header.guidance
+        conditions = Conditions([stream.tags for stream in streams], sampling, guidance)
+        return self.networks.denoise(guide, noise, conditions)
 
 
 def _finish(header: Header, encoder: SymbolEncoder) -> bytes:
@@ -238,8 +290,8 @@ def _finish(header: Header, encoder: SymbolEncoder) -> bytes:
     return pack(header, payload, encoder.checksum)
 
 
-def _paste(image: Tensor, tile: Tile, core: Tensor) -> None:
-    """Copies a tile's core into the image, whose right and bottom edges may cut it."""
+def _paste(images: Tensor, tile: Tile, core: Tensor) -> None:
+    """Copies a tile's core into the images, whose right and bottom edges may cut it."""
     rows, columns = tile.core.slices()
-    target = image[:, rows, columns]
-    target.copy_(core[:, : target.shape[1], : target.shape[2]])
+    target = images[:, :, rows, columns]
+    target.copy_(core[:, :, : target.shape[2], : target.shape[3]])

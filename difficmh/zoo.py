@@ -2,57 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file as load_tensors
 
-from difficmh.capsule import DECODING_FILES, FORMAT, capsule_fingerprint, capsule_path, read_config, verify
+from difficmh.capsule import (
+    DECODING_FILES,
+    FORMAT,
+    capsule_fingerprint,
+    capsule_path,
+    read_config,
+    read_manifest,
+    verify,
+)
 from difficmh.cdf_tables import CdfTables
 from difficmh.codec import Codec, CodecParts, Tagger
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
+from difficmh.lite import LiteNetworks
 from difficmh.model import CodecModel
+from difficmh.networks import Networks
 from difficmh.symbols import EntropyTables
 from difficmh.vocabulary import Vocabulary, tag_prior
 
 TRAINING_ONLY = "rate."
 """Prefix of the weights that only training needs: coding reads the integer tables instead."""
 
+Loaded = tuple[Networks, Callable[[], Tagger]]
+"""The networks of a capsule, and what makes its tagger."""
 
-def load(name: str | Path, device: str | torch.device = "cpu") -> Codec:
+
+def load(name: str | Path, device: str | torch.device = "cpu", *, dtype: str | None = None) -> Codec:
     """The codec of a built-in capsule, such as `"lite"`, or of a capsule directory, on a device.
 
+    `dtype` is the precision of the denoiser where its family leaves a choice (`sd21`: float32, bfloat16, float16).
     Raises CapsuleError where there is no such capsule, its files are not those it was sealed with or do not fit each
-    other, or the device is not there; ValueError for what is no device.
+    other, the packages of its family are not installed, or the device is not there; ValueError for what is no device or
+    no dtype of the family.
     """
     path = capsule_path(name)
     place = _device(device)
     # A wrong weight of the synthesis would give a wrong picture that no checksum of a stream notices.
-    verify(path, DECODING_FILES)
+    verify(path, read_manifest(path).get("decoding", DECODING_FILES))
     content = read_config(path)
     if content.get("format") != FORMAT:
         raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")
+    family = content.get("family", "lite")
+    if family == "lite":
+        loaded = _load_lite(path, content, place, dtype)
+    elif family == "sd21":
+        loaded = _load_sd21(path, content, place, dtype)
+    else:
+        raise CapsuleError(f"{path} holds a model of the family {family!r}, which this version does not know")
+    networks, make_tagger = loaded
+    parts = CodecParts(
+        name=str(content.get("name", path.name)),
+        fingerprint=capsule_fingerprint(path),
+        capsule=path,
+        networks=networks,
+        tables=load_tables(path),
+        prior=tag_prior(Vocabulary.load(path / "tags.json")),
+        make_tagger=make_tagger,
+    )
+    return Codec(parts)
+
+
+def _load_lite(path: Path, content: Mapping[str, Any], device: torch.device, dtype: str | None) -> Loaded:
+    if dtype not in (None, "float32"):
+        raise ValueError(f"models of the family lite run in float32, not {dtype}")
     try:
         config = CodecConfig.from_dict(content["codec"])
     except (KeyError, TypeError) as error:
         raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
     model = load_model(path, config)
-    model.to(place).to(memory_format=torch.channels_last)
-    vocabulary = Vocabulary.load(path / "tags.json")
-    parts = CodecParts(
-        name=str(content.get("name", path.name)),
-        fingerprint=capsule_fingerprint(path),
-        capsule=path,
-        model=model,
-        tables=load_tables(path),
-        prior=tag_prior(vocabulary),
-        make_tagger=partial(_load_tagger, path, str(place)),
-    )
-    return Codec(parts)
+    model.to(device).to(memory_format=torch.channels_last)
+    networks = LiteNetworks(model, Vocabulary.load(path / "tags.json").names)
+    return networks, partial(_load_tagger, path, str(device))
+
+
+def _load_sd21(path: Path, content: Mapping[str, Any], device: torch.device, dtype: str | None) -> Loaded:
+    try:
+        from difficmh.sd21.loading import load_networks, load_tagger, read_codec
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("difficmh"):
+            raise
+        raise CapsuleError(f"{path} needs the package {error.name}: pip install 'difficmh[sd21]'") from error
+    config = read_codec(path, content)
+    return load_networks(path, config, device, dtype), partial(load_tagger, path, config.tagger, device)
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -21,7 +21,7 @@ def main() -> None:
     torch.set_num_threads(request["threads"])
     codec = difficmh.load("lite", request["device"])
     if not request["channels_last"]:
-        codec.model.to(memory_format=torch.contiguous_format)
+        codec.networks.model.to(memory_format=torch.contiguous_format)
     digests = [digest(codec, bytes.fromhex(stream)) for stream in request["streams"]]
     (own,) = codec.compress([photograph(128, 192, seed=7)], quality=5, tags=[["tree"]])
     result = {"digests": digests, "stream": own.hex(), "own": digest(codec, own)}

@@ -1,5 +1,6 @@
 import contextlib
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,3 +199,65 @@ def test_inspection_reads_the_tags_of_a_known_model() -> None:
 def test_inspection_of_damage_is_an_error() -> None:
     with pytest.raises(BitstreamError, match="damaged"):
         inspect(stream()[:-4], {"89abcdef": PRIOR}.get)
+
+
+# --- decoding options
+
+
+GUIDED = Header(200, 16383, 6, "0123abcd", 4.2)
+
+
+def test_bytes_of_a_frame_with_options_never_change() -> None:
+    packed = pack(GUIDED, b"payload", 0xABCDEF)
+    body = bytes.fromhex("0123abcd16c801ff7fa401efcdab7061796c6f6164")
+    assert packed == framed(body)
+
+
+@given(headers, st.integers(0, 10_000), st.binary(max_size=60), st.integers(0, 0xFFFFFF))
+@settings(deadline=None)
+def test_options_come_back(header: Header, hundredths: int, payload: bytes, checksum: int) -> None:
+    guided = replace(header, guidance=hundredths / 100)
+    packed = pack(guided, payload, checksum)
+    assert unpack(packed) == (guided, payload, checksum)
+    assert len(packed) == len(pack(header, payload, checksum)) + 2
+
+
+def test_every_value_of_every_byte_of_the_options() -> None:
+    """Under a checksum that agrees: a scale up to 100 is read as it stands, any other is refused."""
+    start = bytes.fromhex("0123abcd16c801ff7f")
+    for low in range(256):
+        for high in range(256):
+            hundredths = low + 256 * high
+            if high not in (0, 1, 38, 39, 40, 255) and low not in (0, 16, 255):
+                continue
+            data = framed(start + bytes([low, high]) + bytes(3) + bytes(8))
+            if hundredths <= 10_000:
+                assert unpack(data)[0].guidance == hundredths / 100
+            else:
+                with pytest.raises(BitstreamError, match="guidance"):
+                    unpack(data)
+
+
+@pytest.mark.parametrize("flags", range(2, 16))
+def test_flags_that_nothing_has_defined(flags: int) -> None:
+    body = bytearray(pack(GUIDED, bytes(8), 0)[7:])
+    body[4] = flags << 4 | 6
+    with pytest.raises(BitstreamError, match="options this version does not know"):
+        unpack(framed(bytes(body)))
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3, 4, 5])
+def test_options_that_are_cut(missing: int) -> None:
+    whole = pack(Header(1 << 14, 1 << 13, 6, "0123abcd", 4.2), b"", 0)[7:]
+    with pytest.raises(BitstreamError, match="too short"):
+        unpack(framed(whole[:-missing]))
+
+
+@pytest.mark.parametrize("scale", [-0.01, 100.01, 4.205, float("nan"), float("inf")])
+def test_a_scale_that_cannot_be_written(scale: float) -> None:
+    with pytest.raises(ValueError, match="guidance"):
+        Header(1, 1, 1, "0" * 8, scale)
+
+
+def test_inspection_tells_the_guidance() -> None:
+    assert inspect(pack(GUIDED, bytes(8), 0)).guidance == 4.2

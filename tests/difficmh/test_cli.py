@@ -35,7 +35,7 @@ class ColourCodec:
         return [[TagScore("car", 0.9), TagScore("road", 0.8)] for _ in images]
 
     def compress(
-        self, images: Sequence[np.ndarray], *, quality: int, tags: Sequence[Sequence[str]] | None = None
+        self, images: Sequence[np.ndarray], *, quality: int = 3, tags: Sequence[Sequence[str]] | None = None
     ) -> list[bytes]:
         if not 1 <= quality <= 6:
             raise ValueError(f"quality {quality} is not in 1..6")

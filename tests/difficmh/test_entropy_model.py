@@ -26,11 +26,11 @@ def test_checkerboard_halves_come_together_again() -> None:
 
 @torch.no_grad()
 def test_coding_predicts_what_training_predicts(tiny_codec: Codec) -> None:
-    model: EntropyModel = tiny_codec.model.entropy
+    model: EntropyModel = tiny_codec.networks.model.entropy
     image = torch.rand(1, 3, 128, 128)
     quality = torch.tensor([3])
-    y = tiny_codec.model.g_a(image, quality)
-    z = tiny_codec.model.h_a(y)
+    y = tiny_codec.networks.model.g_a(image, quality)
+    z = tiny_codec.networks.model.h_a(y)
     trained = model(y, z, quality)
     encoder = SymbolEncoder()
     y_hat = encode_symbols(model, tiny_codec.tables, y, z, 3, [encoder])
@@ -41,10 +41,10 @@ def test_coding_predicts_what_training_predicts(tiny_codec: Codec) -> None:
 
 @torch.no_grad()
 def test_the_stream_is_as_long_as_the_model_expects(tiny_codec: Codec) -> None:
-    model: EntropyModel = tiny_codec.model.entropy
+    model: EntropyModel = tiny_codec.networks.model.entropy
     quality = torch.tensor([5])
-    y = tiny_codec.model.g_a(torch.rand(1, 3, 256, 256), quality)
-    z = tiny_codec.model.h_a(y)
+    y = tiny_codec.networks.model.g_a(torch.rand(1, 3, 256, 256), quality)
+    z = tiny_codec.networks.model.h_a(y)
     expected = model(y, z, quality)
     v = (torch.round(y - expected.means)).double()
     normal = torch.distributions.Normal(0.0, expected.scales.double())
@@ -60,7 +60,7 @@ def test_the_stream_is_as_long_as_the_model_expects(tiny_codec: Codec) -> None:
 
 @torch.no_grad()
 def test_a_decoder_walks_the_same_way(tiny_codec: Codec) -> None:
-    model = tiny_codec.model.entropy
+    model = tiny_codec.networks.model.entropy
     y = 20 * torch.randn(2, 72, 8, 12)
     z = 5 * torch.randn(2, 8, 2, 3)
     encoders = [SymbolEncoder(), SymbolEncoder()]
@@ -74,12 +74,12 @@ def test_a_decoder_walks_the_same_way(tiny_codec: Codec) -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_neighbours_and_memory_layout_change_no_symbol(lite: Codec, layout: torch.memory_format) -> None:
     """What a GPU does in batches, on the built-in networks: three streams together, and each alone."""
-    model = copy.deepcopy(lite.model.entropy).to(memory_format=layout)
+    model = copy.deepcopy(lite.networks.model.entropy).to(memory_format=layout)
     generator = torch.Generator().manual_seed(0)
     y = 20 * torch.randn(3, sum(model.slices), 8, 12, generator=generator)
     z = 5 * torch.randn(3, model.h_s.enter.in_channels, 2, 3, generator=generator)
     together = [SymbolEncoder() for _ in range(3)]
-    y_hat = encode_symbols(lite.model.entropy, lite.tables, y, z, 2, together)
+    y_hat = encode_symbols(lite.networks.model.entropy, lite.tables, y, z, 2, together)
     streams = [encoder.finish() for encoder in together]
     for k, stream in enumerate(streams):
         alone = decode_symbols(model, lite.tables, (2, 3), 2, [SymbolDecoder(stream)])

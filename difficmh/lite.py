@@ -1,0 +1,79 @@
+"""The networks of `lite` as the codec sees them (`networks.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from difficmh import sampler
+from difficmh.model import CodecModel
+from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
+from difficmh.sampler import rates
+from difficmh.symbols import DecodedSymbols, EntropyNetworks
+from difficmh.tiling import Tile
+from difficmh.transforms import Y_BLOCK
+
+
+class LiteNetworks:
+    """`CodecModel` behind the seam; `names` are the tags of the vocabulary in order."""
+
+    default_quality = 3
+    samplers: tuple[str, ...] = ("ddim",)
+    sampling: Mapping[GenerativeMode, Sampling] = {"full": Sampling("ddim", 1), "reference": Sampling("ddim", 50)}
+    guidance: float | None = None
+
+    def __init__(self, model: CodecModel, names: Sequence[str]) -> None:
+        self.model = model
+        self._positions = {name: position for position, name in enumerate(names)}
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.g_a.log_gain.device
+
+    @property
+    def qualities(self) -> range:
+        return range(1, self.model.config.qualities + 1)
+
+    @property
+    def tile(self) -> int:
+        return self.model.config.tile
+
+    @property
+    def entropy(self) -> EntropyNetworks:
+        return self.model.entropy
+
+    def analyze(self, images: Tensor, tile: Tile, quality: Tensor) -> tuple[Tensor, Tensor]:
+        y: Tensor = tile.crop(self.model.g_a(images, quality), Y_BLOCK)
+        return y, self.model.h_a(y)
+
+    def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
+        return self.model.preview(_channels_last(symbols.y_hat), quality)
+
+    def guide(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
+        return self.model.guide(_channels_last(symbols.y_hat), quality)
+
+    def denoise(self, guide: Tensor, noise: Noise, conditions: Conditions) -> Tensor:
+        tags = self._present(conditions.tags)
+
+        def estimate(x_t: Tensor, timestep: int) -> Tensor:
+            timesteps = torch.full((len(guide),), timestep, device=self.device)
+            signal, spread = rates(timesteps)
+            return signal * x_t + spread**2 * guide - spread * self.model.denoiser(x_t, timesteps, tags, guide)
+
+        return sampler.sample(estimate, noise.start().to(self.device), conditions.sampling.steps)
+
+    def draw(self, latent: Tensor) -> Tensor:
+        return self.model.draw(latent)
+
+    def _present(self, tags: Sequence[tuple[str, ...]]) -> Tensor:
+        """`(B, vocabulary)` float32, 1 for each tag that an image has."""
+        present = torch.zeros(len(tags), len(self._positions), device=self.device)
+        for row, names in zip(present, tags, strict=True):
+            row[[self._positions[name] for name in names]] = 1
+        return present
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,108 @@
+"""The seam between the codec and a family of networks: what `codec.py` asks, whichever family answers.
+
+    lite    `lite.py`, over the networks of `model.py`
+    sd21    `sd21/networks.py`, the paper's model
+
+Coding, bitstream, tags, tiling and noise are the codec's and the same for all. Images and latents are float32 batches
+`(B, …)` on the networks' device; what belongs to a core or a window is cut as `tiling.py` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from difficmh.symbols import DecodedSymbols, EntropyNetworks
+from difficmh.tiling import Tile
+
+Mode = Literal["preview", "full", "reference"]
+GenerativeMode = Literal["full", "reference"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A sampler, one of `Networks.samplers`, and how many times it asks the denoiser."""
+
+    sampler: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What steers the denoiser beside the guide latents of `B` images: the tags of each, and how to sample.
+
+    `guidance` is the scale of classifier-free guidance, None where the family has none.
+    """
+
+    tags: Sequence[tuple[str, ...]]
+    sampling: Sampling
+    guidance: float | None = None
+
+
+class Noise(Protocol):
+    """Standard normal noise for the latents of some images, as `sampler.NoiseField` makes it of their streams."""
+
+    def start(self) -> Tensor: ...
+
+    def at(self, timestep: int) -> Tensor: ...
+
+
+class Networks(Protocol):
+    """A family's networks with weights, on one device."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def qualities(self) -> range:
+        """Valid qualities, from fewest bits to most."""
+        ...
+
+    @property
+    def default_quality(self) -> int: ...
+
+    @property
+    def tile(self) -> int:
+        """What is coded at once, in pixels a side (`tiling.plan`): part of what a stream means."""
+        ...
+
+    @property
+    def entropy(self) -> EntropyNetworks: ...
+
+    @property
+    def samplers(self) -> tuple[str, ...]: ...
+
+    @property
+    def sampling(self) -> Mapping[GenerativeMode, Sampling]: ...
+
+    @property
+    def guidance(self) -> float | None:
+        """The scale of streams that name none; None where the family has no guidance."""
+        ...
+
+    def analyze(self, images: Tensor, tile: Tile, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """What is coded of a tile's core, y `(B, M, h, w)` and z `(B, N, h/4, w/4)`, one y for 16 x 16 pixels.
+
+        `images` `(B, 3, H, W)` in [0, 1] is the tile's window, `quality` `(B,)` int64 counts from 0.
+        """
+        ...
+
+    def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
+        """Images `(B, 3, H, W)` without denoising; they may leave [0, 1] slightly."""
+        ...
+
+    def guide(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
+        """Guide latents `(B, C, H/8, W/8)`."""
+        ...
+
+    def denoise(self, guide: Tensor, noise: Noise, conditions: Conditions) -> Tensor:
+        """Latents like `guide`, drawn from `noise`. Raises ValueError for steps outside 1..1000."""
+        ...
+
+    def draw(self, latent: Tensor) -> Tensor:
+        """Images `(B, 3, H, W)` of latents; they may leave [0, 1] slightly."""
+        ...

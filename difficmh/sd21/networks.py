@@ -1,0 +1,112 @@
+"""The networks of the paper's model as the codec sees them (`difficmh/networks.py`).
+
+    image ──VAE──► reference latent ─┐
+      └─────────────────────────────┴─► LFGCM ─► y, z
+    y, z ─► LFGCM ─► guide latent ─► VAE ─► preview
+                          └─► UNet and control module, with the tags' text ─► latent ─► VAE ─► image
+
+The diffusion part may run in half precision. LFGCM and VAE stay in float32: one decides symbols, and the other's
+activations outgrow float16. No call changes anything but the text's cache, so threads may share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
+from difficmh.sd21.config import Sd21Config
+from difficmh.sd21.denoiser import Conditioning, Denoiser, noise_model
+from difficmh.sd21.lfgcm import Lfgcm
+from difficmh.sd21.samplers import SAMPLERS, SamplerName, draw
+from difficmh.sd21.vae import BLOCK, LatentAutoencoder
+from difficmh.symbols import DecodedSymbols, EntropyNetworks
+from difficmh.taggers.ram_tags import TagList
+from difficmh.tiling import Tile
+from difficmh.transforms import Y_BLOCK
+
+
+class TextEmbedder(Protocol):
+    """Prompts to embeddings `(B, L, D)`, as `TextConditioner` does it."""
+
+    def embed(self, prompts: Sequence[str]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Sd21Networks:
+    """One rate of the paper's model, all parts on one device. `tags` knows their numbers, which order a prompt."""
+
+    config: Sd21Config
+    lfgcm: Lfgcm
+    denoiser: Denoiser
+    vae: LatentAutoencoder
+    text: TextEmbedder
+    tags: TagList
+
+    @property
+    def device(self) -> torch.device:
+        return self.lfgcm.device
+
+    @property
+    def qualities(self) -> range:
+        return range(1, 2)
+
+    @property
+    def default_quality(self) -> int:
+        return 1
+
+    @property
+    def tile(self) -> int:
+        return self.config.tile
+
+    @property
+    def entropy(self) -> EntropyNetworks:
+        return self.lfgcm
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        return SAMPLERS
+
+    @property
+    def sampling(self) -> Mapping[GenerativeMode, Sampling]:
+        drawing = self.config.drawing
+        return {
+            "full": Sampling(drawing.full_sampler, drawing.full_steps),
+            "reference": Sampling(drawing.reference_sampler, drawing.reference_steps),
+        }
+
+    @property
+    def guidance(self) -> float | None:
+        return self.config.drawing.guidance
+
+    def analyze(self, images: Tensor, tile: Tile, quality: Tensor) -> tuple[Tensor, Tensor]:
+        reference = self.vae.encode(images)
+        y: Tensor = tile.crop(self.lfgcm.encoder(images, reference), Y_BLOCK)
+        z = self.lfgcm.hyper_enc(y, tile.crop(reference, BLOCK))
+        return y, self.lfgcm.centre(z)
+
+    def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
+        return self.draw(self.guide(symbols, quality))
+
+    def guide(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
+        return self.lfgcm.guide(symbols.y_hat, symbols.z_symbols)
+
+    def denoise(self, guide: Tensor, noise: Noise, conditions: Conditions) -> Tensor:
+        estimate = noise_model(self.denoiser, self._conditioning(guide, conditions))
+        name = cast(SamplerName, conditions.sampling.sampler)
+        start = noise.start().to(self.device).contiguous(memory_format=torch.channels_last)
+        return draw(name, estimate, start, noise.at, conditions.sampling.steps)
+
+    def draw(self, latent: Tensor) -> Tensor:
+        return self.vae.decode(latent)
+
+    def _conditioning(self, guide: Tensor, conditions: Conditions) -> Conditioning:
+        prompts = [", ".join(self.tags.by_number(names)) for names in conditions.tags]
+        context = self.text.embed(prompts)
+        # Without tags both branches of guidance are the same call: its result is that of one, at half the cost.
+        scale = conditions.guidance if conditions.guidance is not None and any(prompts) else 1.0
+        return Conditioning(guide, context, self.text.embed([""]), scale)

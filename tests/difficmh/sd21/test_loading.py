@@ -1,0 +1,149 @@
+"""Capsules of the paper's model that load, and those that must not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import difficmh
+from difficmh.capsule import read_config, read_manifest, write_manifest
+from difficmh.errors import CapsuleError
+from difficmh.sd21.capsule_writer import INDEX
+from difficmh.sd21.config import Sd21Config
+from difficmh.sd21.loading import load_networks
+from tests.difficmh.sd21.tiny_sd21 import CONFIG, make_tiny_sd21
+from tests.difficmh.tiny_capsule import photograph
+
+
+@pytest.fixture
+def spoiled(sd21_capsule: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(sd21_capsule, tmp_path / "copy"))
+
+
+def seal(capsule: Path) -> None:
+    """As if it had been written like this."""
+    decoding = read_manifest(capsule)["decoding"]
+    write_manifest(capsule, [name for name in decoding if (capsule / name).exists()])
+
+
+def test_networks_of_the_configured_sizes(sd21_capsule: Path) -> None:
+    networks = load_networks(sd21_capsule, CONFIG)
+    assert Sd21Config.from_dict(read_config(sd21_capsule)["codec"]) == CONFIG
+    assert networks.denoiser.config == CONFIG.denoiser
+    assert not networks.denoiser.training
+    assert {p.dtype for p in networks.denoiser.parameters()} == {torch.float32}
+    assert networks.vae.vae.use_slicing
+
+
+def test_only_the_denoiser_runs_in_half_precision(sd21_capsule: Path) -> None:
+    codec = difficmh.load(sd21_capsule, dtype="bfloat16")
+    networks = load_networks(sd21_capsule, CONFIG, dtype="bfloat16")
+    assert {p.dtype for p in networks.denoiser.parameters()} == {torch.bfloat16}
+    others = [*networks.lfgcm.parameters(), *networks.vae.parameters()]
+    assert {p.dtype for p in others} == {torch.float32}
+    (stream,) = codec.compress([photograph(64, 64)], tags=[["bee"]])
+    plain = difficmh.load(sd21_capsule)
+    assert plain.compress([photograph(64, 64)], tags=[["bee"]]) == [stream]
+    fast, exact = (one.decompress([stream], mode="full")[0] for one in (codec, plain))
+    assert 0 < (fast - exact).abs().mean() < 0.05
+    with pytest.raises(ValueError, match="int8"):
+        difficmh.load(sd21_capsule, dtype="int8")
+
+
+def test_stored_in_half_precision_it_still_codes_in_float32(tmp_path: Path, sd21_capsule: Path) -> None:
+    small = difficmh.load(make_tiny_sd21(tmp_path, dtype="bfloat16"))
+    assert {p.dtype for p in small.networks.denoiser.parameters()} == {torch.float32}
+    (stream,) = small.compress([photograph(64, 64)], tags=[[]])
+    assert difficmh.load(small.capsule).read(stream).y_hat.any()
+    with pytest.raises(difficmh.BitstreamError, match="another model"):
+        difficmh.load(sd21_capsule).read(stream)
+
+
+@pytest.mark.parametrize("content", [None, {}, {"tile": 128}, {**CONFIG.to_dict(), "colour": 1}])
+def test_a_configuration_that_describes_no_codec(spoiled: Path, content: object) -> None:
+    config = read_config(spoiled)
+    (spoiled / "config.json").write_text(json.dumps({**config, "codec": content}))
+    seal(spoiled)
+    with pytest.raises(CapsuleError, match="describes no codec"):
+        difficmh.load(spoiled)
+
+
+def test_a_family_that_is_not_known(spoiled: Path) -> None:
+    config = read_config(spoiled)
+    (spoiled / "config.json").write_text(json.dumps({**config, "family": "sd99"}))
+    seal(spoiled)
+    with pytest.raises(CapsuleError, match="'sd99'"):
+        difficmh.load(spoiled)
+
+
+@pytest.mark.parametrize("section", ["lfgcm", "vae", "text"])
+def test_sizes_that_do_not_fit_the_weights(spoiled: Path, section: str) -> None:
+    config = read_config(spoiled)
+    changes = {"lfgcm": {"side_channels": 8}, "vae": {"widths": [32, 32, 32, 64]}, "text": {"width": 16}}
+    config["codec"][section] |= changes[section]
+    (spoiled / "config.json").write_text(json.dumps(config))
+    seal(spoiled)
+    with pytest.raises(CapsuleError):
+        difficmh.load(spoiled)
+
+
+@pytest.mark.parametrize("part", ["lfgcm", "unet", "control", "vae", "text", "tokenizer/vocab.json"])
+def test_a_part_that_is_not_there(spoiled: Path, part: str) -> None:
+    file = spoiled / (part if "/" in part else f"{part}-00001-of-00001.safetensors")
+    file.unlink()
+    with pytest.raises(CapsuleError, match=file.name):
+        difficmh.load(spoiled)
+    seal(spoiled)
+    with pytest.raises(CapsuleError):
+        difficmh.load(spoiled)
+
+
+def test_an_altered_byte(spoiled: Path) -> None:
+    file = spoiled / "vae-00001-of-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CapsuleError, match="vae-00001"):
+        difficmh.load(spoiled)
+
+
+def test_decoding_needs_no_tagger(spoiled: Path, sd21_capsule: Path) -> None:
+    codec = difficmh.load(sd21_capsule)
+    (stream,) = codec.compress([photograph(64, 64)], tags=[["cow"]])
+    (spoiled / "tagger-00001-of-00001.safetensors").unlink()
+    index = json.loads((spoiled / INDEX).read_text())
+    index["weight_map"] = {n: f for n, f in index["weight_map"].items() if not f.startswith("tagger")}
+    (spoiled / INDEX).write_text(json.dumps(index))
+    without = difficmh.load(spoiled)
+    assert torch.equal(without.decompress([stream], mode="preview")[0], codec.decompress([stream], mode="preview")[0])
+    with pytest.raises(CapsuleError, match="tagger"):
+        without.tag([photograph(64, 64)])
+
+
+def test_missing_packages_are_named(sd21_capsule: Path) -> None:
+    """Also that `lite` and `import difficmh` do without them."""
+    program = f"""
+import sys
+sys.modules["diffusers"] = None
+import difficmh
+try:
+    difficmh.load({str(sd21_capsule)!r})
+except difficmh.CapsuleError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "diffusers" in done.stdout
+    assert "difficmh[sd21]" in done.stdout
+
+
+def test_the_fingerprint_covers_what_decodes(sd21_capsule: Path) -> None:
+    decoding = read_manifest(sd21_capsule)["decoding"]
+    parts = {name.split("-")[0] for name in decoding if name.endswith("-of-00001.safetensors")}
+    assert parts == {"lfgcm", "unet", "control", "vae", "text"}
