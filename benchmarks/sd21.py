@@ -73,7 +73,7 @@ class Setting:
     steps: int
     rounds: int
     threads: int
-    channels_last: bool
+    contiguous: bool
     compiled: bool
 
 
@@ -129,7 +129,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> Setting:
     add("--steps", type=int, default=50, help="denoising steps of decode and loops; default 50")
     add("--rounds", type=int, default=3)
     add("--threads", type=int, default=torch.get_num_threads())
-    add("--channels-last", action="store_true", help="memory layout of the denoiser")
+    add("--contiguous", action="store_true", help="plain memory layout; default: channels last, as the codec has it")
     add("--compiled", action="store_true", help="the denoiser goes through torch.compile")
     options = vars(parser.parse_args(arguments))
     if options["size"] < Z_BLOCK or options["size"] % Z_BLOCK:
@@ -155,10 +155,11 @@ def measure_all(networks: Networks, setting: Setting) -> Iterator[Measurement]:
 
 
 def prepare(networks: Networks, setting: Setting, dtype: str) -> None:
-    """Puts the denoiser into a precision and, where wanted, another layout and torch.compile's hands."""
+    """Puts the denoiser into a precision and, where wanted, torch.compile's hands; the layout is the codec's."""
     networks.convert(DTYPES[dtype])
-    if setting.channels_last:
+    if not setting.contiguous:
         networks.denoiser.to(memory_format=torch.channels_last)
+        networks.autoencoder.to(memory_format=torch.channels_last)
     if setting.compiled:
         networks.denoiser.compile()
 

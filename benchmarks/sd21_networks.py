@@ -77,6 +77,7 @@ def random_networks(sizes: Sizes, device: torch.device) -> Networks:
     with torch.device(device):
         denoiser, autoencoder = Denoiser(sizes.denoiser), LatentAutoencoder(sizes.autoencoder)
         text = TextConditioner(sizes.text, lambda _: [BEGIN, *range(1, 6), END])
+    autoencoder.save_memory(slicing=True, tiling=True)  # as the codec has it
     for network in (denoiser, autoencoder, text):
         network.to(device).eval().requires_grad_(False)
     lfgcm = random_lfgcm(sizes, device)

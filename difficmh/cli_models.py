@@ -12,6 +12,8 @@ from difficmh.sd21.fetch import Fetched, Fetcher
 from difficmh.sd21.http_stream import open_http
 from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan
 
+TOKENIZER_FILES = ("vocab.json", "merges.txt")
+
 DOWNLOADS = "downloads"
 """Folder beside the capsules that keeps what was downloaded."""
 
@@ -32,6 +34,7 @@ def add_fetch(command: argparse.ArgumentParser) -> None:
         "--stable-diffusion", metavar="LOCATION", help="UNet, autoencoder and text tower; default: the checkpoint's"
     )
     command.add_argument("--tagger", metavar="LOCATION", help="RAM++ as released by itself; default: the checkpoint's")
+    command.add_argument("--tokenizer", metavar="DIR", help="vocab.json and merges.txt of CLIP; default: the mirror's")
     command.add_argument("--dtype", choices=sorted(CAPSULE_BYTES), default="float32", help="of the stored weights")
     command.add_argument("--output", metavar="DIR", help="default: the model's name in the folder of models")
     command.add_argument("--dry-run", action="store_true", help="say what would be downloaded, and end")
@@ -45,6 +48,7 @@ def fetch(options: argparse.Namespace) -> int:
         "checkpoint": options.checkpoint,
         "stable_diffusion": options.stable_diffusion,
         "tagger": options.tagger,
+        **{f"tokenizer/{name}": str(Path(options.tokenizer, name)) for name in TOKENIZER_FILES if options.tokenizer},
     }
     files = plan(options.model, others, downloads)
     print(*describe(files, output, options.dtype), sep="\n", flush=True)

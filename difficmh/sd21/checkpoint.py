@@ -142,9 +142,9 @@ def _part_of(name: str) -> Part | None:
 
 def _select(path: Path, weights: Mapping[str, Tensor], part: Part, shapes: Shapes | None) -> dict[str, Tensor]:
     found = {current_name(name): name for name in weights if name.startswith(part.prefix)}
-    if not found:
-        raise CapsuleError(f"{path.name} holds nothing under {part.prefix}*")
     if shapes is None:
+        if not found:
+            raise CapsuleError(f"{path.name} holds nothing under {part.prefix}*")
         shapes = {name: tuple(weights[found[name]].shape) for name in found if not _ignorable(name, part)}
     _refuse(path, "missing", shapes.keys() - found.keys())
     surplus = found.keys() - shapes.keys()

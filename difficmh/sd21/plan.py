@@ -56,28 +56,30 @@ class PlannedFile:
 def plan(name: str, others: Mapping[str, str | None], folder: Path) -> list[PlannedFile]:
     """The files of a preset's capsule. `others` are locations by role that replace or join the released ones.
 
-    Roles are `checkpoint`, `stable_diffusion` (UNet, autoencoder and text tower from a file of their own) and `tagger`
-    (RAM++ from its own release); None stands for the released checkpoint, which has them all. `folder` is that of
-    downloads. Raises ValueError for a name that no released model has.
+    Roles are those of `sources.py`, beside them `stable_diffusion` (UNet, autoencoder and text tower from a
+    file of their own) and `tagger` (RAM++ from its own release), which the checkpoint has too; None changes nothing.
+    `folder` is that of downloads. Raises ValueError for a name that no released model has.
     """
     if name not in PRESETS:
         raise ValueError(f"there is no released model {name!r}; there are {', '.join(PRESETS)}")
     sources = dict(preset_sources(PRESETS[name]))
     sources |= {role: Source(location) for role, location in others.items() if location is not None}
-    return [_planned(role, source, name, folder) for role, source in sources.items()]
+    return [_planned(role, source, name, Fetcher(folder)) for role, source in sources.items()]
 
 
-def _planned(role: str, source: Source, preset: str, folder: Path) -> PlannedFile:
+def _planned(role: str, source: Source, preset: str, fetcher: Fetcher) -> PlannedFile:
     if "://" not in source.location:
         path = Path(source.location)
         size = path.stat().st_size if path.is_file() else 0
         return PlannedFile(role, source, role, size, whole=path.is_file())
     base = source.location.partition("?")[0].rpartition("/")[2]
     name = role if "/" in role else f"{preset if role == CHECKPOINT else role}/{base}"
-    target = folder / name
+    target = fetcher.folder / name
+    known = source.sha256 is not None or source.location in fetcher.records()
     partial = target.with_name(f"{target.name}.partial")
-    here = next((file.stat().st_size for file in (target, partial) if file.is_file()), 0)
-    return PlannedFile(role, source, name, here, whole=target.is_file())
+    whole = known and target.is_file()
+    file = target if whole else partial
+    return PlannedFile(role, source, name, file.stat().st_size if file.is_file() else 0, whole)
 
 
 def describe(files: Iterable[PlannedFile], output: Path, dtype: str) -> list[str]:

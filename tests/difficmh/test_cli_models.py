@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import difficmh
 from difficmh import cli_models
 from difficmh.capsule import capsule_names, capsule_path, read_config, read_manifest, verify
 from difficmh.cli import main
@@ -27,6 +28,7 @@ from difficmh.taggers.ram_tags import TagList
 from difficmh.zoo import load_tables
 from tests.difficmh.sd21.released_files import LICENCES, released_lfgcm, released_state, write_released
 from tests.difficmh.sd21.tiny_sd21 import CONFIG
+from tests.difficmh.sd21.tiny_tokenizer import write_tokenizer
 from tests.difficmh.taggers.small_ram import TAGS
 
 
@@ -73,6 +75,12 @@ def test_one_command_makes_a_capsule_that_verifies(
     assert main(["models", "list"]) == 0
     assert str(capsule) in capsys.readouterr().out
 
+    codec = difficmh.load("sd21-r4")
+    (stream,) = codec.compress([np.full((40, 50, 3), 90, np.uint8)], tags=[["moth"]])
+    assert difficmh.inspect(stream).tags == ("moth",)
+    assert codec.decompress([stream], mode="full")[0].shape == (3, 40, 50)
+    assert codec.tag([np.full((40, 50, 3), 90, np.uint8)])
+
     content = read_config(capsule)
     assert Sd21Config.from_dict(content["codec"]) == CONFIG
     assert TagList.load(capsule) == TAGS
@@ -116,9 +124,11 @@ def test_frozen_parts_may_come_from_files_of_their_own(
     torch.save({name: t for name, t in state.items() if name.startswith(frozen)}, tmp_path / "sd.ckpt")
     torch.save({"model": without_prefix(state, TAGGER_PREFIX)}, tmp_path / "ram.pth")
     places = ["--stable-diffusion", str(tmp_path / "sd.ckpt"), "--tagger", str(tmp_path / "ram.pth")]
+    places += ["--tokenizer", str(write_tokenizer(tmp_path / "clip", ["a b"]))]
     assert main(["models", "fetch", "sd21-r4", *places]) == 0
     verify(tmp_path / "models" / "sd21-r4")
     assert same(load_part(tmp_path / "models" / "sd21-r4", "vae"), state)
+    assert "a b" in (tmp_path / "models" / "sd21-r4" / "tokenizer" / "merges.txt").read_text()
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(
@@ -139,7 +149,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
         ("missing", r"1 missing: preprocess_model.encoder.g_a3.weight"),
         ("other shape", r"has other shapes for conv_out.bias"),
         ("foreign", r"1 unexpected: discriminator.weight"),
-        ("surplus", r"has no place for"),
+        ("surplus", r"of which the model holds"),
         ("too large", r"the latent codec cannot be used: .*hyper_dec.* too large"),
         ("not finite", r"holds numbers that are no finite floats"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,6 +26,11 @@ LICENCES = ("Diff-ICMH", "RAM", "RAM-NOTICE", "Stable-Diffusion-2")
 
 def released_state() -> dict[str, Tensor]:
     """Every tensor of a checkpoint as the official code leaves it: prefixes, old names, buffers nobody needs."""
+    return dict(_released_state())
+
+
+@cache
+def _released_state() -> dict[str, Tensor]:
     torch.manual_seed(0)
     denoiser = Denoiser(CONFIG.denoiser)
     for conv in (*denoiser.control.enc_out, denoiser.control.mid_out, *denoiser.control.dec_out):
@@ -41,6 +47,7 @@ def released_state() -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
+@cache
 def released_lfgcm() -> Lfgcm:
     """The latent codec in the files."""
     return tiny_lfgcm()

@@ -74,3 +74,9 @@ def test_everything_planned_is_fetched_by_role(tmp_path: Path) -> None:
     found = fetch_all(files, Fetcher(tmp_path, Server()))
     assert found["checkpoint"].path == tmp_path / "sd21-r4" / "model.ckpt"
     assert found["checkpoint"].path.read_bytes() == DATA
+    again, other = (
+        next(file for file in plan("sd21-r4", {"checkpoint": url}, tmp_path) if file.role == "checkpoint")
+        for url in (URL, URL.replace("org", "net"))
+    )
+    assert (again.whole, again.missing) == (True, 0)
+    assert (other.whole, other.name) == (False, again.name)
