@@ -89,7 +89,8 @@ def codec_actions(codec: Codec, images: Sequence[Image], setting: Setting) -> di
 def transform(codec: Codec, image: Image, quality: int) -> object:
     """y and z of one image: the networks of encode before any entropy coding."""
     pixels = torch.from_numpy(image)[None].to(codec.device).permute(0, 3, 1, 2).float() / 255
-    (tile,) = plan(*image.shape[:2], codec.networks.tile, 0)
+    height, width, _ = image.shape
+    (tile,) = plan(height, width, codec.networks.tile, 0)
     return codec.networks.analyze(pixels, tile, torch.tensor([quality - 1], device=codec.device))
 
 
