@@ -83,8 +83,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
         known = manifest["format"] == FORMAT
+        decoding = manifest.get("decoding", []) if known else []
         if known and not (isinstance(manifest["fingerprint"], str) and isinstance(manifest["files"], dict)):
             raise TypeError("fingerprint or files are of another kind")
+        if not isinstance(decoding, list) or not all(isinstance(name, str) for name in decoding):
+            raise TypeError("decoding is no list of files")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CapsuleError(f"{path} is no model capsule: {error}") from error
     if not known:

@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   difficmh info photo.dicm                            size, bits per pixel and tags, without a model
   difficmh decompress photo.dicm photo.png            the best picture
   difficmh decompress photo.dicm fast.jpg --mode preview
+  difficmh decompress --official official.bin out.png --codec models/sd21-r4
   difficmh models verify
 
 Decompressed pictures are reconstructions: a generative decoder may invent details. Keep your originals.

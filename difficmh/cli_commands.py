@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import difficmh
-from difficmh.bitstream import BitstreamInfo
+from difficmh.bitstream import BitstreamInfo, inspect
 from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path, read_manifest, verify
 from difficmh.cli_official import decompress_official, describe_official, official_lines
 from difficmh.errors import DifficmhError
@@ -27,6 +27,8 @@ from difficmh.sd21.official_format import read_official
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from difficmh.codec import Codec
 
 SUFFIX = ".dicm"
 FORMATS: Mapping[str, str] = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
@@ -47,7 +49,7 @@ def compress(options: argparse.Namespace) -> int:
     (stream,) = codec.compress([image], tags=tags, **how)
     seconds = time.perf_counter() - started
     _write(target, stream)
-    print(f"{source} ({len(original):,} bytes) -> {_line(target, difficmh.inspect(stream))}, {seconds:.2f} s")
+    print(f"{source} ({len(original):,} bytes) -> {_line(target, _described(stream, codec))}, {seconds:.2f} s")
     return 0
 
 
@@ -66,6 +68,7 @@ def decompress(options: argparse.Namespace) -> int:
         if not isinstance(described, BitstreamInfo):
             described, picture = decompress_official(codec, stream, **how)
         else:
+            described = _described(stream, codec)
             (picture,) = codec.decompress([stream], **how)
     seconds = time.perf_counter() - started
     _write(target, encode_image(_to_pixels(picture), form, _description(described, options)))
@@ -137,6 +140,11 @@ def package_version() -> str:
         return version("difficmh")
     except PackageNotFoundError:
         return "(not installed)"
+
+
+def _described(stream: bytes, codec: Codec) -> BitstreamInfo:
+    """What the stream says, its tags included where the codec made it."""
+    return inspect(stream, {codec.fingerprint[:8]: codec.prior}.get)
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

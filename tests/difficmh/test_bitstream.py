@@ -136,7 +136,7 @@ def test_errors_say_what_is_wrong() -> None:
         b"\xff\xd8\xff\xe0" + bytes(100): "not a difficmh bitstream",
         framed(whole[7:], version=2): "version 2 of the format",
         whole[:-1]: "damaged",
-        framed(bytes(4) + b"\x13\x01\x01" + bytes(9)): "options this version does not know",
+        framed(bytes(4) + b"\x23\x01\x01" + bytes(9)): "options this version does not know",
         framed(bytes(4) + b"\x00\x01\x01" + bytes(9)): "quality 0",
         framed(bytes(4) + b"\x03\x00\x01" + bytes(9)): "0 x 1 pixels",
         framed(bytes(4) + b"\x03\x81\x00\x01" + bytes(9)): "shortest form",

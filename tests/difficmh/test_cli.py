@@ -30,6 +30,7 @@ CHANNELS = np.full(3, 60)
 
 class ColourCodec:
     fingerprint = "0123456789abcdef"
+    prior = PRIOR
 
     def tag(self, images: Sequence[np.ndarray]) -> list[list[TagScore]]:
         return [[TagScore("car", 0.9), TagScore("road", 0.8)] for _ in images]

@@ -48,7 +48,13 @@ def test_one_altered_byte_in_any_file_that_decodes(capsule: Path, name: str) -> 
         difficmh.load(capsule)
 
 
-@pytest.mark.parametrize("content", ['{"format": 1}', '{"format": 1, "fingerprint": "0", "files": []}', "[1]"])
+SPOILED = ("5", "[5]", "[[]]", '"config.json"')
+MANIFESTS = [f'{{"format": 1, "fingerprint": "0", "files": {{}}, "decoding": {decoding}}}' for decoding in SPOILED]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"format": 1}', '{"format": 1, "fingerprint": "0", "files": []}', "[1]", *MANIFESTS]
+)
 def test_a_manifest_that_is_none(capsule: Path, content: str) -> None:
     (capsule / "manifest.json").write_text(content)
     with pytest.raises(CapsuleError, match="no model capsule"):
@@ -61,6 +67,12 @@ def test_a_manifest_that_leaves_weights_out(capsule: Path) -> None:
     (capsule / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CapsuleError, match=r"does not list model\.safetensors"):
         difficmh.load(capsule)
+
+
+def test_lite_leaves_no_choice_of_precision(tiny_capsule: Path) -> None:
+    assert difficmh.load(tiny_capsule, dtype="float32").name == "tiny"
+    with pytest.raises(ValueError, match="float32, not bfloat16"):
+        difficmh.load(tiny_capsule, dtype="bfloat16")
 
 
 @pytest.mark.parametrize("device", ["tpu", "meta", "cpu:x", ""])

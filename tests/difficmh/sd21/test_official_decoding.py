@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,14 @@ def test_the_tool_decodes_and_describes(
     sd21_capsule: Path, official: OfficialStream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "official.bin"
-    for tags, said in (((0, 3), "tag numbers: 0, 3"), ((), "tag numbers: none"), (None, "no tag section")):
+    cases = {"some": ((0, 3), "tag numbers: 0, 3"), "empty": ((), "tag numbers: none"), "no": (None, "no tag section")}
+    for name, (tags, said) in cases.items():
         file.write_bytes(write_official(replace(official, tags=tags)))
         assert main(["info", str(file)]) == 0
         out = capsys.readouterr().out
         assert "official Diff-ICMH file, 128 x 64 with padding" in out
         assert said in out
-        target = tmp_path / f"{len(said)}.png"
+        target = tmp_path / f"{name}.png"
         arguments = ["decompress", "--official", str(file), str(target), "--codec", str(sd21_capsule)]
         assert main([*arguments, "--mode", "reference", "--steps", "2", "--sampler", "ddim"]) == 0
         assert target.exists()
@@ -130,6 +132,7 @@ class Watched:
         return self.networks.draw(latent)
 
 
+@cache
 def fixture_codec() -> Codec:
     """The codec of the parity fixtures: their networks, their guidance and steps, unnamed tags by number."""
     told, lfgcm = facts("e2e_small"), fixture_lfgcm()
@@ -164,7 +167,8 @@ def test_the_fixture_through_the_codec(name: str, monkeypatch: pytest.MonkeyPatc
     told = facts("e2e_small")
     tags = told["tags"] if name == "bitstream_tags" else []
     assert sorted(stream.tags) == sorted(f"tag {number}" for number in tags)
-    codec.networks = watched = Watched(codec.networks)
+    watched = Watched(codec.networks)
+    monkeypatch.setattr(codec, "networks", watched)
     (picture,) = codec.draw([stream], mode="reference")
     (latent,) = watched.latents
     if tags:

@@ -42,6 +42,7 @@ def make_tiny_sd21(directory: Path, seed: int = 0, **options: Any) -> Path:
     """Writes a capsule below `directory`; `options` are those of `write_capsule`."""
     tokenizer = write_tokenizer(directory / "tokenizer")
     lfgcm = tiny_lfgcm(seed)
+    lfgcm.hyper_enc.h_a9.weight.mul_(100)  # else all symbols of z were 0
     contents = CapsuleContents(
         name="sd21-tiny",
         config=CONFIG.to_dict(),
