@@ -7,7 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 Action = Callable[[], object]
+Clock = Callable[[], float]
+"""Seconds since some moment."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +30,30 @@ class Timings:
         return statistics.median(own / other for own, other in pairs)
 
 
-def time_in_rounds(actions: Mapping[str, Action], rounds: int) -> Timings:
+def time_in_rounds(actions: Mapping[str, Action], rounds: int, clock: Clock = time.perf_counter) -> Timings:
     """Run all actions once to warm up, then `rounds` times in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for action in actions.values():
         action()
     for _ in range(rounds):
         for name, action in actions.items():
-            seconds[name].append(_seconds(action))
+            seconds[name].append(_seconds(action, clock))
     return Timings(seconds)
 
 
-def _seconds(action: Action) -> float:
-    start = time.perf_counter()
+def device_clock(device: torch.device) -> Clock:
+    """Elapsed seconds once the device has done all that it was given."""
+    if device.type == "cpu":
+        return time.perf_counter
+
+    def elapsed() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return elapsed
+
+
+def _seconds(action: Action, clock: Clock) -> float:
+    start = clock()
     action()
-    return time.perf_counter() - start
+    return clock() - start

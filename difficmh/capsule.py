@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,20 +33,44 @@ A manifest of another family names its own in the entry `decoding`.
 
 BUILT_IN = Path(__file__).parent / "capsules"
 
+MODELS_VARIABLE = "DIFFICMH_MODELS"
+FETCHABLE = re.compile(r"sd21-r\d+")
+"""Names of released models that `difficmh models fetch` makes capsules of."""
+
+
+def models_folder() -> Path:
+    """Where fetched capsules lie: `DIFFICMH_MODELS`, or `difficmh/models` in the user's folder for caches."""
+    if place := os.environ.get(MODELS_VARIABLE):
+        return Path(place)
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "difficmh" / "models"
+
+
+def built_in_names() -> list[str]:
+    """Names of the capsules that come with this package, and so are wherever it is."""
+    return _names(BUILT_IN)
+
 
 def capsule_names() -> list[str]:
-    """Names of the capsules that come with this package."""
-    return sorted(path.parent.name for path in BUILT_IN.glob(f"*/{MANIFEST}"))
+    """Names of the capsules that come with this package and of those that were fetched to this machine."""
+    return sorted({*_names(BUILT_IN), *_names(models_folder())})
+
+
+def _names(root: Path) -> list[str]:
+    return sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
 
 
 def capsule_path(name: str | Path) -> Path:
-    """The directory of a built-in capsule or, for a path, that directory. Raises CapsuleError where there is none."""
-    for candidate in (BUILT_IN / str(name), Path(name)):
+    """The directory of a built-in or fetched capsule or, for a path, that directory.
+
+    Raises CapsuleError where there is none.
+    """
+    for candidate in (BUILT_IN / str(name), models_folder() / str(name), Path(name)):
         if (candidate / MANIFEST).is_file():
             return candidate
-    raise CapsuleError(
-        f"no codec {str(name)!r}: built in are {', '.join(capsule_names()) or 'none'}; or give a directory"
-    )
+    if FETCHABLE.fullmatch(str(name)):
+        raise CapsuleError(f"{name} is not on this machine: `difficmh models fetch {name}` makes its capsule")
+    raise CapsuleError(f"no codec {str(name)!r}: here are {', '.join(capsule_names()) or 'none'}; or give a directory")
 
 
 def capsule_fingerprint(path: Path) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from difficmh import cli_commands
+from difficmh import cli_commands, cli_models
 from difficmh.cli_commands import FORMATS, MODES, SUFFIX, complain, package_version
 from difficmh.errors import DifficmhError
 
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     models = _command(commands, "models", cli_commands.list_models, "models on this machine").add_subparsers(
         required=True, metavar="ACTION"
     )
+    cli_models.add_fetch(_command(models, "fetch", cli_models.fetch, "make the capsule of a released model, once"))
     _command(models, "list", cli_commands.list_models, "name, fingerprint, size and place of each")
     checking = _command(models, "verify", cli_commands.verify_models, "compare their files with their manifests")
     checking.add_argument("models", nargs="*", metavar="NAME_OR_DIRECTORY", help="default: all that are listed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -106,8 +107,9 @@ def tag_prior(vocabulary: Vocabulary) -> TagPrior:
 
 @cache
 def known_prior(fingerprint: str) -> TagPrior | None:
-    """The vocabulary of a built-in capsule by the first digits of its fingerprint, None for any other model."""
+    """The vocabulary of a capsule on this machine by the first digits of its fingerprint, None for any other model."""
     for name in capsule_names():
-        if capsule_fingerprint(capsule_path(name)).startswith(fingerprint):
-            return tag_prior(Vocabulary.load(capsule_path(name) / "tags.json"))
+        with suppress(CapsuleError):  # a damaged capsule must not hide what a stream of another says
+            if capsule_fingerprint(capsule_path(name)).startswith(fingerprint):
+                return tag_prior(Vocabulary.load(capsule_path(name) / "tags.json"))
     return None

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 import difficmh
-from difficmh.capsule import read_config, verify
+from difficmh.capsule import built_in_names, read_config, verify
 from difficmh.errors import CapsuleError
 from difficmh.images import decode_image
 from pipeline.compress import CompressSettings, CompressWorkerFactory
@@ -38,7 +38,7 @@ def installed_codec(name: str) -> InstalledCodec:
     except CapsuleError as error:
         raise JobError(str(error)) from error
     # Workers on other machines have the built-in capsules in folders of their own.
-    load = partial(difficmh.load, name if name in difficmh.capsule_names() else str(capsule))
+    load = partial(difficmh.load, name if name in built_in_names() else str(capsule))
     return InstalledCodec(read_config(capsule)["name"], difficmh.capsule_fingerprint(capsule), capsule, load)
 
 

@@ -16,7 +16,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from difficmh.capsule import BUILT_IN, capsule_names
+from difficmh.capsule import BUILT_IN, built_in_names
 from difficmh.training.run import TrainingJob, train
 from difficmh.training.settings import LossSettings
 
@@ -56,7 +56,7 @@ def parse(command: Sequence[str] | None) -> argparse.Namespace:
 
 def start_of(place: str) -> Path:
     """A built-in capsule by its name, a capsule's directory, or a checkpoint."""
-    return BUILT_IN / place if place in capsule_names() else Path(place).absolute()
+    return BUILT_IN / place if place in built_in_names() else Path(place).absolute()
 
 
 def train_with_ray(job: TrainingJob, workers: int) -> None:

@@ -97,11 +97,12 @@ DEFAULT_DICT = "collections.defaultdict"
 """Is filled item by item, which the unpickler allows for plain dictionaries only: it becomes one."""
 
 
-def read_parts(path: Path, expected: Mapping[str, Shapes]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def read_parts(path: Path, expected: Mapping[str, Shapes | None]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The wanted parts of a checkpoint, one after the other, under official names with prefix.
 
-    `expected` names the parts (keys of `PARTS`) and all that each must hold. The old names of the entropy bottleneck
-    become those of compressai from 1.2.7 on, which `expected` uses. Tensors are views of the mapped file.
+    `expected` names the parts (keys of `PARTS`) and all that each must hold; None leaves that check to the caller, who
+    gets whatever is not ignorable. The old names of the entropy bottleneck become those of compressai from 1.2.7 on,
+    which `expected` uses. Tensors are views of the mapped file.
 
     Raises CapsuleError for a file that is no checkpoint, asks for more than tensors, or has missing, unexpected or
     misshapen tensors, in any part; tensors that are ignorable and not expected are dropped.
@@ -139,8 +140,12 @@ def _part_of(name: str) -> Part | None:
     return next((part for part in PARTS.values() if name.startswith(part.prefix)), None)
 
 
-def _select(path: Path, weights: Mapping[str, Tensor], part: Part, shapes: Shapes) -> dict[str, Tensor]:
+def _select(path: Path, weights: Mapping[str, Tensor], part: Part, shapes: Shapes | None) -> dict[str, Tensor]:
     found = {current_name(name): name for name in weights if name.startswith(part.prefix)}
+    if shapes is None:
+        if not found:
+            raise CapsuleError(f"{path.name} holds nothing under {part.prefix}*")
+        shapes = {name: tuple(weights[found[name]].shape) for name in found if not _ignorable(name, part)}
     _refuse(path, "missing", shapes.keys() - found.keys())
     surplus = found.keys() - shapes.keys()
     _refuse(path, "unexpected", (name for name in surplus if not _ignorable(name, part)))

@@ -127,13 +127,14 @@ class Fetcher:
 
     def _with_record(self, source: Source) -> Source:
         """The source with what its first fetch found, where it does not state that itself."""
-        entry = self._records().get(source.location)
+        entry = self.records().get(source.location)
         if entry is None:
             return source
         sha256, size = source.sha256 or entry["sha256"], source.size or entry["size"]
         return Source(entry["location"], sha256, size)
 
-    def _records(self) -> dict[str, dict[str, Any]]:
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Location to revision, SHA-256 and size of what was fetched into the folder. Raises CapsuleError."""
         try:
             records: dict[str, dict[str, Any]] = json.loads((self.folder / RECORD).read_text())
         except FileNotFoundError:
@@ -144,7 +145,7 @@ class Fetcher:
 
     def _record(self, location: str, found: Fetched) -> None:
         entry = {name: value for name, value in asdict(found).items() if name != "path"}
-        records = self._records()
+        records = self.records()
         if records.get(location) != entry:
             fresh = self.folder / f"{RECORD}.partial"
             fresh.write_text(json.dumps(records | {location: entry}, indent=1) + "\n")

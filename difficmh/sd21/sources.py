@@ -19,6 +19,9 @@ STABLE_DIFFUSION_CODE = (
     "https://raw.githubusercontent.com/Stability-AI/stablediffusion/cf1d67a6fd5ea1aa600c4df58e5b47da45f6bdbf/"
 )
 STABLE_DIFFUSION = "hub://Manojb/stable-diffusion-2-1-base"
+CHECKPOINT_BYTES = 11_654_100_259
+"""Of the model of rate 4. The others have the same tensors, and so the same size but for small text."""
+
 RAM_PLUS = "hub://xinyu1205/recognize-anything-plus-model/ram_plus_swin_large_14m.pth"
 
 
@@ -27,12 +30,14 @@ class Source:
     """A file and what is known of it.
 
     `location` is a local path, a URL, or `hub://OWNER/NAME[@REVISION]/PATH` for a repository of the Hugging Face hub.
-    `sha256` (64 lower-case hexadecimal digits) and `size` (bytes) are checked where they are stated.
+    `sha256` (64 lower-case hexadecimal digits) and `size` (bytes) are checked where they are stated. `about` is what
+    size to expect where none is: for plans, never checked.
     """
 
     location: str
     sha256: str | None = None
     size: int | None = None
+    about: int | None = None
 
 
 def preset_sources(rate: int) -> Mapping[str, Source]:
@@ -44,7 +49,8 @@ def preset_sources(rate: int) -> Mapping[str, Source]:
         raise ValueError(f"there is no model of rate {rate}; there are {', '.join(map(str, RATES))}")
     folder = f"CNscale1.0_1_1_{rate}_2_WTagGCM_bs16x1_lr0.00005_cfg7.0"
     checkpoint = f"hub://RuoyuFeng/Diff-ICMH/difficmh_models/{folder}/model.ckpt"
-    return {"checkpoint": Source(checkpoint, size=11_654_100_259 if rate == 4 else None), **SHARED}
+    size = CHECKPOINT_BYTES if rate == 4 else None
+    return {"checkpoint": Source(checkpoint, size=size, about=CHECKPOINT_BYTES), **SHARED}
 
 
 SHARED: Mapping[str, Source] = {
@@ -58,8 +64,8 @@ SHARED: Mapping[str, Source] = {
         "b6f81d0de1bc7f9c251af512c413eae976c77dbfbadf700d4e3d90510f4c6447",
         22_016,
     ),
-    "tokenizer/vocab.json": Source(f"{STABLE_DIFFUSION}/tokenizer/vocab.json"),
-    "tokenizer/merges.txt": Source(f"{STABLE_DIFFUSION}/tokenizer/merges.txt"),
+    "tokenizer/vocab.json": Source(f"{STABLE_DIFFUSION}/tokenizer/vocab.json", about=1_060_000),
+    "tokenizer/merges.txt": Source(f"{STABLE_DIFFUSION}/tokenizer/merges.txt", about=525_000),
     "licences/Diff-ICMH.txt": Source(
         f"{OFFICIAL_CODE}LICENSE",
         "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",

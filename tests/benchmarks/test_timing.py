@@ -22,3 +22,9 @@ def test_load_that_lasts_for_a_round_does_not_change_a_ratio() -> None:
 
 def test_best_is_the_undisturbed_round() -> None:
     assert Timings({"own": [3.0, 2.0, 9.0]}).best("own") == 2.0
+
+
+def test_another_clock_may_count() -> None:
+    ticks = iter([0.0, 2.0, 10.0, 15.0])
+    timings = time_in_rounds({"it": lambda: None}, rounds=2, clock=lambda: next(ticks))
+    assert timings.seconds == {"it": [2.0, 5.0]}

@@ -3,7 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from difficmh.capsule import BUILT_IN, DECODING_FILES, MANIFEST, read_manifest, verify, write_manifest
+from difficmh.capsule import (
+    BUILT_IN,
+    DECODING_FILES,
+    MANIFEST,
+    capsule_path,
+    models_folder,
+    read_manifest,
+    verify,
+    write_manifest,
+)
 from difficmh.errors import CapsuleError
 
 
@@ -65,3 +74,19 @@ def test_a_file_that_differs_is_named(tmp_path: Path, damage: str) -> None:
         file.write_text(file.name + "!" if damage == "longer" else file.name.upper())
     with pytest.raises(CapsuleError, match=r"tables\.safetensors"):
         verify(tmp_path)
+
+
+def test_the_models_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIFFICMH_MODELS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert models_folder() == tmp_path / "difficmh" / "models"
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path / "mine"))
+    assert models_folder() == tmp_path / "mine"
+
+
+def test_a_released_model_that_is_not_here_is_to_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path))
+    with pytest.raises(CapsuleError, match="difficmh models fetch sd21-r4"):
+        capsule_path("sd21-r4")
+    with pytest.raises(CapsuleError, match="no codec 'sd21'"):
+        capsule_path("sd21")

@@ -1,61 +1,23 @@
+"""Local files and URLs: fetched once, whole, checked, continued. Hubs are in `test_fetch_hub.py`."""
+
+from __future__ import annotations
+
 import errno
-import hashlib
-import io
 import json
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any
 
 import fsspec
-import huggingface_hub
 import pytest
 
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import fetch as fetching
-from difficmh.sd21.fetch import RECORD, Fetcher, RemoteFile, parse_hub
-from difficmh.sd21.sources import RATES, SEPARATE, SHARED, Source, preset_sources
-
-DATA = bytes(range(256)) * 50
-SHA = hashlib.sha256(DATA).hexdigest()
-URL = "https://example.org/model.ckpt"
-
-
-@dataclass
-class Server:
-    """A URL opener that counts what is read, and may break or not be seekable."""
-
-    data: bytes = DATA
-    breaks_at: int | None = None
-    seekable: bool = True
-    read: int = 0
-
-    @contextmanager
-    def __call__(self, url: str) -> Iterator[IO[bytes]]:
-        yield _Stream(self)
-
-
-class _Stream(io.BytesIO):
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.data)
-        self.server = server
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if not self.server.seekable:
-            raise ValueError("cannot seek a stream")
-        return super().seek(offset, whence)
-
-    def read(self, size: int | None = -1) -> bytes:
-        stop = self.server.breaks_at
-        if stop is not None and self.tell() >= stop:
-            raise ConnectionResetError("connection lost")
-        chunk = super().read(size if stop is None or size is None else min(size, stop - self.tell()))
-        self.server.read += len(chunk)
-        return chunk
+from difficmh.sd21.fetch import RECORD, Fetcher
+from difficmh.sd21.sources import Source
+from tests.difficmh.sd21.fake_server import DATA, SHA, URL, Server, Stream
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +92,7 @@ def test_a_shortened_body_is_an_interruption(tmp_path: Path) -> None:
     class Short(Server):
         @contextmanager
         def __call__(self, url: str) -> Iterator[IO[bytes]]:
-            stream = _Stream(self)
+            stream = Stream(self)
             whole = stream.read
             stream.read = lambda size=-1: whole(size) if stream.tell() < 3000 else b""  # type: ignore[method-assign]
             yield stream
@@ -245,7 +207,7 @@ class _FullDisk:
     def __init__(self, file: IO[bytes], room: int) -> None:
         self.file, self.room = file, room
 
-    def __enter__(self) -> "_FullDisk":
+    def __enter__(self) -> _FullDisk:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -256,109 +218,3 @@ class _FullDisk:
         if self.room < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
         return self.file.write(data)
-
-
-# --- hubs
-
-
-@dataclass
-class FakeHub:
-    """Serves `data` at the newest commit."""
-
-    data: bytes = DATA
-    commit: str = "c0ffee"
-    sha256: str | None = SHA
-    asked: list[str | None] = field(default_factory=list)
-    before: Callable[[], None] = lambda: None
-
-    def describe(self, repository: str, revision: str | None, path: str) -> RemoteFile:
-        self.before()
-        self.asked.append(revision)
-        return RemoteFile(revision or self.commit, self.sha256, len(self.data))
-
-    def download(self, repository: str, revision: str | None, path: str, folder: Path) -> Path:
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(self.data)
-        return file
-
-
-def test_the_revision_of_a_hub_file_is_recorded_and_kept(tmp_path: Path) -> None:
-    hub = FakeHub()
-    source = Source("hub://owner/name/deep/model.ckpt")
-    found = Fetcher(tmp_path, hub=hub).fetch(source, "model.ckpt")
-    assert (found.location, found.sha256) == ("hub://owner/name@c0ffee/deep/model.ckpt", SHA)
-    found.path.unlink()
-    hub.commit = "newer"
-    assert Fetcher(tmp_path, hub=hub).fetch(source, "model.ckpt") == found
-    assert hub.asked == [None, "c0ffee"]
-
-
-def test_a_pinned_revision_is_asked_for(tmp_path: Path) -> None:
-    hub = FakeHub()
-    Fetcher(tmp_path, hub=hub).fetch(Source("hub://owner/name@v1.0/model.ckpt"), "model.ckpt")
-    assert hub.asked == ["v1.0"]
-
-
-@pytest.mark.parametrize("hub", [FakeHub(data=DATA[:-1] + b"?"), FakeHub(data=DATA[:-1], sha256=None)])
-def test_a_hub_file_that_differs_is_removed(tmp_path: Path, hub: FakeHub) -> None:
-    with pytest.raises(CapsuleError, match="arrived corrupt"):
-        Fetcher(tmp_path, hub=hub).fetch(Source("hub://owner/name/model.ckpt", SHA, len(DATA)), "model.ckpt")
-    assert not (tmp_path / "model.ckpt").exists()
-
-
-def test_a_hub_out_of_reach_is_an_error_of_ours(tmp_path: Path) -> None:
-    def down() -> None:
-        raise ConnectionError("no route")
-
-    with pytest.raises(CapsuleError, match="no route"):
-        Fetcher(tmp_path, hub=FakeHub(before=down)).fetch(Source("hub://owner/name/model.ckpt"), "model.ckpt")
-
-
-def test_the_hub_client_is_asked_for_commit_size_and_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def metadata(url: str) -> Any:
-        asked.append(url)
-        return SimpleNamespace(commit_hash="c0ffee", etag=SHA, size=len(DATA))
-
-    def download(repository: str, path: str, *, revision: str | None, local_dir: Path) -> str:
-        asked.append((repository, path, revision))
-        local_dir.mkdir(parents=True)
-        (local_dir / path).write_bytes(DATA)
-        return str(local_dir / path)
-
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    found = Fetcher(tmp_path).fetch(Source("hub://owner/name/model.ckpt"), "model.ckpt")
-    assert found.location == "hub://owner/name@c0ffee/model.ckpt"
-    assert asked[0].endswith("/owner/name/resolve/main/model.ckpt")
-    assert asked[1] == ("owner/name", "model.ckpt", "c0ffee")
-
-
-@pytest.mark.parametrize("location", ["hub://", "hub://owner", "hub://owner/name", "hub://owner/name@/x", "hub:///n/x"])
-def test_a_hub_location_has_four_parts(location: str) -> None:
-    with pytest.raises(CapsuleError, match="is not hub://"):
-        parse_hub(location)
-
-
-# --- the catalogue
-
-
-def test_each_rate_has_its_checkpoint_and_shares_the_rest() -> None:
-    checkpoints = {preset_sources(rate)["checkpoint"].location for rate in RATES}
-    assert len(checkpoints) == len(RATES)
-    assert all({*SHARED, "checkpoint"} == set(preset_sources(rate)) for rate in RATES)
-    with pytest.raises(ValueError, match="no model of rate 3"):
-        preset_sources(3)
-
-
-def test_every_source_is_well_formed() -> None:
-    sources = [*SHARED.values(), *SEPARATE.values(), *(preset_sources(rate)["checkpoint"] for rate in RATES)]
-    for source in sources:
-        assert source.sha256 is None or re.fullmatch("[0-9a-f]{64}", source.sha256)
-        if source.location.startswith("hub://"):
-            parse_hub(source.location)
-        else:
-            assert source.location.startswith("https://")
-            assert source.sha256

@@ -1,0 +1,74 @@
+"""`difficmh models fetch`: the capsule of a released model, made once from its files and used offline afterwards."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from difficmh.capsule import models_folder
+from difficmh.errors import CapsuleError
+from difficmh.sd21.fetch import Fetched, Fetcher
+from difficmh.sd21.http_stream import open_http
+from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan
+
+TOKENIZER_FILES = ("vocab.json", "merges.txt")
+
+DOWNLOADS = "downloads"
+"""Folder beside the capsules that keeps what was downloaded."""
+
+Assemble = Callable[[str, dict[str, Fetched], Path, str], str]
+
+FETCH = """Make the capsule of a released model of the paper from its files, which are fetched where they are not here.
+A LOCATION is a file, an http(s) address, or hub://OWNER/NAME[@REVISION]/PATH of the Hugging Face hub. Interrupted
+downloads are continued by the same command. The files of the released models have licences of their own, which the
+capsule holds; docs/sd21.md names them."""
+
+
+def add_fetch(command: argparse.ArgumentParser) -> None:
+    """The options of `models fetch`."""
+    command.description = FETCH
+    command.add_argument("model", choices=sorted(PRESETS, key=PRESETS.__getitem__), help="the larger r, the fewer bits")
+    command.add_argument("--checkpoint", metavar="LOCATION", help="default: the one that was released")
+    command.add_argument(
+        "--stable-diffusion", metavar="LOCATION", help="UNet, autoencoder and text tower; default: the checkpoint's"
+    )
+    command.add_argument("--tagger", metavar="LOCATION", help="RAM++ as released by itself; default: the checkpoint's")
+    command.add_argument("--tokenizer", metavar="DIR", help="vocab.json and merges.txt of CLIP; default: the mirror's")
+    command.add_argument("--dtype", choices=sorted(CAPSULE_BYTES), default="float32", help="of the stored weights")
+    command.add_argument("--output", metavar="DIR", help="default: the model's name in the folder of models")
+    command.add_argument("--dry-run", action="store_true", help="say what would be downloaded, and end")
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Plans, checks, fetches and assembles; every refusal that can come early comes before a byte is downloaded."""
+    root = models_folder()
+    downloads, output = root / DOWNLOADS, Path(options.output) if options.output else root / options.model
+    others = {
+        "checkpoint": options.checkpoint,
+        "stable_diffusion": options.stable_diffusion,
+        "tagger": options.tagger,
+        **{f"tokenizer/{name}": str(Path(options.tokenizer, name)) for name in TOKENIZER_FILES if options.tokenizer},
+    }
+    files = plan(options.model, others, downloads)
+    print(*describe(files, output, options.dtype), sep="\n", flush=True)
+    if options.dry_run:
+        return 0
+    assemble = _assembler()
+    check_before(files, downloads, output, options.dtype)
+    fetched = fetch_all(files, Fetcher(downloads, open_http))
+    print("all files are here and intact; writing the capsule", flush=True)
+    fingerprint = assemble(options.model, fetched, output, options.dtype)
+    print(f"{options.model}: fingerprint {fingerprint}, in {output}")
+    if downloads.is_dir():
+        print(f"The files it was made of stay in {downloads}; nothing needs them any more.")
+    return 0
+
+
+def _assembler() -> Assemble:
+    """Imported only now: it takes torch, and packages of an extra. Raises CapsuleError where these are missing."""
+    try:
+        from difficmh.sd21.preset import assemble
+    except ImportError as error:
+        raise CapsuleError(f"the paper's model needs more packages ({error}): pip install 'difficmh[sd21]'") from error
+    return assemble

@@ -1,0 +1,119 @@
+"""The benchmark of the paper's model, on small networks: what it runs, what it reports, what it needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import sd21 as benchmark
+from benchmarks.sd21_entropy import entropy_costs
+from benchmarks.sd21_networks import SIZES, Networks, conditioning, encode, random_networks, read_guide, two_calls
+from difficmh.sd21.denoiser import noise_model
+from tests.test_layering import ROOT, imports
+
+CPU = torch.device("cpu")
+SETTING = benchmark.parse_arguments(
+    ["--device", "cpu", "--networks", "small", "--size", "64", "--batch-sizes", "1", "--steps", "1", "--rounds", "1"]
+)
+
+
+@pytest.fixture(scope="module")
+def networks() -> Iterator[Networks]:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield random_networks(SIZES["small"], CPU)
+
+
+def test_every_part_runs_at_every_batch_and_dtype(networks: Networks) -> None:
+    setting = replace(SETTING, parts=("preview", "step", "decode"))
+    found = list(benchmark.measure_all(networks, setting))
+    networks.convert(torch.float32)
+    assert [(m.part, m.dtype, m.batch) for m in found] == [
+        ("preview", "float32", 1),
+        ("step", "float32", 1),
+        ("decode", "float32", 1),
+        ("step", "bfloat16", 1),
+        ("decode", "bfloat16", 1),
+    ]
+    for each in found:
+        assert each.seconds is not None
+        assert each.peak_gb is not None
+        assert each.peak_gb > 0.1
+
+
+def test_streams_carry_symbols_and_guides_have_the_size_of_latents(networks: Networks) -> None:
+    streams = encode(networks, torch.rand(2, 3, 64, 64))
+    assert min(map(len, streams)) > 20
+    assert read_guide(networks, streams, (1, 1)).shape == (2, 4, 8, 8)
+
+
+def test_both_loops_estimate_the_same_noise(networks: Networks) -> None:
+    guide = torch.randn(1, 4, 8, 8)
+    torch.nn.init.normal_(networks.denoiser.control.mid_out.weight, std=0.1)
+    given = conditioning(networks, guide)
+    one, other = (make(networks.denoiser, given)(guide, 500) for make in (two_calls, noise_model))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="empty text"):
+        two_calls(networks.denoiser, replace(given, unconditional=None, scale=1.0))
+
+
+def test_loops_are_compared_from_guide_to_picture(networks: Networks) -> None:
+    loops = benchmark.compare_loops(networks, replace(SETTING, dtypes=("float32",)))
+    assert (loops.batch, loops.dtype) == (1, "float32")
+    assert loops.ratio == pytest.approx(loops.batched / loops.one_by_one, rel=0.05)
+
+
+def test_entropy_costs_name_what_the_decision_quotes(networks: Networks) -> None:
+    costs = entropy_costs(networks.lfgcm, 64, 1)
+    assert 0 < costs.integer_megabytes < 20
+    assert 30 < costs.largest_sum_bits < 52
+    assert costs.float_seconds > 0
+    assert costs.exact_seconds > 0
+
+
+def test_memory_that_runs_out_is_a_result() -> None:
+    def exhausted() -> None:
+        raise torch.OutOfMemoryError("no")
+
+    found = benchmark.measure("decode", exhausted, SETTING, "float32", 8)
+    assert (found.seconds, found.peak_gb) == (None, None)
+
+
+def test_summary_sets_ratio_and_memory_beside_their_targets() -> None:
+    decode = benchmark.Measurement("decode", "bfloat16", 1, 2.0, 0.5, 6.5)
+    other = replace(decode, dtype="float32", peak_gb=12.0)
+    report = benchmark.summary(SETTING, [other, decode], None, benchmark.Loops(0.1, 0.9, 9.0, 8, "bfloat16"))
+    assert report["targets"] == {
+        "batched / one by one": {"measured": 9.0, "target": 8.0},
+        "decode, GB": {"measured": 6.5, "target": 8.0},
+    }
+    assert json.loads(json.dumps(report))["entropy"] is None
+
+
+@pytest.mark.parametrize("wrong", [["--size", "65"], ["--steps", "0"], ["--batch-sizes", "1", "0"], ["--parts", "all"]])
+def test_impossible_settings_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.parse_arguments(wrong)
+    assert "error" in capsys.readouterr().err
+
+
+def test_the_benchmark_needs_only_what_a_bare_gpu_machine_has() -> None:
+    """No ray, no pyarrow, no fsspec, no timm: whatever loads with it, and with what that loads."""
+    waiting, seen, foreign = [ROOT / "benchmarks" / "sd21.py"], set(), set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for found in imports(path):
+            top = found.module.split(".")[0]
+            inside = ROOT.joinpath(*found.module.split("."))
+            if found.at_load and top in ("benchmarks", "difficmh"):
+                places = (inside.with_suffix(".py"), inside / "__init__.py", inside.parent / "__init__.py")
+                waiting += [place for place in places if place.is_file() and place not in seen]
+            elif found.at_load and top not in sys.stdlib_module_names:
+                foreign.add(top)
+    assert foreign == {"torch", "numpy", "diffusers", "transformers"}
