@@ -45,7 +45,8 @@ def _draw(axes: Axes, found: MetricSummary, codecs: Sequence[str]) -> None:
         axes.axhline(found.on_originals, color="0.4", linestyle="--", linewidth=1)
     better = "" if found.metric.higher_is_better else " (lower is better)"
     axes.set(xlabel="bits per pixel", ylabel=found.metric.title + better, xscale="log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
     axes.grid(alpha=0.3, which="both")
 
 
