@@ -9,9 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet
+import ray
+
 from pipeline.evaluate_request import EvaluateRequest, parse
 from pipeline.image_source import SourceImage, read_images
 from pipeline.job import QUIET_RAY, exit_code
+from pipeline.ray_data import mapped
 from pipeline.rejects import JobError
 
 if TYPE_CHECKING:
@@ -62,18 +66,11 @@ def measured(
 
     if workers is None:
         return measured_here(pictures, plan, evaluator)
-    import ray
-
-    from pipeline.ray_data import mapped
-
     ray.init(**QUIET_RAY)
     return mapped(pictures, len(plan.codecs), partial(Worker, plan), workers)
 
 
 def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 

@@ -6,8 +6,6 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from difficmh.evaluation.cases import judging_metric, worst_cases
 from difficmh.evaluation.measure import Measurement, Plan
 from difficmh.evaluation.plots import curves_png
@@ -19,6 +17,8 @@ SHOWN_SCORES = {"psnr": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULA
 
 def render_page(summary: Summary, measurements: Sequence[Measurement], plan: Plan) -> str:
     """The page as HTML. All text is escaped: names of pictures and codecs may hold anything."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("difficmh.evaluation", "."), autoescape=True, undefined=StrictUndefined
     )
