@@ -39,8 +39,7 @@ def run(request: EvaluateRequest) -> int:
         found = list(watched(results, len(names) * evaluator.points))
     except ValueError as error:
         raise JobError(str(error)) from error
-    measurements = in_order(found, names, [contestant.name for contestant in evaluator.contestants])
-    settings = Request(request.rates, (request.bd_range[0], request.bd_range[1]))
+    measurements, settings = in_order(found, names, evaluator.names), Request(request.rates, request.bd_range)
     print(write_report(request.output, measurements, evaluator.metrics, plan, settings))
     write_parquet(request.output / "measurements.parquet", flat_rows(measurements))
     return 0

@@ -44,7 +44,7 @@ class EvaluateRequest:
     limit: int | None
     detect_in: str
     rates: Numbers
-    bd_range: Numbers
+    bd_range: tuple[float, float]
     crop_rate: float
     workers: int | None
     device: str
@@ -104,7 +104,6 @@ def _rates(text: str) -> Numbers:
     return rates
 
 
-def _span(text: str) -> Numbers:
-    if len(rates := _rates(text)) != 2:
-        raise ValueError("not two rates")
-    return rates
+def _span(text: str) -> tuple[float, float]:
+    low, high = _rates(text)  # ValueError where there are not two
+    return low, high

@@ -60,4 +60,4 @@ class Grader(Protocol):
 
 def as_tensor(image: Image) -> Tensor:
     """`(H, W, 3)` uint8 to `(3, H, W)` float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

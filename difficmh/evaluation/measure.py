@@ -79,6 +79,11 @@ class Evaluator:
         return [metric for grader in self.graders for metric in grader.metrics]
 
     @property
+    def names(self) -> list[str]:
+        """The codecs' names, in the order of the plan."""
+        return [contestant.name for contestant in self.contestants]
+
+    @property
     def points(self) -> int:
         """Decoded versions of each picture."""
         return sum(len(contestant.qualities) for contestant in self.contestants)
