@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-EXTRAS := analyze,demo,dev,evaluate,heif,sd21,train
+EXTRAS := analyze,demo,dev,evaluate,heif,jpegxl,sd21,train
 
 # Tests and demo run several processes on few cores: a thread that waits must not spin on a core that another needs.
 test gpu-test demo: export OMP_WAIT_POLICY := PASSIVE

@@ -1,10 +1,11 @@
-"""Ordinary image codecs to compare with, through Pillow: pixels to the bytes of a file, and back."""
+"""Ordinary image codecs to compare with: pixels to the bytes of a file, and back."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,8 @@ from PIL import Image, features
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """One codec at the settings that the comparison uses; `qualities` span about 0.05 to 0.8 bits per pixel."""
+class PillowCodec:
+    """One codec of Pillow at the settings of the comparison; `qualities` span about 0.05 to 0.8 bits per pixel."""
 
     name: str
     qualities: tuple[int, ...]
@@ -32,22 +33,70 @@ class Baseline:
             return np.asarray(image.convert("RGB"))
 
 
-BASELINES = {
-    "jpeg": Baseline("jpeg", (5, 10, 18, 30, 50, 67), {"optimize": True, "progressive": True}),
-    "webp": Baseline("webp", (0, 5, 15, 35, 60, 80), {"method": 6}),
-    "avif": Baseline("avif", (10, 25, 42, 60), {"speed": 6}),
+@dataclass(frozen=True)
+class JpegXl:
+    """JPEG XL by libjxl through the package `pyjpegxl` (extra `jpegxl`), as Pillow has none."""
+
+    name: str = "jpegxl"
+    qualities: tuple[int, ...] = (10, 17, 30, 55, 75)
+
+    def compress(self, image: NDArray[np.uint8], quality: int) -> bytes:
+        """The whole file for an `(H, W, 3)` uint8 image, without metadata; quality as `cjxl` counts it."""
+        import pyjpegxl
+
+        data: bytes = pyjpegxl.encode_from_numpy(np.ascontiguousarray(image), quality=jxl_distance(quality))
+        return data
+
+    @staticmethod
+    def decompress(data: bytes) -> NDArray[np.uint8]:
+        """`(H, W, 3)` uint8."""
+        import pyjpegxl
+
+        _, pixels = pyjpegxl.decode_to_numpy(data)
+        return np.asarray(pixels)
+
+
+def jxl_distance(quality: int) -> float:
+    """libjxl's Butteraugli distance for a quality from 0 to 100: 1 at 90 is visually lossless, 25 at 0 the largest."""
+    if quality >= 30:
+        return 0.1 + 0.09 * (100 - quality)
+    return quality * quality * 53 / 3000 - quality * 23 / 20 + 25
+
+
+Baseline: TypeAlias = PillowCodec | JpegXl
+
+BASELINES: Mapping[str, Baseline] = {
+    "jpeg": PillowCodec("jpeg", (5, 10, 18, 30, 50, 67), {"optimize": True, "progressive": True}),
+    "webp": PillowCodec("webp", (0, 5, 15, 35, 60, 80), {"method": 6}),
+    "avif": PillowCodec("avif", (10, 25, 42, 60), {"speed": 6}),
+    "jpegxl": JpegXl(),
 }
 """JPEG with 4:2:0 and optimised tables, WebP with its slowest search, AVIF at a middle speed (fewer points: slow).
 
-WebP cannot go below some 0.1 bits per pixel. JPEG's 67 rather than 70 or 75: photographs that were JPEGs of that very
-quality come out nearly identical, which is no compression result.
+WebP cannot go below some 0.1 bits per pixel; JPEG XL below its quality 10 halves the resolution and pays for it. JPEG's
+67 rather than 70 or 75: photographs that were JPEGs of that very quality come out nearly identical, which is no
+compression result.
 """
 
 
-def load_baseline(name: str) -> Baseline:
-    """Raises ValueError for a name that is no baseline, or one that this Pillow was built without."""
+def load_baseline(name: str, qualities: tuple[int, ...] = ()) -> Baseline:
+    """A baseline at its own qualities or at these, each from 0 to 100.
+
+    Raises ValueError for a name that is no baseline, one that is not installed, or a quality out of range.
+    """
     if name not in BASELINES:
         raise ValueError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
-    if not features.check("jpg" if name == "jpeg" else name):
+    _check_installed(name)
+    if any(quality > 100 for quality in qualities):
+        raise ValueError(f"{name} has qualities from 0 to 100, not {max(qualities)}")
+    return replace(BASELINES[name], qualities=qualities or BASELINES[name].qualities)
+
+
+def _check_installed(name: str) -> None:
+    if name == "jpegxl":
+        try:
+            import pyjpegxl  # noqa: F401
+        except ImportError as error:
+            raise ValueError("jpegxl needs a package: pip install pyjpegxl") from error
+    elif not features.check("jpg" if name == "jpeg" else name):
         raise ValueError(f"this Pillow was built without {name}")
-    return BASELINES[name]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.image_files import IMAGE_EXTENSIONS
@@ -14,27 +17,63 @@ from pipeline.shards import read_shard
 from pipeline.storage import Storage, UrlOpener
 
 
-def read_images(urls: Sequence[str], storage_options: Mapping[str, Any] | None = None) -> Iterator[tuple[str, bytes]]:
-    """Name and encoded bytes of each image, in the order of the URLs; a shard's name stands before the key.
+@dataclass(frozen=True)
+class SourceImage:
+    """An image file; `label` is the JSON object of its name beside it, or None.
+
+    A shard's name stands before the key; where a name comes again it gets a number (`a.jpg~2`).
+    """
+
+    name: str
+    data: bytes
+    label: Mapping[str, Any] | None = None
+
+
+def read_images(urls: Sequence[str], storage_options: Mapping[str, Any] | None = None) -> Iterator[SourceImage]:
+    """Each image, still encoded, in the order of the URLs.
 
     A URL is a folder of image files (at any depth), or whatever `listing.expand` takes for shards. Raises JobError
     where a URL leads to no images or a shard is damaged: an evaluation of fewer images than meant would mislead.
     """
-    opener = UrlOpener(storage_options or {})
+    seen: Counter[str] = Counter()
     for url in urls:
-        with reaching(url):
-            folder = Storage.from_url(url, storage_options)
-            files = [path for path in folder.list() if path.lower().rpartition(".")[2] in IMAGE_EXTENSIONS]
-            sources = [] if files else expand([url], storage_options)
-        for path in files:
-            yield path, folder.read(path)
-        for source in sources:
-            yield from _read_source(source, opener)
+        found = False
+        for image in _read_url(url, storage_options or {}):
+            found = True
+            seen[image.name] += 1
+            yield image if seen[image.name] == 1 else replace(image, name=f"{image.name}~{seen[image.name]}")
+        if not found:
+            raise JobError(f"{url} holds no images")
 
 
-def _read_source(source: ShardSource, opener: UrlOpener) -> Iterator[tuple[str, bytes]]:
+def _read_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[SourceImage]:
+    opener = UrlOpener(storage_options)
+    with reaching(url):
+        folder = Storage.from_url(url, storage_options)
+        files = folder.list()
+        images = [path for path in files if path.lower().rpartition(".")[2] in IMAGE_EXTENSIONS]
+        sources = [] if images else expand([url], storage_options)
+    present = set(files)
+    for path in images:
+        beside = f"{path.rpartition('.')[0]}.json"
+        yield SourceImage(path, folder.read(path), _parsed(folder.read(beside)) if beside in present else None)
+    for source in sources:
+        yield from _read_source(source, opener)
+
+
+def _parsed(text: bytes) -> Mapping[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _read_source(source: ShardSource, opener: UrlOpener) -> Iterator[SourceImage]:
     with opener.open(source.url) as file:
         for sample in read_shard(file, source.url):
             if isinstance(sample, Failure):
                 raise JobError(f"{source.url}: {sample.key}: {sample.error}")
-            yield f"{source.url.rpartition('/')[2]}/{sample.key}", sample.image
+            label = sample.metadata.get("json")
+            name = f"{source.url.rpartition('/')[2]}/{sample.key}"
+            yield SourceImage(name, sample.image, label if isinstance(label, dict) else None)

@@ -44,7 +44,7 @@ class ImagenetAnalyzer:
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._network = _load_lite2().to(self._device)
+        self._network = load_lite2().to(self._device)
         names: Any = ImageNetInfo()
         self._wordnet_ids: list[str] = names.label_names()
         self._labels = [names.index_to_description(index).split(",")[0].strip() for index in range(names.num_classes())]
@@ -74,7 +74,7 @@ def _prepare(image: Tensor) -> Tensor:
     return small[0].clamp(0, 1) * (255 / 128) - 127 / 128
 
 
-def _load_lite2() -> nn.Module:
+def load_lite2() -> nn.Module:
     """Frozen, in evaluation mode. The package's tensors have other names than timm's but come in the same order."""
     network: nn.Module = timm.create_model("tf_efficientnet_lite2", pretrained=False)
     targets, tensors = network.state_dict(), _lite2_tensors()

@@ -78,9 +78,10 @@ class OnnxAnalyzer:
     The row has two fields per output: its values as a flat list of float32, and its `…_shape`.
     """
 
-    def __init__(self, model: Path, device: str = "cpu") -> None:
+    def __init__(self, model: Path, device: str = "cpu", options: OnnxOptions | None = None) -> None:
+        """`options` of None are read from beside the model."""
         self.name = f"onnx:{model.name}"
-        self._options = OnnxOptions.beside(model)
+        self._options = options or OnnxOptions.beside(model)
         self._session = _open_session(model, device)
         self._input = _image_input(self._session)
         self._dtype = _INPUT_TYPES[self._input.type]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from difficmh.rate_distortion import Curve, Point, bd_rate, quality_at
+from difficmh.rate_distortion import Curve, Point, bd_rate, linear_at, quality_at
 
 
 def curve(scale: float, rates: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)) -> Curve:
@@ -39,3 +39,26 @@ def test_quality_between_and_outside_the_points() -> None:
 def test_points_that_never_pay_are_left_out() -> None:
     points = [Point(0.4, 31), Point(0.2, 29), Point(0.3, 28.5), Point(0.2, 28)]
     assert Curve.through(points).points == (Point(0.2, 29), Point(0.4, 31))
+
+
+def test_bd_rate_within_a_range_of_rates() -> None:
+    """Twice the saving above 0.4 bits per pixel; below it, only the part within the range counts."""
+    low, high = (
+        curve(1),
+        Curve.through([*curve(0.5, (0.1, 0.2, 0.4)).points, Point(0.8 * 0.25, 30 + 6 * math.log2(0.8))]),
+    )
+    everywhere, below = bd_rate(low, high), bd_rate(low, high, (0.0, 0.2))
+    assert everywhere is not None
+    assert below is not None
+    assert everywhere < below < -45
+    assert bd_rate(curve(1), curve(0.7), (0.15, 0.5)) == pytest.approx(-30, abs=1e-6)
+    assert bd_rate(curve(1), curve(0.7), (2.0, 3.0)) is None
+
+
+def test_straight_lines_go_through_every_point() -> None:
+    points = [Point(0.4, 1.0), Point(0.1, 1.0), Point(0.2, 0.0)]
+    assert linear_at(points, 0.2) == 0
+    assert linear_at(points, math.sqrt(0.02)) == pytest.approx(0.5)
+    assert linear_at(points, 0.05) is None
+    assert linear_at([], 0.1) is None
+    assert linear_at([Point(0.1, 3.0)], 0.1) == 3

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -26,37 +28,66 @@ def images(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(images: Path, *extra: str) -> dict[str, list[dict[str, float]]]:
+def run(images: Path, *extra: str) -> dict[str, Any]:
     sources = ["--images", str(images / "photos"), str(images / "*.tar")]
     assert evaluate_codec.main([*sources, "--output", str(images / "out"), *extra]) == 0
-    report: dict[str, list[dict[str, float]]] = json.loads((images / "out" / "evaluation.json").read_text())
+    report: dict[str, Any] = json.loads((images / "out" / "evaluation.json").read_text())
     return report
 
 
 def test_folders_and_tars_through_baselines(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = run(images, "--codec", "jpeg@20,60,90", "--codec", "webp@20,60,90")
-    assert [row["images"] for row in report["means"]] == [3] * 6
+    report = run(images, "--codec", "jpeg@20,60,90", "--codec", "webp@20,60,90", "--bd-range", "0.1,20")
+    assert [row["images"] for row in report["rows"]] == [3] * 6
     assert (images / "out" / "curves.png").exists()
-    table = capsys.readouterr().out
-    assert "BD rate against jpeg: webp" in table
-    assert (images / "out" / "measurements.csv").read_text().count("shard.tar/key") == 6
+    assert (images / "out" / "index.html").exists()
+    printed = capsys.readouterr()
+    assert "BD-rate against jpeg: webp" in printed.out
+    assert "18 of 18 decoded pictures measured" in printed.err
+    rows = pyarrow.parquet.read_table(images / "out" / "measurements.parquet").to_pylist()
+    assert [row["image"] for row in rows].count("shard.tar/key") == 6
+    assert {"psnr", "ms_ssim_db", "bits_per_pixel", "compress_seconds"} <= set(rows[0])
 
 
 def test_limit(images: Path) -> None:
-    assert run(images, "--codec", "jpeg@20", "--limit", "1")["means"][0]["images"] == 1
+    assert run(images, "--codec", "jpeg@20", "--limit", "1")["rows"][0]["images"] == 1
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_ray_measures_the_same(images: Path) -> None:
+    codecs = ("--codec", "jpeg@20,60", "--codec", "webp@20")
+    here, there = run(images, *codecs), run(images, *codecs, "--ray", "1")
+    assert there["metrics"] == here["metrics"]
+    assert there["images"] == here["images"]
 
 
 @pytest.mark.parametrize(
-    ("images_url", "codec", "message"),
-    [("none", "jpeg", "none"), ("photos", "jpeg2000", "jpeg2000"), ("photos", "difficmh:nothing", "nothing")],
+    ("images_url", "arguments", "message"),
+    [
+        ("none", ["--codec", "jpeg"], "none"),
+        ("photos", ["--codec", "jpeg2000"], "jpeg2000"),
+        ("photos", ["--codec", "difficmh:nothing"], "nothing"),
+        ("photos", ["--codec", "jpeg", "--measure", "detection:none.onnx"], "no ONNX model at none.onnx"),
+        ("photos", ["--codec", "jpeg", "--measure", "beauty"], "no measure 'beauty'"),
+    ],
 )
 def test_what_cannot_work_is_said_before_any_work(
-    images: Path, capsys: pytest.CaptureFixture[str], images_url: str, codec: str, message: str
+    images: Path, capsys: pytest.CaptureFixture[str], images_url: str, arguments: list[str], message: str
 ) -> None:
-    arguments = ["--images", str(images / images_url), "--codec", codec, "--output", str(images / "out")]
-    assert evaluate_codec.main(arguments) == 2
-    assert message in capsys.readouterr().err
+    assert evaluate_codec.main(["--images", str(images / images_url), "--output", str(images / "out"), *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
     assert not (images / "out").exists()
+
+
+def test_a_file_that_is_no_picture_is_named(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "photos" / "c.jpg").write_bytes(b"none")
+    assert (
+        evaluate_codec.main(["--images", str(images / "photos"), "--output", str(images / "out"), "--codec", "jpeg@9"])
+        == 2
+    )
+    assert "c.jpg" in capsys.readouterr().err
 
 
 def test_a_damaged_shard_is_no_evaluation(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,56 @@
+"""Marked objects from the JSON that lies beside a picture in a data set.
+
+    {"source": "…", "label_kind": "boxes", "objects": [{"label": "car", "box": [x1, y1, x2, y2]}]}
+
+Boxes are relative to the picture. A source marks some classes and leaves others out; which ones, nobody writes down.
+The classes that are marked anywhere in the pictures of one `source` are taken for those that it looks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from difficmh.evaluation.graders import Box, Truth
+
+Label = Mapping[str, Any]
+
+
+def classes_by_source(labels: Iterable[Label | None]) -> dict[str, frozenset[str]]:
+    """What each source marks. Raises ValueError for objects that are not of the form above."""
+    found: dict[str, set[str]] = {}
+    for label in labels:
+        if label is not None and is_marked(label):
+            found.setdefault(_source(label), set()).update(box.label for box in boxes(label))
+    return {source: frozenset(names) for source, names in found.items()}
+
+
+def truth(label: Label | None, classes: Mapping[str, frozenset[str]]) -> Truth | None:
+    """What is marked in a picture with this JSON; None where it has no boxes to say so."""
+    if label is None or not is_marked(label):
+        return None
+    return Truth(tuple(boxes(label)), classes.get(_source(label), frozenset()))
+
+
+def is_marked(label: Label) -> bool:
+    """Whether boxes were looked for; an empty list of objects then says that there are none."""
+    return "objects" in label and label.get("label_kind", "boxes") == "boxes"
+
+
+def boxes(label: Label) -> list[Box]:
+    """Raises ValueError for objects without a label, or whose box is not four numbers with x1 < x2 and y1 < y2."""
+    found = []
+    for thing in label["objects"]:
+        try:
+            left, top, right, bottom = (float(side) for side in thing["box"])
+            name = str(thing["label"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"an object is no label with a box of four numbers: {thing!s:.100}") from error
+        if not (left < right and top < bottom):
+            raise ValueError(f"a box is not x1, y1, x2, y2: {thing!s:.100}")
+        found.append(Box(name, (left, top, right, bottom)))
+    return found
+
+
+def _source(label: Label) -> str:
+    return str(label.get("source", ""))

@@ -1,0 +1,161 @@
+"""The pass: a picture through each codec at each quality, decoded once and graded by all graders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from difficmh.errors import AnalyzerError
+from difficmh.evaluation.contestants import Contestant, load_contestants
+from difficmh.evaluation.crops import Window, detailed_window, encoded_crop
+from difficmh.evaluation.fidelity import Fidelity, Ssimulacra2
+from difficmh.evaluation.graders import Evidence, Grader, Image, Picture
+from difficmh.evaluation.statistics import Metric
+from difficmh.metrics import bits_per_pixel
+
+MEASURES = """ssimulacra2, frechet, lpips, dists, classification, detection:FILE.onnx, tags[:CAPSULE], \
+analyzer:imagenet|onnx:FILE|python:MODULE:FACTORY"""
+"""What can be asked for beside PSNR and MS-SSIM."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared by what measures.
+
+    `crop_rate` is the bits per pixel about which crops are kept for a page, `detect_in` a pattern as of a shell for the
+    names of pictures in which objects are detected.
+    """
+
+    codecs: tuple[str, ...]
+    measures: tuple[str, ...] = ()
+    device: str = "cpu"
+    crop_rate: float = 0.1
+    detect_in: str = "*"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One picture, one codec, one quality. Crops are small WebP files, kept near `crop_rate`."""
+
+    codec: str
+    quality: int
+    image: str
+    height: int
+    width: int
+    stored_bytes: int
+    bits_per_pixel: float
+    compress_seconds: float
+    decompress_seconds: float
+    evidence: Evidence = field(default_factory=dict)
+    crop: bytes | None = None
+    original_crop: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """An original with all that graders need to know of it, so that it is found out once."""
+
+    picture: Picture
+    references: Sequence[Any]
+    window: Window
+    crop: bytes
+
+
+class Evaluator:
+    """Codecs and graders of a plan, loaded. Raises ValueError for whatever in the plan makes no sense or is missing."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.contestants = load_contestants(plan.codecs, plan.device)
+        self.graders: list[Grader] = [Fidelity(), *(load_grader(text, plan) for text in plan.measures)]
+        if len({metric.name for metric in self.metrics}) < len(self.metrics):
+            raise ValueError("a measure is there more than once")
+
+    @property
+    def metrics(self) -> list[Metric]:
+        return [metric for grader in self.graders for metric in grader.metrics]
+
+    @property
+    def names(self) -> list[str]:
+        """The codecs' names, in the order of the plan."""
+        return [contestant.name for contestant in self.contestants]
+
+    @property
+    def points(self) -> int:
+        """Decoded versions of each picture."""
+        return sum(len(contestant.qualities) for contestant in self.contestants)
+
+    def examine(self, picture: Picture) -> Examined:
+        references = [grader.reference(picture) for grader in self.graders]
+        window = detailed_window(picture.pixels)
+        return Examined(picture, references, window, encoded_crop(picture.pixels, window))
+
+    def measure(self, examined: Examined, contestant: Contestant) -> Iterator[Measurement]:
+        """The picture through one codec at each of its qualities."""
+        for quality in contestant.qualities:
+            yield self._measure(examined, contestant, quality)
+
+    def _measure(self, examined: Examined, contestant: Contestant, quality: int) -> Measurement:
+        picture = examined.picture
+        height, width, _ = picture.pixels.shape
+        start = time.perf_counter()
+        data = contestant.compress(picture.pixels, quality)
+        middle = time.perf_counter()
+        decoded = contestant.decompress(data)
+        end = time.perf_counter()
+        rate = bits_per_pixel(len(data), height, width)
+        is_shown = 0.5 <= rate / self.plan.crop_rate <= 2
+        return Measurement(
+            codec=contestant.name,
+            quality=quality,
+            image=picture.name,
+            height=height,
+            width=width,
+            stored_bytes=len(data),
+            bits_per_pixel=rate,
+            compress_seconds=middle - start,
+            decompress_seconds=end - middle,
+            evidence=self._graded(examined, decoded),
+            crop=encoded_crop(decoded, examined.window) if is_shown else None,
+            original_crop=examined.crop if is_shown else None,
+        )
+
+    def _graded(self, examined: Examined, decoded: Image) -> Evidence:
+        evidence: dict[str, Any] = {}
+        for grader, reference in zip(self.graders, examined.references, strict=True):
+            evidence.update(grader.grade(reference, decoded))
+        return evidence
+
+
+def load_grader(text: str, plan: Plan) -> Grader:
+    """A grader from its name (`MEASURES`). Raises ValueError for an unknown one, or one whose parts are missing."""
+    kind, _, rest = text.partition(":")
+    if text == "ssimulacra2":
+        return Ssimulacra2()
+    if text in ("lpips", "dists"):
+        from difficmh.evaluation.perceptual import Perceptual
+
+        return Perceptual(text, plan.device)
+    if text == "frechet":
+        from difficmh.evaluation.frechet import Patches
+
+        return Patches(plan.device)
+    return _load_task(kind, rest, plan)
+
+
+def _load_task(kind: str, rest: str, plan: Plan) -> Grader:
+    from difficmh.analyzers.factory import parse_analyzer
+    from difficmh.evaluation import tasks
+
+    if kind == "classification" and not rest:
+        return tasks.Classification(plan.device)
+    if kind == "detection" and rest:
+        return tasks.ObjectDetection(Path(rest), plan.detect_in, plan.device)
+    if kind == "tags":
+        return tasks.Tags(rest or "lite", plan.device)
+    if kind == "analyzer" and rest:
+        return tasks.AnyAnalyzer(parse_analyzer(rest), plan.device)
+    raise AnalyzerError(f"no measure {':'.join(filter(None, (kind, rest)))!r}; there are {MEASURES}")

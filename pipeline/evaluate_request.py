@@ -1,0 +1,109 @@
+"""What an evaluation is asked for on its command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.job import argument, storage_options, whole_number
+
+EXAMPLES = """examples:
+  python jobs/evaluate_codec.py --images 's3://photos/eval/*.tar' --codec difficmh:lite@1-6:preview \\
+      --codec difficmh:lite@1-6:full --codec webp --codec jpeg --codec avif --output runs/evaluation
+  python jobs/evaluate_codec.py --images photos/ --codec difficmh:runs/capsule:full --codec webp@10,40,70 \\
+      --output runs/mine --limit 8 --measure ssimulacra2 --measure detection:models/FastestDet.onnx
+
+A codec is jpeg, webp, avif or jpegxl; difficmh:CAPSULE, also with a mode (preview, full, reference);
+compressai:ARCHITECTURE=FILE[,FILE...]. @ lists qualities. The first one is on trial: cases are sorted by its deficit.
+PSNR and MS-SSIM are always measured; --measure adds
+  ssimulacra2              half a second or more for each decoded picture
+  lpips, dists             where their packages and weights are on this machine already
+  frechet                  distance of patch features of EfficientNet-Lite2; not comparable with published FIDs
+  classification           the classes that EfficientNet-Lite2 sees, against those on the original
+  detection:FILE.onnx      FastestDet: mAP@50 against marked boxes, agreement with detections on the original
+  tags[:CAPSULE]           the tags of a capsule's tagger (default: lite), against those on the original
+  analyzer:NAME            agreement of any analyzer: imagenet, onnx:FILE or python:MODULE:FACTORY
+
+The output folder gets index.html, curves.png, evaluation.json and measurements.parquet; docs/evaluating.md explains
+them. Errors in what is asked for end the job before any work, with status 2."""
+
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """`workers` is the number of Ray actors, None for this process alone; rates are in bits per pixel."""
+
+    images: tuple[str, ...]
+    codecs: tuple[str, ...]
+    measures: tuple[str, ...]
+    output: Path
+    limit: int | None
+    detect_in: str
+    rates: Numbers
+    bd_range: tuple[float, float]
+    crop_rate: float
+    workers: int | None
+    device: str
+    storage_options: Mapping[str, Any]
+
+
+def parse(description: str | None, arguments: Sequence[str] | None) -> EvaluateRequest:
+    """Wrong usage ends the process with status 2."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, epilog=EXAMPLES, formatter_class=formatter)
+    _add_what(parser)
+    _add_how(parser)
+    fields = vars(parser.parse_args(arguments))
+    listed = {name: tuple(fields[name]) for name in ("images", "codecs", "measures")}
+    return EvaluateRequest(**(fields | listed))
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--images", nargs="+", required=True, metavar="URL", help="folders of images, or WebDataset shards")
+    add(
+        "--codec", action="append", required=True, dest="codecs", metavar="CODEC", help="any number of times, see below"
+    )
+    add(
+        "--measure", action="append", default=[], dest="measures", metavar="NAME", help="any number of times, see below"
+    )
+    add("--output", type=Path, required=True, metavar="DIR", help="local folder for the report")
+    add("--limit", type=whole_number(1), metavar="N", help="the first N images only")
+    add("--detect-in", default="*", metavar="PATTERN", help="detect only in images of such names, such as '*street*'")
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    rates = argument(_rates, "a list of rates in rising order, such as 0.1,0.2")
+    span = argument(_span, "two rates in rising order, such as 0.05,0.5")
+    add("--rates", type=rates, default="0.05,0.1,0.2,0.3,0.4", help="bits per pixel to compare at (%(default)s)")
+    add(
+        "--bd-range", type=span, default="0.05,0.5", help="bits per pixel within which BD-rates are taken (%(default)s)"
+    )
+    add("--crop-rate", type=argument(_rate, "a rate"), default="0.1", help="bits per pixel of crops (%(default)s)")
+    add("--ray", type=whole_number(1), dest="workers", metavar="N", help="in N workers on Ray; their seconds compete")
+    add("--device", default="cpu", help="cpu or cuda, for networks (default: %(default)s)")
+    options = argument(storage_options, "a JSON object")
+    add("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec, such as an endpoint")
+
+
+def _rate(text: str) -> float:
+    if not 0 < (rate := float(text)) < 100:
+        raise ValueError("not a rate")
+    return rate
+
+
+def _rates(text: str) -> Numbers:
+    rates = tuple(_rate(part) for part in text.split(","))
+    if list(rates) != sorted(set(rates)):
+        raise ValueError("not in rising order")
+    return rates
+
+
+def _span(text: str) -> tuple[float, float]:
+    low, high = _rates(text)  # ValueError where there are not two
+    return low, high

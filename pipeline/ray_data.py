@@ -1,0 +1,44 @@
+"""A function over rows and variants by Ray Data: for evaluations, whose rows may be repeated and whose errors end all.
+
+Shards of an archive go another way (docs/decisions/plain-ray-actors.md).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Worker:
+    """An actor of Ray Data: rows hold pickles, as Arrow knows no objects of ours."""
+
+    def __init__(self, make: bytes) -> None:
+        self._work: Callable[[Any, int], Any] = pickle.loads(make)()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"result": pickle.dumps(self._work(pickle.loads(row["item"]), row["variant"]))}
+
+
+def mapped(
+    items: Iterable[Item], variants: int, make: Callable[[], Callable[[Item, int], Result]], workers: int
+) -> Iterator[Result]:
+    """`make()(item, variant)` for every item and every variant from 0 on, in any order, on a Ray that is connected.
+
+    `make` is called once in each of the `workers` actors; it, items and results are pickled. One row is one item with
+    one variant. Raises what Ray raises where a worker does.
+    """
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    rows = ray.data.from_items([{"item": pickle.dumps(item)} for item in items])
+    tasks = rows.repartition(max(1, rows.count())).flat_map(
+        lambda row: [{**row, "variant": variant} for variant in range(variants)]
+    )
+    worker: Any = _Worker  # a class stands for actors of it
+    done = tasks.map(worker, fn_constructor_args=(pickle.dumps(make),), concurrency=workers, num_cpus=1)
+    for row in done.iter_rows():
+        yield pickle.loads(row["result"])

@@ -1,0 +1,93 @@
+"""Codecs by their descriptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import difficmh
+from difficmh.baselines import BASELINES
+from difficmh.errors import CapsuleError
+from difficmh.evaluation.contestants import load_contestant, load_contestants
+from tests.difficmh.test_metrics import photo
+from tests.fakes import FakeCodec
+
+
+class Fake(FakeCodec):
+    qualities = range(1, 7)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(difficmh, "load", lambda capsule, device: Fake(tmp_path, device))
+
+
+@pytest.mark.parametrize(
+    ("text", "qualities"), [("webp@5", (5,)), ("jpeg@10,30-32", (10, 30, 31, 32)), ("avif", (10, 25, 42, 60))]
+)
+def test_baselines_by_description(text: str, qualities: tuple[int, ...]) -> None:
+    contestant = load_contestant(text)
+    assert contestant.name in BASELINES
+    assert tuple(contestant.qualities) == qualities
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("jpeg2000", "neither difficmh:CAPSULE"),
+        ("webp@best", "no list of qualities"),
+        ("webp@1-", "no list of qualities"),
+        ("webp@101", "0 to 100"),
+        ("lite", "neither difficmh:CAPSULE"),
+        ("difficmh:lite@x:full", "no list of qualities"),
+        ("difficmh:lite@5-7", "qualities 1 to 6, not 7"),
+        ("compressai:mbt2018", "compressai:ARCHITECTURE=FILE"),
+        ("compressai:vgg=file", "bmshj2018-factorized"),
+    ],
+)
+def test_descriptions_that_make_no_sense(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_contestant(text)
+
+
+def test_a_capsule_that_is_not_there() -> None:
+    with pytest.raises(CapsuleError, match="nowhere"):
+        load_contestant("difficmh:nowhere")
+
+
+def test_a_codec_is_listed_once() -> None:
+    with pytest.raises(ValueError, match="webp is there more than once"):
+        load_contestants(["webp@5", "jpeg", "webp@10"])
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    ("text", "name", "qualities"),
+    [
+        ("difficmh:lite@1-3:preview", "lite preview", (1, 2, 3)),
+        ("difficmh:lite", "lite full", (1, 2, 3, 4, 5, 6)),
+        ("difficmh:some:where/mine@2", "mine full", (2,)),
+    ],
+)
+def test_learned_codecs_by_description(text: str, name: str, qualities: tuple[int, ...]) -> None:
+    contestant = load_contestant(text)
+    assert (contestant.name, tuple(contestant.qualities)) == (name, qualities)
+    image = photo(21, 30)
+    decoded = contestant.decompress(contestant.compress(image, qualities[0]))
+    assert decoded.shape == image.shape
+    assert decoded.dtype == np.uint8
+
+
+def test_decoded_tensors_are_rounded_to_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Constant:
+        qualities = range(1, 7)
+
+        def decompress(self, streams: list[bytes], mode: str) -> list[torch.Tensor]:
+            return [torch.tensor([-0.1, 0.4999 / 255, 1.2]).reshape(3, 1, 1)]
+
+    monkeypatch.setattr(difficmh, "load", lambda capsule, device: Constant())
+    assert load_contestant("difficmh:lite").decompress(b"").ravel().tolist() == [0, 0, 255]

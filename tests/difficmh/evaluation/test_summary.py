@@ -1,0 +1,120 @@
+"""Figures at equal rates and BD-rates, from measurements whose answers are known in closed form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from difficmh.evaluation.fidelity import MS_SSIM, PSNR
+from difficmh.evaluation.report import flat_rows, table, to_json
+from difficmh.evaluation.statistics import Counts, Metric, f1, mean
+from difficmh.evaluation.summary import MetricSummary, Request, Summary, summarise
+from difficmh.evaluation.tasks import DETECTION_AGREEMENT
+from tests.difficmh.evaluation.pictures import measurement, synthetic
+
+REQUEST = Request(resamples=50)
+TWO = synthetic("webp", 1.0) + synthetic("lite", 0.75)
+
+
+def found(summary: Summary, name: str) -> MetricSummary:
+    return next(one for one in summary.metrics if one.metric.name == name)
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    return summarise(TWO, [PSNR, MS_SSIM], ["webp"], REQUEST)
+
+
+def test_means_are_over_the_images_of_a_quality(summary: Summary) -> None:
+    rows = [row for row in summary.rows if row.codec == "webp"]
+    assert [row.quality for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0].images == 2
+    assert rows[0].bits_per_pixel.value == pytest.approx(0.05)
+    assert (rows[0].bits_per_pixel.low, rows[0].bits_per_pixel.high) == pytest.approx((0.025, 0.075))
+
+
+def test_a_constant_saving_is_certain_as_draws_are_paired(summary: Summary) -> None:
+    """Rates differ between pictures by a factor of 3, and so do those of each draw, but the saving never does."""
+    rate = found(summary, "psnr").bd_rates["webp"]["lite"]
+    assert rate is not None
+    assert (rate.value, rate.low, rate.high) == pytest.approx((-25, -25, -25), abs=1e-6)
+    assert "webp" not in found(summary, "psnr").bd_rates["webp"]
+
+
+def test_figures_at_equal_rates(summary: Summary) -> None:
+    at_rates = [one.value if one else None for one in found(summary, "psnr").at_rates["webp"]]
+    assert at_rates[:3] == pytest.approx([23, 26, 29])
+    assert found(summary, "psnr").figures["lite"][0].bits_per_pixel == pytest.approx(0.0375)
+
+
+def test_the_same_seed_gives_the_same_intervals(summary: Summary) -> None:
+    assert to_json(summarise(TWO, [PSNR, MS_SSIM], ["webp"], REQUEST), {}) == to_json(summary, {})
+
+
+def test_a_range_outside_a_curve_gives_no_bd_rate() -> None:
+    far = summarise(TWO, [PSNR], ["webp"], replace(REQUEST, bd_range=(2.0, 3.0)))
+    assert found(far, "psnr").bd_rates["webp"]["lite"] is None
+
+
+def test_measures_that_fall_as_pictures_get_better() -> None:
+    distance = Metric("lpips", "LPIPS", mean, higher_is_better=False)
+    turned = [replace(one, evidence={"lpips": -float(one.evidence["psnr"])}) for one in TWO]
+    summary = summarise(turned, [distance], ["webp"], REQUEST)
+    rate = found(summary, "lpips").bd_rates["webp"]["lite"]
+    assert rate is not None
+    assert rate.value == pytest.approx(-25, abs=1e-6)
+    at = found(summary, "lpips").at_rates["webp"][0]
+    assert at is not None
+    assert at.value == pytest.approx(-23)
+
+
+def test_tasks_are_interpolated_through_every_point_and_have_no_bd_rate() -> None:
+    """F1 of 1, 0 and 1 at 0.1, 0.2 and 0.4 bits per pixel: the worse point in the middle counts."""
+    counts = [Counts(1, 0, 0), Counts(0, 1, 1), Counts(1, 0, 0)]
+    measured = [
+        measurement("x", quality, "a", rate, detection_agreement_f1=one)
+        for quality, (rate, one) in enumerate(zip((0.1, 0.2, 0.4), counts, strict=True))
+    ]
+    one = found(summarise(measured, [DETECTION_AGREEMENT], ["x"], REQUEST), "detection_agreement_f1")
+    assert [value and value.value for value in one.at_rates["x"]] == pytest.approx(
+        [None, 1.0, 0.0, 0.585, 1.0], abs=1e-3
+    )
+    assert one.bd_rates == {}
+
+
+def test_metrics_of_some_pictures_are_at_the_rates_of_those() -> None:
+    measured = [measurement("x", 1, "a", 0.1, psnr=30.0), measurement("x", 1, "b", 0.5)]
+    (figure,) = found(summarise(measured, [PSNR], [], REQUEST), "psnr").figures["x"]
+    assert (figure.images, figure.bits_per_pixel, figure.value.value) == (1, 0.1, 30)
+    assert figure.value.low is None, "one picture in two: too many draws are without it"
+
+
+def test_what_the_originals_give() -> None:
+    metric = Metric("f", "F", f1, family="task", original="f_on_originals")
+    measured = [measurement("x", 1, "a", 0.1, f=Counts(0, 1, 1), f_on_originals=Counts(1, 1, 1))]
+    assert found(summarise(measured, [metric], [], REQUEST), "f").on_originals == 0.5
+
+
+def test_nothing_measured() -> None:
+    with pytest.raises(ValueError, match="no measurements"):
+        summarise([], [PSNR], [], REQUEST)
+
+
+def test_table_and_json(summary: Summary) -> None:
+    text = table(summary)
+    assert "BD-rate against webp: lite -25.0 [-25.0, -25.0] %" in text
+    content = json.loads(to_json(summary, {"codecs": ["webp", "lite"]}))
+    assert content["plan"]["codecs"] == ["webp", "lite"]
+    assert content["metrics"]["psnr"]["bd_rates"]["webp"]["lite"]["value"] == pytest.approx(-25)
+    assert len(content["rows"]) == 10
+
+
+def test_rows_of_a_table_have_the_same_columns() -> None:
+    first = measurement("x", 1, "a", 0.1, psnr=30.0)
+    second = measurement("x", 1, "b", 0.1, psnr=31.0, tags=Counts(1, 2, 3))
+    rows = flat_rows([first, second])
+    assert list(rows[0]) == list(rows[1])
+    assert (rows[0]["tags_extra"], rows[1]["tags_extra"]) == (None, 2)
+    assert not {"evidence", "crop", "original_crop"} & set(rows[0])

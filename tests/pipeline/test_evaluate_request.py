@@ -1,0 +1,37 @@
+"""The command line of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.evaluate_request import parse
+
+LEAST = ["--images", "a", "b", "--codec", "jpeg", "--codec", "webp", "--output", "out"]
+
+
+def test_what_is_asked_for() -> None:
+    request = parse("", [*LEAST, "--measure", "frechet", "--rates", "0.1,0.25", "--limit", "3"])
+    assert (request.images, request.codecs, request.measures) == (("a", "b"), ("jpeg", "webp"), ("frechet",))
+    assert (request.rates, request.bd_range, request.crop_rate) == ((0.1, 0.25), (0.05, 0.5), 0.1)
+    assert (request.output, request.limit, request.workers, request.storage_options) == (Path("out"), 3, None, {})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--rates", "0.2,0.1"],
+        ["--rates", "0,1"],
+        ["--rates", "few"],
+        ["--bd-range", "0.1"],
+        ["--crop-rate", "nan"],
+        ["--limit", "0"],
+        ["--ray", "0"],
+    ],
+)
+def test_wrong_numbers(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("", [*LEAST, *wrong])
+    assert ended.value.code == 2
+    assert f"{wrong[1]!r} is not" in capsys.readouterr().err

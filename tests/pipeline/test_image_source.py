@@ -1,0 +1,42 @@
+"""Images for an evaluation, with the JSON beside them."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.image_source import SourceImage, read_images
+from pipeline.rejects import JobError
+
+
+def test_labels_lie_beside_images_in_folders_and_shards(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"first")
+    (folder / "a.json").write_text(json.dumps({"objects": []}))
+    (folder / "b.png").write_bytes(b"second")
+    (folder / "b.json").write_text("no JSON")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(folder / "a.jpg", "key.jpg")
+        tar.add(folder / "a.json", "key.json")
+    assert list(read_images([str(folder), str(tmp_path / "*.tar")])) == [
+        SourceImage("a.jpg", b"first", {"objects": []}),
+        SourceImage("b.png", b"second"),
+        SourceImage("shard.tar/key", b"first", {"objects": []}),
+    ]
+
+
+def test_names_that_come_again_get_a_number(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"first")
+    assert [image.name for image in read_images([str(tmp_path)] * 3)] == ["a.jpg", "a.jpg~2", "a.jpg~3"]
+
+
+def test_shards_without_images_are_no_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("none")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(tmp_path / "notes.txt", "key.txt")
+    with pytest.raises(JobError, match=r"shard\.tar holds no images"):
+        list(read_images([str(tmp_path / "shard.tar")]))
