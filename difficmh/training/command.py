@@ -1,0 +1,75 @@
+"""The arguments of `jobs/train_codec.py` as a training job."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from difficmh.capsule import BUILT_IN, built_in_names
+from difficmh.training.run import TrainingJob
+from difficmh.training.settings import LossSettings
+
+
+@dataclass(frozen=True)
+class TrainingCommand:
+    """What to train, and by how many workers of a cluster; one trains in this process."""
+
+    job: TrainingJob
+    workers: int
+
+
+def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
+    """`text` is the job's docstring: what it does, then examples. Exits with status 2 for what makes no sense."""
+    parser = _parser(text or "")
+    arguments = parser.parse_args(command)
+    try:
+        settings = LossSettings().changed(arguments.set)
+    except ValueError as error:
+        parser.error(f"--set: {error}")
+    job = TrainingJob(
+        data=tuple(Path(path) for pattern in arguments.data for path in sorted(glob.glob(pattern))),
+        output=Path(arguments.output).absolute(),
+        stage=arguments.stage,
+        minutes=arguments.minutes,
+        device=arguments.device,
+        start=_start(arguments.start) if arguments.start else None,
+        tags=Path(arguments.tags).absolute() if arguments.tags else None,
+        batch=arguments.batch,
+        rate=arguments.rate,
+        seed=arguments.seed,
+        config=Path(arguments.config).absolute() if arguments.config else None,
+        compile=arguments.compile,
+        settings=settings,
+    )
+    return TrainingCommand(job, arguments.workers)
+
+
+def _start(place: str) -> Path:
+    """A built-in capsule by its name, a capsule's directory, or a checkpoint."""
+    return BUILT_IN / place if place in built_in_names() else Path(place).absolute()
+
+
+def _parser(text: str) -> argparse.ArgumentParser:
+    description, _, examples = text.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", action="append", required=True, help="tar shards or folders of images; a glob")
+    add("--output", required=True, help="folder for checkpoints and logs")
+    add("--stage", required=True, choices=("rate_distortion", "decoder", "diffusion", "one_step"))
+    add("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--start", help="checkpoint or capsule to start from instead of the previous stage")
+    add("--config", help="JSON like a capsule's config.json, for networks of other sizes")
+    add("--tags", help="JSON of tags by image key, as jobs/train_tagger.py writes it")
+    add("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
+    add("--rate", type=float, default=4e-4, help="peak learning rate (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    add("--set", action="append", default=[], metavar="NAME=NUMBER", help="weight of a loss; see docs/training.md")
+    add("--compile", action="store_true", help="compile the networks: a minute first, faster on a GPU")
+    add("--workers", type=int, default=1, help="more than one: Ray Train workers on the cluster")
+    return parser
