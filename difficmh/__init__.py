@@ -35,15 +35,16 @@ __all__ = [
 ]
 
 
-def load(name: str | Path, device: str = "cpu", *, dtype: str | None = None) -> Codec:
+def load(name: str | Path, device: str = "cpu", *, dtype: str | None = None, compiled: bool = False) -> Codec:
     """The codec of a built-in capsule, such as `"lite"`, or of a capsule directory, on a device (`"cpu"`, `"cuda"`).
 
     `dtype` is the precision of the denoiser where its family leaves a choice: for `sd21` float32, bfloat16 or float16.
+    `compiled` puts that denoiser through torch.compile, which costs minutes for the first picture of each size.
     Raises CapsuleError where there is no such capsule, it is damaged, or it needs packages that are not installed.
     """
     from difficmh.zoo import load
 
-    return load(name, device, dtype=dtype)
+    return load(name, device, dtype=dtype, compiled=compiled)
 
 
 def inspect(bitstream: bytes) -> BitstreamInfo:

@@ -38,13 +38,17 @@ Loaded = tuple[Networks, Callable[[], Tagger]]
 """The networks of a capsule, and what makes its tagger."""
 
 
-def load(name: str | Path, device: str | torch.device = "cpu", *, dtype: str | None = None) -> Codec:
+def load(
+    name: str | Path, device: str | torch.device = "cpu", *, dtype: str | None = None, compiled: bool = False
+) -> Codec:
     """The codec of a built-in capsule, such as `"lite"`, or of a capsule directory, on a device.
 
     `dtype` is the precision of the denoiser where its family leaves a choice (`sd21`: float32, bfloat16, float16).
+    `compiled` puts the denoiser of `sd21` through torch.compile: minutes for the first picture of each padded size and
+    batch size, and faster pictures after; symbols come from networks that are never compiled.
     Raises CapsuleError where there is no such capsule, its files are not those it was sealed with or do not fit each
-    other, the packages of its family are not installed, or the device is not there; ValueError for what is no device or
-    no dtype of the family.
+    other, the packages of its family are not installed, or the device is not there; ValueError for what is no device
+    or no dtype of the family, and for `lite` compiled.
     """
     path = capsule_path(name)
     place = _device(device)
@@ -55,9 +59,11 @@ def load(name: str | Path, device: str | torch.device = "cpu", *, dtype: str | N
         raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")
     family = content.get("family", "lite")
     if family == "lite":
+        if compiled:
+            raise ValueError("models of the family lite are not compiled: their single step is soon over")
         loaded = _load_lite(path, content, place, dtype)
     elif family == "sd21":
-        loaded = _load_sd21(path, content, place, dtype)
+        loaded = _load_sd21(path, content, place, dtype, compiled)
     else:
         raise CapsuleError(f"{path} holds a model of the family {family!r}, which this version does not know")
     networks, make_tagger = loaded
@@ -86,7 +92,9 @@ def _load_lite(path: Path, content: Mapping[str, Any], device: torch.device, dty
     return networks, partial(_load_tagger, path, str(device))
 
 
-def _load_sd21(path: Path, content: Mapping[str, Any], device: torch.device, dtype: str | None) -> Loaded:
+def _load_sd21(
+    path: Path, content: Mapping[str, Any], device: torch.device, dtype: str | None, compiled: bool
+) -> Loaded:
     try:
         from difficmh.sd21.loading import load_networks, load_tagger, read_codec
     except ModuleNotFoundError as error:
@@ -94,7 +102,10 @@ def _load_sd21(path: Path, content: Mapping[str, Any], device: torch.device, dty
             raise
         raise CapsuleError(f"{path} needs the package {error.name}: pip install 'difficmh[sd21]'") from error
     config = read_codec(path, content)
-    return load_networks(path, config, device, dtype), partial(load_tagger, path, config.tagger, device)
+    networks = load_networks(path, config, device, dtype)
+    if compiled:
+        networks.denoiser.compile()
+    return networks, partial(load_tagger, path, config.tagger, device)
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -16,6 +16,7 @@ from difficmh.errors import CapsuleError
 from difficmh.sd21.capsule_writer import INDEX
 from difficmh.sd21.config import Sd21Config
 from difficmh.sd21.loading import load_networks
+from difficmh.sd21.networks import Sd21Networks
 from tests.difficmh.sd21.tiny_sd21 import CONFIG, make_tiny_sd21
 from tests.difficmh.tiny_capsule import photograph
 
@@ -54,6 +55,16 @@ def test_only_the_denoiser_runs_in_half_precision(sd21_capsule: Path) -> None:
     assert 0 < (fast - exact).abs().mean() < 0.05
     with pytest.raises(ValueError, match="int8"):
         difficmh.load(sd21_capsule, dtype="int8")
+
+
+def test_only_the_denoiser_is_compiled_and_only_on_request(sd21_capsule: Path) -> None:
+    networks = difficmh.load(sd21_capsule, compiled=True).networks
+    assert isinstance(networks, Sd21Networks)
+    assert networks.denoiser._compiled_call_impl is not None
+    assert networks.lfgcm._compiled_call_impl is None
+    assert networks.vae.vae._compiled_call_impl is None
+    with pytest.raises(ValueError, match="lite are not compiled"):
+        difficmh.load("lite", compiled=True)
 
 
 def test_stored_in_half_precision_it_still_codes_in_float32(tmp_path: Path, sd21_capsule: Path) -> None:
