@@ -61,7 +61,7 @@ def parse_request(
     add("--input", action="append", required=True, metavar="URL", help="shard, glob or {000..999}; may be repeated")
     add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
-    add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite (default: %(default)s)")
+    add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite, 1 for sd21 (default: %(default)s)")
     add(
         "--batch-size",
         type=whole_number(1),
