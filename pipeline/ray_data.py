@@ -34,8 +34,9 @@ def mapped(
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = ray.data.from_items([{"item": pickle.dumps(item)} for item in items])
-    tasks = rows.repartition(max(1, rows.count())).flat_map(
+    # A block for each item, made here: an operator that cuts blocks would wait for a core while actors hold them all.
+    rows = [{"item": pickle.dumps(item)} for item in items]
+    tasks = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).flat_map(
         lambda row: [{**row, "variant": variant} for variant in range(variants)]
     )
     worker: Any = _Worker  # a class stands for actors of it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import ray
 
 from pipeline.ray_data import mapped
 
@@ -16,5 +17,6 @@ def make_repeater() -> Callable[[str, int], tuple[str, int]]:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_local")
 def test_every_item_with_every_variant() -> None:
-    found = list(mapped(["a", "b"], 2, make_repeater, workers=1))
+    # As many workers as cores: nothing else in the plan may wait for a core of its own.
+    found = list(mapped(["a", "b"], 2, make_repeater, workers=int(ray.cluster_resources()["CPU"])))
     assert sorted(found) == [("a", 0), ("aa", 1), ("b", 0), ("bb", 1)]
