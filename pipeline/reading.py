@@ -61,7 +61,8 @@ def reading_parser(description: str | None, examples: str, output: str, mode: Mo
         "--mode",
         choices=("preview", "full"),
         default=mode,
-        help="fast, or the generative decoder (default: %(default)s)",
+        help="of lite: preview is faithful and half the price, full serves models better at qualities 1 to 3 "
+        "(default: %(default)s)",
     )
     add_run_arguments(parser, overwrite="redo parts whose archive or settings changed")
     return parser
