@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,24 @@ HEADER = ("step", "minutes", "name", "value")
 class TrainingLog:
     """Appends to `FOLDER/STAGE.csv`, a row per value, and to `FOLDER/tensorboard/STAGE`.
 
-    Long form: a stage may begin to report a value halfway, and a resumed run goes on in the same file.
+    Long form: a stage may begin to report a value halfway, and a resumed run goes on in the same file. Nothing is made
+    before the first report: of several workers only one writes.
     """
 
     def __init__(self, folder: Path, stage: str) -> None:
-        self.path = folder / f"{stage}.csv"
-        self._events = _event_writer(folder / "tensorboard" / stage)
+        self.folder = folder
+        self.stage = stage
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.stage}.csv"
+
+    @cached_property
+    def _events(self) -> Any:
+        return _event_writer(self.folder / "tensorboard" / self.stage)
 
     def write(self, step: int, minutes: float, values: Mapping[str, float]) -> None:
-        """One report, at a step and a time of training."""
+        """One report, at a step and after so many minutes of training; the folder must exist."""
         fresh = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)

@@ -31,6 +31,13 @@ class RateDistortion:
     ms_ssim: Tensor
 
 
+def quantise(model: CodecModel, images: Tensor, quality: Tensor) -> Tensor:
+    """y_hat `(B, M, H/16, W/16)` of `(B, 3, H, W)` images, where its bits do not matter."""
+    y, z = model.analyze(images, quality)
+    with full_precision(images):
+        return model.entropy(y.float(), z.float(), quality).y_hat
+
+
 def code(model: CodecModel, images: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """y_hat `(B, M, H/16, W/16)` and bits per pixel `(B,)` of `(B, 3, H, W)` images, differentiable."""
     y, z = model.analyze(images, quality)

@@ -133,7 +133,7 @@ class DiffusionStage:
         tags = _drop_tags(batch.tags, self.settings.tag_dropout, generator)
         with torch.no_grad(), _autocast(batch.images.device):
             latent = self.model.autoencoder.encode(batch.images)
-            y_hat, _ = losses.code(self.model, batch.images, batch.quality)
+            y_hat = losses.quantise(self.model, batch.images, batch.quality)
         log = self._synthesis_step(batch, y_hat, latent, tags, progress)
         with _autocast(batch.images.device):
             with torch.no_grad():
@@ -193,7 +193,7 @@ class OneStepStage:
         with _autocast(device):
             with torch.no_grad():
                 latent = self.model.autoencoder.encode(batch.images)
-                y_hat, _ = losses.code(self.model, batch.images, batch.quality)
+                y_hat = losses.quantise(self.model, batch.images, batch.quality)
                 guide = self.model.guide(y_hat, batch.quality)
                 real = self.features(batch.images)
             decoded = one_step(self.model, guide, tags, generator)

@@ -57,6 +57,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(options.seed + 1000 * rank)
         self.steps = 0
         self.seconds = 0.0
+        self.log = TrainingLog(options.output, options.stage)
 
     @property
     def progress(self) -> float:
@@ -75,7 +76,6 @@ class Trainer:
     def run(self, validation: Tensor) -> None:
         """Trains until the budget is spent; `validation` are `(K, 3, H, W)` images in [0, 1] for the table."""
         self.options.output.mkdir(parents=True, exist_ok=True)
-        self.log = TrainingLog(self.options.output, self.options.stage)
         self.resume()
         recent: list[dict[str, float]] = []
         saved = time.monotonic()
