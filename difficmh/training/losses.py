@@ -24,8 +24,10 @@ RATE_BALANCE = 0.2
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """Per-sample results of one pass, each `(B,)`: bits per pixel, squared error of 8-bit values, MS-SSIM in [0, 1]."""
+    """Results of one pass: the preview `(B, 3, H, W)`, and per sample `(B,)` bits per pixel, squared error of 8-bit
+    values and MS-SSIM in [0, 1]."""
 
+    preview: Tensor
     bpp: Tensor
     mse: Tensor
     ms_ssim: Tensor
@@ -56,7 +58,8 @@ def _rate(model: CodecModel) -> nn.Module:
 def rate_distortion(model: CodecModel, images: Tensor, quality: Tensor) -> RateDistortion:
     """One pass through the codec without diffusion. Images must exceed 160 pixels a side for MS-SSIM."""
     y_hat, bpp = code(model, images, quality)
-    return RateDistortion(bpp, *distortions(model.preview(y_hat, quality), images))
+    preview = model.preview(y_hat, quality)
+    return RateDistortion(preview, bpp, *distortions(preview, images))
 
 
 def distortions(decoded: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

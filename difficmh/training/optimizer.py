@@ -26,10 +26,14 @@ def in_parallel() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def learning_rate_share(step: int, progress: float) -> float:
-    """Linear warm-up over the first steps, then a cosine over `progress` in [0, 1]."""
+def learning_rate_share(before: float, progress: float) -> float:
+    """The share of the next step, after one of `before`: a cosine over `progress` in [0, 1], reached by small steps.
+
+    It rises by at most 1 / WARM_UP_STEPS, at the start and where a budget was raised after the rate had already fallen:
+    Adam scales by the gradients of the last hundred steps, and a jump has broken a one-step decoder.
+    """
     cosine = FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return cosine * min(1.0, (step + 1) / WARM_UP_STEPS)
+    return min(cosine, before + 1 / WARM_UP_STEPS)
 
 
 class GuardedOptimizer:
@@ -61,7 +65,7 @@ class GuardedOptimizer:
         self.rate = rate
         self.norms: deque[float] = deque(maxlen=200)
         self.skipped = 0
-        self.steps = 0
+        self.share = 0.0
 
     def step(self, loss: Tensor, progress: float) -> float:
         """Backward pass and update; returns the gradient norm before clipping."""
@@ -78,11 +82,10 @@ class GuardedOptimizer:
             return norm
         self.norms.append(norm)
         nn.utils.clip_grads_with_norm_(self.parameters, min(limit, 1e6), torch.tensor(norm))
-        share = learning_rate_share(self.steps, progress)
+        self.share = learning_rate_share(self.share, progress)
         for group in self.adam.param_groups:
-            group["lr"] = self.rate * share * group["share"]
+            group["lr"] = self.rate * self.share * group["share"]
         self.adam.step()
-        self.steps += 1
         return norm
 
     def _average_over_workers(self) -> None:
@@ -95,12 +98,12 @@ class GuardedOptimizer:
             parameter.grad /= distributed.get_world_size()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adam": self.adam.state_dict(), "norms": list(self.norms), "steps": self.steps, "skipped": self.skipped}
+        return {"adam": self.adam.state_dict(), "norms": list(self.norms), "share": self.share, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.adam.load_state_dict(state["adam"])
         self.norms.extend(state["norms"])
-        self.steps, self.skipped = state["steps"], state["skipped"]
+        self.share, self.skipped = state["share"], state["skipped"]
 
 
 class MovingAverage:

@@ -10,13 +10,15 @@ from dataclasses import dataclass, fields, replace
 class LossSettings:
     """All are at least 0; shares are at most 1, and 0 switches a part off.
 
-    `mse_share`: squared error in the distortion, the rest is MS-SSIM. `semantic`: semantic consistency of the guide
+    `mse_share`: squared error in the distortion, the rest is MS-SSIM. `codec_features`: features of a classifier in it,
+    so that bits go where meaning is; in units of squared error. `semantic`: semantic consistency of the guide
     latent, from the share `semantic_start` of the stage on, when the base UNet's features are worth agreeing with.
     `tag_dropout`, `control_dropout`: samples and steps that go without. `teacher`, `features`, `adversarial`: parts of
     the one-step loss. `rehearsal`: weight of the diffusion loss in it, on the share `rehearsal_share` of each batch.
     """
 
-    mse_share: float = 0.6
+    mse_share: float = 0.3
+    codec_features: float = 40.0
     semantic: float = 0.15
     semantic_start: float = 0.3
     tag_dropout: float = 0.15

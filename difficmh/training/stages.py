@@ -1,6 +1,6 @@
 """The stages of training, one class each: what is trained, on which losses.
 
-rate_distortion   transforms and entropy model, bits against PSNR and MS-SSIM, all qualities at once
+rate_distortion   transforms and entropy model, bits against squared error, MS-SSIM and features, all qualities at once
 decoder           g_s alone, on the same losses
 diffusion         the denoiser as an image prior and with its control branch; the synthesis learns to keep meaning
 one_step          the denoiser and the autoencoder's decoder for one step, with feature and adversarial losses
@@ -68,6 +68,11 @@ def _drop_tags(tags: Tensor, share: float, generator: torch.Generator) -> Tensor
     return tags * keep.to(tags.device)
 
 
+def _frozen_features(model: CodecModel) -> FrozenFeatures:
+    device = next(model.parameters()).device
+    return FrozenFeatures(load_lite0()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class RateDistortionStage:
     """Trains everything but the denoiser and the latent in which it works.
 
@@ -83,13 +88,16 @@ class RateDistortionStage:
         for name in self.FROZEN:
             model.get_submodule(name).requires_grad_(False)
         self.optimizers = {"codec": GuardedOptimizer(model.named_parameters(), rate)}
+        self.features = _frozen_features(model)
         self.lambdas = torch.tensor(model.config.lambdas)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
         lambdas = self.lambdas.to(batch.images.device)
         with _autocast(batch.images.device):
             result = losses.rate_distortion(self.model, batch.images, batch.quality)
+            features = self._feature_loss(batch.images, result.preview)
         distortion = losses.mixed_distortion(result.mse, result.ms_ssim, self.settings.mse_share)
+        distortion = distortion + self.settings.codec_features * features
         middle = float(lambdas[len(lambdas) // 2])
         loss = losses.rate_distortion_loss(result.bpp, distortion, lambdas[batch.quality], middle)
         norm = self.optimizers["codec"].step(loss, progress)
@@ -98,8 +106,20 @@ class RateDistortionStage:
             "bpp": result.bpp.mean().item(),
             "psnr": losses.decibels(result.mse).item(),
             "ms_ssim": result.ms_ssim.mean().item(),
+            "features": features.mean().item(),
             "norm": norm,
         }
+
+    def _feature_loss(self, images: Tensor, preview: Tensor) -> Tensor:
+        """Per sample `(B,)`, of the first half of the batch and twice as much: they cost a third of a step."""
+        loss = torch.zeros(len(images), device=images.device)
+        if self.settings.codec_features == 0:
+            return loss
+        half = (len(images) + 1) // 2
+        with torch.no_grad():
+            real = self.features(images[:half])
+        found = feature_loss([x.float() for x in real], [x.float() for x in self.features(preview[:half])])
+        return torch.cat((found * (len(images) / half), loss[half:]))
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -178,7 +198,7 @@ class OneStepStage:
         model.requires_grad_(False)
         model.denoiser.requires_grad_(True)
         model.autoencoder.decoder.requires_grad_(True)
-        self.features = FrozenFeatures(load_lite0()).to(device)
+        self.features = _frozen_features(model)
         self.discriminator = ProjectedDiscriminator(model.config.qualities).to(device)
         trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         self.optimizers = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from difficmh.training.data import CropSource
 from difficmh.training.klt import initialise
-from difficmh.training.optimizer import GuardedOptimizer, MovingAverage
+from difficmh.training.optimizer import FINAL_SHARE, GuardedOptimizer, MovingAverage
 from difficmh.training.run import trainable
 from difficmh.training.settings import LossSettings
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
@@ -85,6 +86,7 @@ def test_stages_change_what_they_say(
     ("stage", "setting", "values"),
     [
         ("rate_distortion", "mse_share", (0.0, 1.0)),
+        ("rate_distortion", "codec_features", (0.0, 40.0)),
         ("diffusion", "semantic", (0.0, 5.0)),
         ("one_step", "adversarial", (0.0, 5.0)),
         ("one_step", "teacher", (0.0, 5.0)),
@@ -161,6 +163,22 @@ def test_an_outlier_is_skipped() -> None:
     optimizer.step(torch.tensor(float("nan")) * layer(torch.ones(1, 2)).sum(), 0.0)
     assert torch.equal(layer.weight, before)
     assert optimizer.skipped == 2
+
+
+def test_the_rate_rises_slowly_where_a_budget_was_raised() -> None:
+    """The share of the budget that is spent falls from one to a half when the budget is doubled."""
+    layer = nn.Linear(2, 1, bias=False)
+    optimizer = GuardedOptimizer(layer.named_parameters(), 1e-2)
+    shares = []
+    for progress in [0.0] * 150 + [1.0] * 3 + [0.5] * 60:
+        optimizer.step(layer(torch.ones(1, 2)).sum(), progress)
+        shares.append(optimizer.share)
+    rises = [after - before for before, after in pairwise(shares)]
+    assert max(rises) == pytest.approx(0.01)
+    assert shares[0] == pytest.approx(0.01)
+    assert shares[149] == 1
+    assert shares[152] == pytest.approx(FINAL_SHARE)
+    assert shares[-1] == pytest.approx(FINAL_SHARE + (1 - FINAL_SHARE) / 2)
 
 
 def test_the_average_follows() -> None:
