@@ -18,7 +18,7 @@ class LossSettings:
     """
 
     mse_share: float = 0.3
-    codec_features: float = 40.0
+    codec_features: float = 20.0
     semantic: float = 0.15
     semantic_start: float = 0.3
     tag_dropout: float = 0.15
