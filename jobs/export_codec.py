@@ -3,8 +3,8 @@
     python jobs/export_codec.py --checkpoint runs/lite/one_step.pt --capsule difficmh/capsules/lite
     python jobs/export_codec.py --checkpoint runs/mine/one_step.pt --capsule my-codec --from difficmh/capsules/lite
 
-Files that a checkpoint does not hold (tag vocabulary, tagger, model card, licence) are kept where they are or come
-from another capsule (`--from`).
+Files that a checkpoint does not hold (tag vocabulary, tagger, licence, the model card of a codec of that name) are kept
+where they are or come from another capsule (`--from`). `jobs/release_codec.py` also measures and writes the card.
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from difficmh.capsule import DECODING_FILES, MANIFEST
-
 
 def main(command: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(command)
-    from difficmh.training.export import export
+    from difficmh.training.export import companions, export
 
-    source = Path(arguments.source or arguments.capsule)
-    made = {MANIFEST, *DECODING_FILES} - {"tags.json"}
-    companions = [file for file in source.iterdir() if file.is_file() and file.name not in made]
-    fingerprint = export(Path(arguments.checkpoint), arguments.name, companions, Path(arguments.capsule))
+    kept = companions(Path(arguments.source or arguments.capsule), arguments.name)
+    fingerprint = export(Path(arguments.checkpoint), arguments.name, kept, Path(arguments.capsule))
     print(f"{arguments.capsule}: codec {arguments.name}, fingerprint {fingerprint}")
 
 

@@ -35,8 +35,8 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         stage=arguments.stage,
         minutes=arguments.minutes,
         device=arguments.device,
-        start=_start(arguments.start) if arguments.start else None,
-        tags=Path(arguments.tags).absolute() if arguments.tags else None,
+        start=_place(arguments.start) if arguments.start else None,
+        tags=_place(arguments.tags) if arguments.tags else None,
         batch=arguments.batch,
         rate=arguments.rate,
         seed=arguments.seed,
@@ -47,8 +47,8 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
     return TrainingCommand(job, arguments.workers)
 
 
-def _start(place: str) -> Path:
-    """A built-in capsule by its name, a capsule's directory, or a checkpoint."""
+def _place(place: str) -> Path:
+    """A built-in capsule by its name, or any other path."""
     return BUILT_IN / place if place in built_in_names() else Path(place).absolute()
 
 
@@ -65,7 +65,7 @@ def _parser(text: str) -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     add("--start", help="checkpoint or capsule to start from instead of the previous stage")
     add("--config", help="JSON like a capsule's config.json, for networks of other sizes")
-    add("--tags", help="JSON of tags by image key, as jobs/train_tagger.py writes it")
+    add("--tags", help="JSON of tags by image key, or a capsule whose tagger finds them, such as lite")
     add("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
     add("--rate", type=float, default=4e-4, help="peak learning rate (default: %(default)s)")
     add("--seed", type=int, default=0)

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
-from difficmh.capsule import FORMAT, write_manifest
+from difficmh.capsule import DECODING_FILES, FORMAT, MANIFEST, read_config, write_manifest
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
 from difficmh.fixed_point import LIMIT
 from difficmh.model import CodecModel
+from difficmh.training.card import CARD
+from difficmh.training.history import HISTORY_FILE, read_history, write_history
 from difficmh.training.rate import RateModel
 from difficmh.training.trainer import averaged_state
 from difficmh.zoo import TRAINING_ONLY
@@ -24,10 +26,21 @@ from difficmh.zoo import TRAINING_ONLY
 Z_TAIL = 1e-6
 
 
-def export(checkpoint: Path, name: str, companions: Iterable[Path], capsule: Path) -> str:
+def companions(source: Path, name: str) -> list[Path]:
+    """The files of a capsule that an export as `name` keeps: what no checkpoint holds.
+
+    Its model card only where it is the card of a codec of that name: another codec has learned from other pictures.
+    """
+    made = {MANIFEST, HISTORY_FILE, *DECODING_FILES} - {"tags.json"}
+    if (source / "config.json").is_file() and read_config(source)["name"] != name:
+        made.add(CARD)
+    return [file for file in sorted(source.iterdir()) if file.is_file() and file.name not in made]
+
+
+def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> str:
     """Writes a capsule of the averaged weights of `checkpoint` and returns its fingerprint.
 
-    `companions` are files that come along as they are: `tags.json`, `tagger.safetensors`, model card, licence.
+    `kept` are files that come along as they are: `tags.json`, `tagger.safetensors`, model card, licence.
     """
     fields, weights = averaged_state(checkpoint)
     config = CodecConfig.from_dict(fields)
@@ -35,14 +48,15 @@ def export(checkpoint: Path, name: str, companions: Iterable[Path], capsule: Pat
     model.rate = rate = RateModel(config.entropy.hyper_channels)
     model.load_state_dict(weights)
     capsule.mkdir(parents=True, exist_ok=True)
-    for file in companions:
+    for file in kept:
         if file.resolve() != (capsule / file.name).resolve():
             shutil.copyfile(file, capsule / file.name)
     content = {"format": FORMAT, "name": name, "codec": config.to_dict()}
     (capsule / "config.json").write_text(json.dumps(content, indent=1) + "\n")
-    kept = {key: value for key, value in model.state_dict().items() if not key.startswith(TRAINING_ONLY)}
-    save_tensors({key: value.half().contiguous() for key, value in kept.items()}, capsule / "model.safetensors")
+    decoding = {key: value for key, value in model.state_dict().items() if not key.startswith(TRAINING_ONLY)}
+    save_tensors({key: value.half().contiguous() for key, value in decoding.items()}, capsule / "model.safetensors")
     save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / "tables.safetensors")
+    write_history(capsule, read_history(checkpoint))
     return write_manifest(capsule)
 
 

@@ -15,6 +15,8 @@ from difficmh.capsule import read_config
 from difficmh.config import CodecConfig
 from difficmh.model import CodecModel
 from difficmh.training.data import CropSource, TrainingSample, read_samples
+from difficmh.training.history import read_history
+from difficmh.training.image_tags import tag_matrix, tag_source
 from difficmh.training.klt import initialise
 from difficmh.training.rate import RateModel
 from difficmh.training.settings import LossSettings
@@ -31,8 +33,8 @@ class TrainingJob:
     """What to train, on what, for how long.
 
     `start` is a checkpoint or a capsule's directory; without it a stage starts from the one before it in `output`.
-    `tags` is a JSON file of tag names by image key (see `tag_matrix`); `config` one like a capsule's `config.json`, for
-    networks of other sizes; it counts only where a first stage starts afresh.
+    `tags` is a JSON file of tag names by image key, or a capsule whose tagger finds them (see `tag_source`); `config` a
+    file like a capsule's `config.json`, for networks of other sizes; it counts only where a first stage starts afresh.
     """
 
     data: tuple[Path, ...]
@@ -54,9 +56,10 @@ def train(job: TrainingJob) -> Path:
     """Runs one stage; returns its checkpoint."""
     torch.manual_seed(job.seed)
     samples = read_samples(job.data)
+    tags = tag_source(job.tags) if job.tags else None
     kept = [sample for i, sample in enumerate(samples) if i % HELD_BACK]
     source = CropSource([sample.pixels for sample in kept], job.device)
-    model, fresh = build_model(job)
+    model, fresh = build_model(job, len(tags.names) if tags else 0)
     if fresh:
         initialise(model, source, job.seed)
     model.to(torch.device(job.device)).to(memory_format=torch.channels_last)
@@ -70,15 +73,24 @@ def train(job: TrainingJob) -> Path:
         compile=job.compile,
         settings=job.settings,
     )
-    trainer = Trainer(model, source, tag_matrix(kept, job.tags, model.config), options)
+    before = [] if fresh else read_history(previous_weights(job))
+    matrix = tag_matrix(kept, tags, model.config.denoiser.vocabulary_size)
+    trainer = Trainer(model, source, matrix, options, before)
     trainer.run(validation_images(samples[::HELD_BACK], options.crop).to(job.device))
     return trainer.checkpoint
 
 
-def build_model(job: TrainingJob) -> tuple[CodecModel, bool]:
-    """The model to start from, and whether it is fresh and needs its KLT start."""
-    previous = job.start or job.output / f"{PREVIOUS.get(job.stage, '')}.pt"
-    vocabulary = len(json.loads(job.tags.read_text())["names"]) if job.tags else 0
+def previous_weights(job: TrainingJob) -> Path:
+    """The checkpoint or capsule that a stage starts from, which may not exist."""
+    return job.start or job.output / f"{PREVIOUS.get(job.stage, '')}.pt"
+
+
+def build_model(job: TrainingJob, vocabulary: int = 0) -> tuple[CodecModel, bool]:
+    """The model to start from, and whether it is fresh and needs its KLT start.
+
+    `vocabulary` is the number of tags; 0 keeps that of the weights it starts from.
+    """
+    previous = previous_weights(job)
     if not previous.exists():
         if job.stage in PREVIOUS and not (job.output / f"{job.stage}.pt").exists():
             raise FileNotFoundError(f"{previous} is missing: train stage {PREVIOUS[job.stage]} first")
@@ -117,19 +129,6 @@ def with_vocabulary(config: CodecConfig, size: int) -> CodecConfig:
     if not size:
         return config
     return replace(config, denoiser=replace(config.denoiser, vocabulary_size=size))
-
-
-def tag_matrix(samples: list[TrainingSample], path: Path | None, config: CodecConfig) -> Tensor:
-    """`(N, V)` uint8 indicators from a JSON object `{"names": [...], "tags": {key: [name, ...]}}`."""
-    matrix = torch.zeros(len(samples), config.denoiser.vocabulary_size, dtype=torch.uint8)
-    if path is None:
-        return matrix
-    content = json.loads(path.read_text())
-    position = {name: index for index, name in enumerate(content["names"])}
-    for row, sample in enumerate(samples):
-        for name in content["tags"].get(sample.key, ()):
-            matrix[row, position[name]] = 1
-    return matrix
 
 
 def validation_images(samples: list[TrainingSample], crop: int, count: int = 16) -> Tensor:

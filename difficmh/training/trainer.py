@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from difficmh.model import CodecModel
 from difficmh.training import losses
 from difficmh.training.data import CropSource
+from difficmh.training.history import StageRecord, changed_settings, device_name
 from difficmh.training.log import TrainingLog
 from difficmh.training.optimizer import MovingAverage, in_parallel
 from difficmh.training.settings import LossSettings
@@ -37,9 +39,19 @@ class TrainingOptions:
 
 
 class Trainer:
-    """Runs one stage over crops of `source`, whose image i has the tags `tags[i]`, `(N, V)` uint8."""
+    """Runs one stage over crops of `source`, whose image i has the tags `tags[i]`, `(N, V)` uint8.
 
-    def __init__(self, model: CodecModel, source: CropSource, tags: Tensor, options: TrainingOptions) -> None:
+    `before` are the stages that the weights went through already.
+    """
+
+    def __init__(
+        self,
+        model: CodecModel,
+        source: CropSource,
+        tags: Tensor,
+        options: TrainingOptions,
+        before: Sequence[StageRecord] = (),
+    ) -> None:
         self.model = model
         self.source = source
         self.tags = tags
@@ -57,6 +69,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(options.seed + 1000 * rank)
         self.steps = 0
         self.seconds = 0.0
+        self.before = list(before)
         self.log = TrainingLog(options.output, options.stage)
 
     @property
@@ -72,6 +85,22 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         return self.options.output / f"{self.options.stage}.pt"
+
+    @property
+    def record(self) -> StageRecord:
+        """This stage's run so far."""
+        options = self.options
+        return StageRecord(
+            stage=options.stage,
+            steps=self.steps,
+            minutes=self.minutes,
+            batch=options.batch,
+            crop=options.crop,
+            rate=options.rate,
+            images=len(self.source),
+            device=device_name(self.device),
+            changed=changed_settings(options.settings),
+        )
 
     def run(self, validation: Tensor) -> None:
         """Trains until the budget is spent; `validation` are `(K, 3, H, W)` images in [0, 1] for the table."""
@@ -126,6 +155,7 @@ class Trainer:
             "noise": torch.get_rng_state(),
             "steps": self.steps,
             "seconds": self.seconds,
+            "history": [record.to_dict() for record in (*self.before, self.record)],
         }
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
@@ -145,6 +175,7 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
         torch.set_rng_state(state["noise"].cpu())
         self.steps, self.seconds = state["steps"], state["seconds"]
+        self.before = [StageRecord(**record) for record in state.get("history", [])[:-1]]
 
     # --- reporting --------------------------------------------------------------------------------------------------
 

@@ -48,9 +48,18 @@ def test_three_stages_make_a_codec(tmp_path: Path, arguments: list[object], caps
     (tmp_path / "capsule").mkdir()
     Vocabulary(tuple(Tag(name, 6000, 0.5) for name in TAGS)).save(tmp_path / "capsule" / "tags.json")
     checkpoint = tmp_path / "run" / "one_step.pt"
-    run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "capsule", "--name", "mine")
+    Image.fromarray(photograph(64, 96)).save(tmp_path / "held-back.png")
+    run(
+        "release_codec.py",
+        *("--checkpoint", checkpoint, "--capsule", tmp_path / "capsule", "--name", "mine"),
+        *("--images", tmp_path / "held-back.png", "--evaluation", tmp_path / "evaluation", "--rates", "0.5,2"),
+    )
     codec = difficmh.load(tmp_path / "capsule")
     assert codec.fingerprint in capsys.readouterr().out
+    card = (tmp_path / "capsule" / "MODEL_CARD.md").read_text()
+    assert [f"| `{stage}` |" in card for stage in ("rate_distortion", "diffusion", "one_step")] == [True] * 3
+    assert "| at bits per pixel | 0.5 | 2 |" in card
+    assert "| capsule preview | 6 |" in card
     (stream,) = codec.compress([photograph(64, 96)], quality=4, tags=[["car"]])
     assert codec.decompress([stream], mode="full")[0].shape == (3, 64, 96)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -32,9 +31,7 @@ def test_training_goes_on_from_a_capsule(tiny_capsule: Path, tmp_path: Path) -> 
 
 
 def test_another_vocabulary_drops_only_the_embeddings_of_tags(tiny_capsule: Path, tmp_path: Path) -> None:
-    tags = tmp_path / "image-tags.json"
-    tags.write_text(json.dumps({"names": ["a", "b", "c", "d", "e"], "tags": {}}))
-    model, _ = build_model(job(tmp_path, tiny_capsule, tags=tags))
+    model, _ = build_model(job(tmp_path, tiny_capsule), vocabulary=5)
     assert model.denoiser.condition.tags.shape[0] == 5
 
 

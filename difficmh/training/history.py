@@ -1,0 +1,67 @@
+"""How weights came to be: the stages that they went through, kept in checkpoints and capsules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from difficmh.training.settings import LossSettings
+
+HISTORY_FILE = "training.json"
+"""The history in a capsule; it decodes nothing, so the fingerprint does not depend on it."""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage's run: `steps` of `batch` crops of `crop` x `crop` pixels in `minutes`, out of `images` pictures.
+
+    `rate` is the peak learning rate, `changed` the weights of losses that were not the default.
+    """
+
+    stage: str
+    steps: int
+    minutes: float
+    batch: int
+    crop: int
+    rate: float
+    images: int
+    device: str
+    changed: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"changed": dict(self.changed), "minutes": round(self.minutes, 1)}
+
+
+def changed_settings(settings: LossSettings) -> dict[str, float]:
+    """What differs from the defaults, by name."""
+    default = LossSettings()
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's name, or how many threads a CPU computes with."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads"
+
+
+def read_history(place: Path) -> list[StageRecord]:
+    """The stages behind a checkpoint or a capsule, first one first; empty where nothing was recorded."""
+    if place.is_dir():
+        file = place / HISTORY_FILE
+        records = json.loads(file.read_text()) if file.is_file() else []
+    else:
+        records = torch.load(place, map_location="cpu", weights_only=True, mmap=True).get("history", [])
+    return [StageRecord(**record) for record in records]
+
+
+def write_history(capsule: Path, records: list[StageRecord]) -> None:
+    """Writes `training.json`; the manifest has to be written after it."""
+    content = [record.to_dict() for record in records]
+    (capsule / HISTORY_FILE).write_text(json.dumps(content, indent=1) + "\n")
