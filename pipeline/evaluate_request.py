@@ -16,7 +16,8 @@ EXAMPLES = """examples:
   python jobs/evaluate_codec.py --images photos/ --codec difficmh:runs/capsule:full --codec webp@10,40,70 \\
       --output runs/mine --limit 8 --measure ssimulacra2 --measure detection:models/FastestDet.onnx
 
-A codec is jpeg, webp, avif or jpegxl; difficmh:CAPSULE, also with a mode (preview, full, reference);
+A codec is jpeg, webp, avif or jpegxl; difficmh:CAPSULE, also with a mode (preview, full, reference) and behind that
+,steps=N (denoising steps) ,tags=off (encoded without tags) ,name=TEXT (in the report);
 compressai:ARCHITECTURE=FILE[,FILE...]. @ lists qualities. The first one is on trial: cases are sorted by its deficit.
 PSNR and MS-SSIM are always measured; --measure adds
   ssimulacra2              half a second or more for each decoded picture
