@@ -36,7 +36,9 @@ from benchmarks.machine import describe_machine
 from difficmh.capsule import MANIFEST, capsule_path
 from difficmh.evaluation.contestants import read_learned
 from difficmh.evaluation.earlier import read_earlier
+from difficmh.evaluation.intervals import RESAMPLES
 from difficmh.evaluation.output import Findings
+from difficmh.evaluation.summary import Request
 from pipeline.measurement_files import read_files
 from pipeline.rejects import JobError
 
@@ -271,7 +273,8 @@ def report(setting: Setting) -> None:
     """Prints the table and all numbers, and keeps them in `ablation.md` and `ablation.json`."""
     try:
         findings = read_earlier(*read_files(setting.output / "evaluation"), (setting.at,))
-        found = [compare(findings, one, setting.at, setting.bd_range) for one, _ in comparisons(setting)]
+        request = Request((setting.at,), setting.bd_range, RESAMPLES)
+        found = [compare(findings, one, request) for one, _ in comparisons(setting)]
     except (JobError, ValueError) as error:
         raise SystemExit(str(error)) from error
     metrics = [*findings.metrics, *(kept.metric for kept in findings.kept)]

@@ -44,13 +44,12 @@ class Result:
     measures: dict[str, Figures]
 
 
-def compare(findings: Findings, comparison: Comparison, rate: float, bd_range: tuple[float, float]) -> Result:
-    """Raises ValueError where the evaluation has no such codecs."""
+def compare(findings: Findings, comparison: Comparison, request: Request) -> Result:
+    """At the first rate of the request. Raises ValueError where the evaluation has no such codecs."""
     pair = (comparison.with_part, comparison.without)
     both = [one for one in findings.measurements if one.codec in pair]
     if missing := set(pair) - {one.codec for one in both}:
         raise ValueError(f"the evaluation has no {' and no '.join(sorted(missing))}")
-    request = Request((rate,), bd_range)
     summary = summarise(both, findings.metrics, [comparison.without], request)
     measures = {}
     for found in summary.metrics:

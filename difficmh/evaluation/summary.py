@@ -234,10 +234,12 @@ def advantages(
     """By how much the first codec of a pair exceeds the second in a metric, at each of the rates.
 
     Both are drawn on the same pictures, so that the interval is that of the difference: narrower than either codec's
-    own where both find the same pictures hard. None where one of them does not reach the rate.
+    own where both find the same pictures hard. None where one of them does not reach the rate or was not so measured.
     """
     summariser = _Summariser(measurements, request)
     curves = [summariser.curves(metric, codec) for codec in pair]
+    if not all(curves):
+        return [None for _ in request.rates]
     return [
         interval(
             [_difference(*(figure_at(metric, points, rate) for points in both)) for both in zip(*curves, strict=True)]

@@ -28,6 +28,11 @@ def arguments(tmp_path: Path) -> list[str]:
     return [*shared, "--output", str(tmp_path), "--minutes", "2.5", "--training", "--batch 12"]
 
 
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "RESAMPLES", 10)
+
+
 class Runner:
     """Notes the commands; makes of an export an empty capsule, and of an evaluation one of codecs of known savings."""
 

@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.ablation_table import Comparison, compare, markdown
+from benchmarks.ablation_table import Comparison, Result, compare, markdown
 from difficmh.evaluation.fidelity import MS_SSIM, PSNR
 from difficmh.evaluation.frechet import Patches
 from difficmh.evaluation.intervals import Interval
 from difficmh.evaluation.measure import Plan
 from difficmh.evaluation.output import Findings
-from difficmh.evaluation.summary import Figure, MetricSummary
+from difficmh.evaluation.summary import Figure, MetricSummary, Request
 from difficmh.evaluation.tasks import CLASS_AGREEMENT
 from tests.difficmh.evaluation.pictures import synthetic
 
 PAIR = Comparison("the part", "nothing", "full", "lite full", "lite full, no tags")
+REQUEST = Request((0.1,), resamples=40)
 (FRECHET,) = Patches.metrics
 
 
@@ -33,8 +34,12 @@ def findings() -> Findings:
     return Findings(Plan(()), measured, [PSNR, MS_SSIM, CLASS_AGREEMENT], [kept])
 
 
-def test_what_a_part_saves_and_gains() -> None:
-    result = compare(findings(), PAIR, 0.1, (0.05, 0.5))
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return compare(findings(), PAIR, REQUEST)
+
+
+def test_what_a_part_saves_and_gains(result: Result) -> None:
     saved, gained = result.bd_rates["psnr"], result.measures["psnr"]
     assert saved is not None
     assert (saved.value, saved.low) == pytest.approx((-25, -25), abs=1e-6)
@@ -45,9 +50,9 @@ def test_what_a_part_saves_and_gains() -> None:
     assert gained.difference.value == pytest.approx(3 * math.log2(1 / 0.75), abs=0.02)
 
 
-def test_differences_are_drawn_in_pairs() -> None:
+def test_differences_are_drawn_in_pairs(result: Result) -> None:
     """Both pictures gain the same, so the gain is certain although the figures themselves are not."""
-    gained = compare(findings(), PAIR, 0.1, (0.05, 0.5)).measures["psnr"]
+    gained = result.measures["psnr"]
     assert gained.difference is not None
     assert gained.difference.low == pytest.approx(gained.difference.high, abs=0.05)
     assert gained.with_part is not None
@@ -56,19 +61,18 @@ def test_differences_are_drawn_in_pairs() -> None:
     assert gained.with_part.high - gained.with_part.low > 1
 
 
-def test_a_kept_measure_has_a_difference_without_bounds() -> None:
-    result = compare(findings(), PAIR, 0.1, (0.05, 0.5))
+def test_a_kept_measure_has_a_difference_without_bounds(result: Result) -> None:
     assert result.measures["frechet_lite2"].difference == Interval(-20.0, None, None)
     assert "frechet_lite2" not in result.bd_rates
 
 
 def test_a_codec_that_was_not_measured() -> None:
     with pytest.raises(ValueError, match="the evaluation has no lite preview"):
-        compare(findings(), replace(PAIR, without="lite preview"), 0.1, (0.05, 0.5))
+        compare(findings(), replace(PAIR, without="lite preview"), REQUEST)
 
 
-def test_a_row_in_markdown() -> None:
-    table = markdown([compare(findings(), PAIR, 0.1, (0.05, 0.5))], [PSNR, CLASS_AGREEMENT, FRECHET])
+def test_a_row_in_markdown(result: Result) -> None:
+    table = markdown([result], [PSNR, CLASS_AGREEMENT, FRECHET])
     head, _, row = table.splitlines()
     assert head.startswith("| part | against | mode | bits at equal PSNR (dB), % | PSNR (dB) | same ImageNet class")
     assert head.endswith("Lite2 patches, lower is better |")
