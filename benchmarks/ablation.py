@@ -186,9 +186,10 @@ def capsules(setting: Setting) -> Iterator[Job]:
 def _side(setting: Setting, name: str, side: str) -> Job:
     row, folder, capsule = ROWS[name], setting.output / "runs" / f"{name}-{side}", _capsule(setting, name, side)
     off = row.off if side == "without" else ()
-    commands, checkpoint = [], ""
+    commands: list[Command] = []
+    checkpoint = ""
     for stage in row.stages:
-        command = (*_trainer(stage), "--output", str(folder), "--minutes", f"{setting.minutes:g}")
+        command: Command = (*_trainer(stage), "--output", str(folder), "--minutes", f"{setting.minutes:g}")
         command += () if checkpoint else ("--start", _start(setting, name))
         for place in setting.data:
             command += ("--data", place)
@@ -224,7 +225,7 @@ def evaluation(setting: Setting) -> Command:
     command: Command = ("python", "jobs/evaluate_codec.py", "--images", *setting.images)
     command += ("--output", str(setting.output / "evaluation"))
     command += ("--rates", f"{setting.at:g}", "--bd-range", f"{low:g},{high:g}")
-    for option, values in (("--codec", codecs), ("--measure", setting.measures or MEASURES)):
+    for option, values in (("--codec", tuple(codecs)), ("--measure", setting.measures or MEASURES)):
         for value in values:
             command += (option, value)
     return (*command, *shlex.split(setting.evaluation))

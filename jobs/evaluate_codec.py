@@ -30,7 +30,7 @@ def run(request: EvaluateRequest) -> int:
     from difficmh.evaluation.summary import Request
 
     try:
-        earlier = request.earlier and read_files(request.earlier)
+        earlier = read_files(request.earlier) if request.earlier else None
         findings = read_earlier(*earlier, request.rates) if earlier else found(request)
         print(write_report(request.output, findings, Request(request.rates, request.bd_range)))
     except ValueError as error:

@@ -89,7 +89,7 @@ def _check(parser: argparse.ArgumentParser, fields: Mapping[str, Any]) -> None:
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    often = {"action": "append", "default": [], "help": "any number of times, see below"}
+    often: dict[str, Any] = {"action": "append", "default": [], "help": "any number of times, see below"}
     add("--images", nargs="+", default=[], metavar="URL", help="folders of images, or WebDataset shards")
     add("--codec", dest="codecs", metavar="CODEC", **often)
     add("--measure", dest="measures", metavar="NAME", **often)

@@ -88,7 +88,7 @@ class LearnedContestant:
         self._variant = described.variant
 
     def compress(self, image: Image, quality: int) -> bytes:
-        tags = None if self._variant.tags else [[]]
+        tags: list[list[str]] | None = None if self._variant.tags else [[]]
         return self._codec.compress([image], quality=quality, tags=tags)[0]
 
     def decompress(self, data: bytes) -> Image:

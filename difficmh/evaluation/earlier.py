@@ -7,7 +7,7 @@ earlier evaluation had; at other rates they are read off the curve, without an i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from difficmh.evaluation.detection import Judged, mean_average_precision
@@ -15,9 +15,12 @@ from difficmh.evaluation.intervals import Interval
 from difficmh.evaluation.measure import Measurement, Plan
 from difficmh.evaluation.output import Findings
 from difficmh.evaluation.rows import measurements_of
-from difficmh.evaluation.statistics import Counts, Metric, f1, mean
+from difficmh.evaluation.statistics import Counts, Metric, Statistic, f1, mean
 from difficmh.evaluation.summary import Figure, MetricSummary, figure_at
 from difficmh.rate_distortion import Point
+
+COMBINATIONS: Mapping[type, Callable[[Sequence[Any]], Statistic]] = {Counts: f1, Judged: mean_average_precision}
+"""How evidence that is no plain number makes one figure."""
 
 
 def read_earlier(
@@ -48,9 +51,9 @@ def _tuple(value: Any) -> Any:
 def _metric(name: str, about: Mapping[str, Any], measurements: Sequence[Measurement]) -> Metric:
     """What combines the evidence follows from its kind."""
     evidence = next((one.evidence[name] for one in measurements if name in one.evidence), None)
-    combine = {Counts: f1, Judged: mean_average_precision}.get(type(evidence), mean)
+    combine = COMBINATIONS.get(type(evidence), mean)
     described = {field: about[field] for field in ("title", "family", "higher_is_better", "original", "note")}
-    return Metric(name, combine=combine, **described)  # type: ignore[arg-type]
+    return Metric(name, combine=combine, **described)
 
 
 def _kept(
