@@ -53,11 +53,12 @@ def compare(findings: Findings, comparison: Comparison, request: Request) -> Res
     summary = summarise(both, findings.metrics, [comparison.without], request)
     measures = {}
     for found in summary.metrics:
-        values = [_at_rate(found, codec) for codec in pair]
-        measures[found.metric.name] = Figures(*values, advantages(both, found.metric, pair, request)[0])
+        first, second = (_at_rate(found, codec) for codec in pair)
+        difference = advantages(both, found.metric, pair, request)[0]
+        measures[found.metric.name] = Figures(first, second, difference)
     for found in findings.kept:
-        values = [_at_rate(found, codec) for codec in pair]
-        measures[found.metric.name] = Figures(*values, _unbounded(*values))
+        first, second = (_at_rate(found, codec) for codec in pair)
+        measures[found.metric.name] = Figures(first, second, _unbounded(first, second))
     rates = {
         found.metric.name: found.bd_rates.get(comparison.without, {}).get(comparison.with_part)
         for found in summary.metrics
