@@ -15,8 +15,10 @@ EXAMPLES = """examples:
       --codec difficmh:lite@1-6:full --codec webp --codec jpeg --codec avif --output runs/evaluation
   python jobs/evaluate_codec.py --images photos/ --codec difficmh:runs/capsule:full --codec webp@10,40,70 \\
       --output runs/mine --limit 8 --measure ssimulacra2 --measure detection:models/FastestDet.onnx
+  python jobs/evaluate_codec.py --from runs/mine --output runs/mine-low --rates 0.03,0.05 --bd-range 0.03,0.1
 
-A codec is jpeg, webp, avif or jpegxl; difficmh:CAPSULE, also with a mode (preview, full, reference);
+A codec is jpeg, webp, avif or jpegxl; difficmh:CAPSULE, also with a mode (preview, full, reference) and behind that
+,steps=N (denoising steps) ,tags=off (encoded without tags) ,name=TEXT (in the report);
 compressai:ARCHITECTURE=FILE[,FILE...]. @ lists qualities. The first one is on trial: cases are sorted by its deficit.
 PSNR and MS-SSIM are always measured; --measure adds
   ssimulacra2              half a second or more for each decoded picture
@@ -32,10 +34,22 @@ them. Errors in what is asked for end the job before any work, with status 2."""
 
 Numbers = tuple[float, ...]
 
+MEASURING = {
+    "images": "--images",
+    "codecs": "--codec",
+    "measures": "--measure",
+    "limit": "--limit",
+    "workers": "--ray",
+}
+ALSO_LATER = ("--output", "--rates", "--bd-range")
+
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """`workers` is the number of Ray actors, None for this process alone; rates are in bits per pixel."""
+    """`workers` is the number of Ray actors, None for this process alone; rates are in bits per pixel.
+
+    `earlier` is the folder of an evaluation that is summarised again; then nothing is measured.
+    """
 
     images: tuple[str, ...]
     codecs: tuple[str, ...]
@@ -49,6 +63,7 @@ class EvaluateRequest:
     workers: int | None
     device: str
     storage_options: Mapping[str, Any]
+    earlier: Path | None = None
 
 
 def parse(description: str | None, arguments: Sequence[str] | None) -> EvaluateRequest:
@@ -58,19 +73,27 @@ def parse(description: str | None, arguments: Sequence[str] | None) -> EvaluateR
     _add_what(parser)
     _add_how(parser)
     fields = vars(parser.parse_args(arguments))
+    _check(parser, fields)
     listed = {name: tuple(fields[name]) for name in ("images", "codecs", "measures")}
     return EvaluateRequest(**(fields | listed))
 
 
+def _check(parser: argparse.ArgumentParser, fields: Mapping[str, Any]) -> None:
+    """Either there is something to measure, or nothing is asked for that only measuring could give."""
+    given = [option for name, option in MEASURING.items() if fields[name]]
+    if fields["earlier"] and given:
+        parser.error(f"--from measures nothing: it goes with {', '.join(ALSO_LATER)}, not with {', '.join(given)}")
+    if not fields["earlier"] and not (fields["images"] and fields["codecs"]):
+        parser.error("--images and --codec are required, or --from")
+
+
 def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--images", nargs="+", required=True, metavar="URL", help="folders of images, or WebDataset shards")
-    add(
-        "--codec", action="append", required=True, dest="codecs", metavar="CODEC", help="any number of times, see below"
-    )
-    add(
-        "--measure", action="append", default=[], dest="measures", metavar="NAME", help="any number of times, see below"
-    )
+    often: dict[str, Any] = {"action": "append", "default": [], "help": "any number of times, see below"}
+    add("--images", nargs="+", default=[], metavar="URL", help="folders of images, or WebDataset shards")
+    add("--codec", dest="codecs", metavar="CODEC", **often)
+    add("--measure", dest="measures", metavar="NAME", **often)
+    add("--from", type=Path, dest="earlier", metavar="DIR", help="output of an earlier run, for other rates")
     add("--output", type=Path, required=True, metavar="DIR", help="local folder for the report")
     add("--limit", type=whole_number(1), metavar="N", help="the first N images only")
     add("--detect-in", default="*", metavar="PATTERN", help="detect only in images of such names, such as '*street*'")

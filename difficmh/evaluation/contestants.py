@@ -2,6 +2,7 @@
 
 webp   jpeg@10,30,50          a baseline at its usual qualities, or at these
 difficmh:lite@1-6:preview     a capsule (built in, or a directory), qualities, mode (default: all, full)
+difficmh:lite:full,steps=4,tags=off,name=mine     the same in a variant, each part of it optional (`Variant`)
 compressai:ARCHITECTURE=FILE[,FILE…]   a network of compressai with weights from files, smallest rate first
 """
 
@@ -9,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
 from difficmh.baselines import BASELINES, load_baseline
 from difficmh.evaluation.graders import Image
+from difficmh.sampler import TRAIN_STEPS
 
 Mode = Literal["preview", "full", "reference"]
 MODES: tuple[Mode, ...] = ("preview", "full", "reference")
@@ -31,29 +34,65 @@ class Contestant(Protocol):
     def decompress(self, data: bytes) -> Image: ...
 
 
-class LearnedContestant:
-    """A codec of this library in one decoding mode, the tagger included in compression.
+@dataclass(frozen=True)
+class Variant:
+    """How a codec of this library is used.
 
-    No `qualities` stand for all that the capsule has. Raises ValueError for one that it has not, CapsuleError where the
-    capsule cannot be loaded.
+    `steps` of denoising, None for what the mode has. Without `tags` none are given to the encoder: streams hold an
+    empty list, which is shorter, and no tag steers the denoiser. `name` in reports, None for one that says all this.
     """
 
-    def __init__(self, capsule: str, qualities: Sequence[int], mode: Mode, device: str = "cpu") -> None:
+    mode: Mode = "full"
+    steps: int | None = None
+    tags: bool = True
+    name: str | None = None
+
+    def name_of(self, capsule: str) -> str:
+        """What `capsule` in this variant is called, such as `lite full, 4 steps, no tags`."""
+        parts = [f"{capsule.rstrip('/').rpartition('/')[2]} {self.mode}"]
+        if self.steps is not None:
+            parts.append("1 step" if self.steps == 1 else f"{self.steps} steps")
+        if not self.tags:
+            parts.append("no tags")
+        return self.name or ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class LearnedDescription:
+    """A description of a codec of this library, read: no `qualities` stand for all that the capsule has."""
+
+    capsule: str
+    qualities: tuple[int, ...]
+    variant: Variant
+
+    @property
+    def name(self) -> str:
+        return self.variant.name_of(self.capsule)
+
+
+class LearnedContestant:
+    """A codec of this library, the tagger included in compression.
+
+    Raises ValueError for a quality that the capsule has not, CapsuleError where it cannot be loaded.
+    """
+
+    def __init__(self, described: LearnedDescription, device: str = "cpu") -> None:
         import difficmh
 
-        self.name = f"{capsule.rstrip('/').rpartition('/')[2]} {mode}"
-        self._codec = difficmh.load(capsule, device)
+        self.name = described.name
+        self._codec = difficmh.load(described.capsule, device)
         known = self._codec.qualities
-        if unknown := [quality for quality in qualities if quality not in known]:
-            raise ValueError(f"{capsule} has qualities {known[0]} to {known[-1]}, not {unknown[0]}")
-        self.qualities = tuple(qualities or known)
-        self._mode = mode
+        if unknown := [quality for quality in described.qualities if quality not in known]:
+            raise ValueError(f"{described.capsule} has qualities {known[0]} to {known[-1]}, not {unknown[0]}")
+        self.qualities = described.qualities or tuple(known)
+        self._variant = described.variant
 
     def compress(self, image: Image, quality: int) -> bytes:
-        return self._codec.compress([image], quality=quality)[0]
+        tags: list[list[str]] | None = None if self._variant.tags else [[]]
+        return self._codec.compress([image], quality=quality, tags=tags)[0]
 
     def decompress(self, data: bytes) -> Image:
-        tensor = self._codec.decompress([data], mode=self._mode)[0]
+        tensor = self._codec.decompress([data], mode=self._variant.mode, steps=self._variant.steps)[0]
         pixels: Image = (tensor.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
         return np.ascontiguousarray(pixels)
 
@@ -63,7 +102,10 @@ def load_contestants(texts: Sequence[str], device: str = "cpu") -> list[Contesta
     contestants = [load_contestant(text, device) for text in texts]
     names = [contestant.name for contestant in contestants]
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{', '.join(sorted(repeated))} is there more than once; list its qualities behind one @")
+        listed = ", ".join(sorted(repeated))
+        raise ValueError(
+            f"{listed} is there more than once; list its qualities behind one @, or tell capsules by name="
+        )
     return contestants
 
 
@@ -71,11 +113,7 @@ def load_contestant(text: str, device: str = "cpu") -> Contestant:
     """A codec from its description (see the module's text); raises ValueError for one that makes no sense."""
     family, separator, rest = text.partition(":")
     if separator and family == "difficmh":
-        before, _, mode = rest.rpartition(":")
-        if mode not in MODES:
-            before, mode = rest, "full"
-        name, qualities = name_and_qualities(before)
-        return LearnedContestant(name, qualities, next(known for known in MODES if known == mode), device)
+        return LearnedContestant(read_learned(rest), device)
     if separator and family == "compressai":
         from difficmh.evaluation.compressai_models import load_compressai
 
@@ -85,6 +123,35 @@ def load_contestant(text: str, device: str = "cpu") -> Contestant:
         known = ", ".join(BASELINES)
         raise ValueError(f"{text!r} is neither difficmh:CAPSULE nor compressai:ARCHITECTURE=FILE nor one of {known}")
     return load_baseline(name, qualities)
+
+
+def read_learned(text: str) -> LearnedDescription:
+    """What stands behind `difficmh:`. Raises ValueError for qualities or a variant that make no sense."""
+    before, _, last = text.rpartition(":")
+    mode, *options = last.split(",")
+    if mode not in MODES:  # the capsule may have a colon in its path, and qualities a comma
+        return LearnedDescription(*name_and_qualities(text), Variant())
+    variant = _variant(next(known for known in MODES if known == mode), options)
+    return LearnedDescription(*name_and_qualities(before), variant)
+
+
+def _variant(mode: Mode, options: Sequence[str]) -> Variant:
+    given: dict[str, str] = {}
+    for option in options:
+        name, _, value = option.partition("=")
+        if name in given or not _is_option(name, value):
+            raise ValueError(f"{option!r} is none of steps=1 to {TRAIN_STEPS}, tags=off, name=TEXT, each at most once")
+        given[name] = value
+    if "steps" in given and mode == "preview":
+        raise ValueError("preview does not denoise: it has no steps")
+    steps = int(given["steps"]) if "steps" in given else None
+    return Variant(mode, steps, "tags" not in given, given.get("name"))
+
+
+def _is_option(name: str, value: str) -> bool:
+    if name == "steps":
+        return re.fullmatch(r"[0-9]{1,4}", value) is not None and 1 <= int(value) <= TRAIN_STEPS
+    return (name, value) == ("tags", "off") or (name == "name" and bool(value) and value not in BASELINES)
 
 
 def name_and_qualities(text: str) -> tuple[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from difficmh.baselines import BASELINES
@@ -12,18 +12,29 @@ from difficmh.evaluation.page import render_page
 from difficmh.evaluation.plots import curves_png
 from difficmh.evaluation.report import table, to_json
 from difficmh.evaluation.statistics import Metric
-from difficmh.evaluation.summary import Request, summarise
+from difficmh.evaluation.summary import MetricSummary, Request, summarise
 
 
-def write_report(
-    output: Path, measurements: Sequence[Measurement], metrics: Sequence[Metric], plan: Plan, request: Request
-) -> str:
+@dataclass(frozen=True)
+class Findings:
+    """What was measured by a plan; `kept` are summaries of metrics whose evidence is no longer there."""
+
+    plan: Plan
+    measurements: Sequence[Measurement]
+    metrics: Sequence[Metric]
+    kept: Sequence[MetricSummary] = ()
+
+
+def write_report(output: Path, findings: Findings, request: Request) -> str:
     """Write `evaluation.json`, `curves.png` and `index.html` into the folder; the findings as text.
 
-    BD-rates are against each of the baselines that took part.
+    BD-rates are against each of the baselines that took part. Raises ValueError where nothing was measured.
     """
+    plan, measurements = findings.plan, findings.measurements
     codecs = dict.fromkeys(one.codec for one in measurements)
-    summary = summarise(measurements, metrics, [codec for codec in codecs if codec in BASELINES], request)
+    references = [codec for codec in codecs if codec in BASELINES]
+    summary = summarise(measurements, findings.metrics, references, request)
+    summary = replace(summary, metrics=[*summary.metrics, *findings.kept])
     output.mkdir(parents=True, exist_ok=True)
     (output / "evaluation.json").write_text(to_json(summary, asdict(plan)), encoding="utf-8")
     (output / "curves.png").write_bytes(curves_png(summary.metrics))

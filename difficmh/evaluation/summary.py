@@ -123,6 +123,10 @@ class _Summariser:
         ]
         return Summary(self._request, self._images, rows, [self._metric(metric, references) for metric in metrics])
 
+    def curves(self, metric: Metric, codec: str) -> list[list[Point]]:
+        """The points of a codec that have a figure, for each draw."""
+        return _curves(self._points(metric, self._groups.get(codec, {})))
+
     def _row(self, codec: str, quality: int, group: Sequence[Measurement]) -> Row:
         rate = interval(self._drawn(mean, [one.bits_per_pixel for one in group], group))
         assert rate is not None, "rates are there for every measurement"
@@ -222,3 +226,27 @@ def figure_at(metric: Metric, points: Sequence[Point], rate: float) -> float | N
         return linear_at(points, rate)
     found = quality_at(curve(metric, points), rate)
     return found if found is None or metric.higher_is_better else -found
+
+
+def advantages(
+    measurements: Sequence[Measurement], metric: Metric, pair: tuple[str, str], request: Request
+) -> list[Interval | None]:
+    """By how much the first codec of a pair exceeds the second in a metric, at each of the rates.
+
+    Both are drawn on the same pictures, so that the interval is that of the difference: narrower than either codec's
+    own where both find the same pictures hard. None where one of them does not reach the rate or was not so measured.
+    """
+    summariser = _Summariser(measurements, request)
+    curves = [summariser.curves(metric, codec) for codec in pair]
+    if not all(curves):
+        return [None for _ in request.rates]
+    return [
+        interval(
+            [_difference(*(figure_at(metric, points, rate) for points in both)) for both in zip(*curves, strict=True)]
+        )
+        for rate in request.rates
+    ]
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second

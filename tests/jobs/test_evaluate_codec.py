@@ -48,6 +48,27 @@ def test_folders_and_tars_through_baselines(images: Path, capsys: pytest.Capture
     assert {"psnr", "ms_ssim_db", "bits_per_pixel", "compress_seconds"} <= set(rows[0])
 
 
+def test_other_rates_without_measuring_again(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(
+        images, "--codec", "jpeg@20,60,90", "--codec", "webp@20,60,90", "--bd-range", "0.1,20", "--rates", "1,3"
+    )
+    capsys.readouterr()
+    again = ["--from", str(images / "out"), "--output", str(images / "again"), "--rates", "1.5", "--bd-range", "1,9"]
+    assert evaluate_codec.main(again) == 0
+    report = json.loads((images / "again" / "evaluation.json").read_text())
+    assert (report["request"]["rates"], report["plan"], report["rows"]) == ([1.5], first["plan"], first["rows"])
+    assert "decoded pictures measured" not in capsys.readouterr().err
+    assert {path.name for path in (images / "again").iterdir()} == {path.name for path in (images / "out").iterdir()}
+    assert evaluate_codec.main([*again[:2], "--output", again[1], "--rates", "1,3", "--bd-range", "0.1,20"]) == 0
+    assert json.loads((images / "out" / "evaluation.json").read_text()) == first
+
+
+def test_nothing_to_go_on_from(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate_codec.main(["--from", str(images), "--output", str(images / "again")]) == 2
+    assert "has no evaluation to go on from" in capsys.readouterr().err
+    assert not (images / "again").exists()
+
+
 def test_limit(images: Path) -> None:
     assert run(images, "--codec", "jpeg@20", "--limit", "1")["rows"][0]["images"] == 1
 

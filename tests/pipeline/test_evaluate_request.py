@@ -35,3 +35,24 @@ def test_wrong_numbers(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> 
         parse("", [*LEAST, *wrong])
     assert ended.value.code == 2
     assert f"{wrong[1]!r} is not" in capsys.readouterr().err
+
+
+def test_an_earlier_evaluation() -> None:
+    request = parse("", ["--from", "out", "--output", "again", "--rates", "0.1"])
+    assert (request.earlier, request.images, request.codecs, request.rates) == (Path("out"), (), (), (0.1,))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--images", "a"], "--images and --codec are required, or --from"),
+        (["--codec", "jpeg"], "--images and --codec are required, or --from"),
+        (["--from", "a", "--codec", "jpeg", "--limit", "2"], "not with --codec, --limit"),
+        (["--from", "a", "--images", "b"], "not with --images"),
+    ],
+)
+def test_either_to_measure_or_to_go_on(wrong: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("", ["--output", "out", *wrong])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

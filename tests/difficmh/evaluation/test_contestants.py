@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,21 @@ from tests.fakes import FakeCodec
 
 
 class Fake(FakeCodec):
+    """Decodes to black where it is asked for steps; says in one byte how many tags it was given, 255 for None."""
+
     qualities = range(1, 7)
+
+    def compress(
+        self, images: Sequence[np.ndarray], *, quality: int, tags: Sequence[Sequence[str]] | None = None
+    ) -> list[bytes]:
+        (stream,) = super().compress(images, quality=quality)
+        return [bytes([255 if tags is None else len(tags[0])]) + stream]
+
+    def decompress(
+        self, bitstreams: Sequence[bytes], *, mode: str = "full", steps: int | None = None
+    ) -> list[torch.Tensor]:
+        (picture,) = super().decompress([stream[1:] for stream in bitstreams])
+        return [picture * 0 if steps else picture]
 
 
 @pytest.fixture
@@ -45,6 +60,13 @@ def test_baselines_by_description(text: str, qualities: tuple[int, ...]) -> None
         ("lite", "neither difficmh:CAPSULE"),
         ("difficmh:lite@x:full", "no list of qualities"),
         ("difficmh:lite@5-7", "qualities 1 to 6, not 7"),
+        ("difficmh:lite:full,steps=0", "'steps=0' is none of steps=1 to 1000"),
+        ("difficmh:lite:full,steps=1001", "'steps=1001' is none of"),
+        ("difficmh:lite:full,steps=4,steps=5", "'steps=5' is none of"),
+        ("difficmh:lite:full,tags=on", "'tags=on' is none of"),
+        ("difficmh:lite:full,guided", "'guided' is none of"),
+        ("difficmh:lite:full,name=webp", "'name=webp' is none of"),
+        ("difficmh:lite:preview,steps=2", "preview does not denoise"),
         ("compressai:mbt2018", "compressai:ARCHITECTURE=FILE"),
         ("compressai:vgg=file", "bmshj2018-factorized"),
     ],
@@ -65,12 +87,23 @@ def test_a_codec_is_listed_once() -> None:
 
 
 @pytest.mark.usefixtures("fake")
+def test_capsules_of_one_name_need_another() -> None:
+    with pytest.raises(ValueError, match="capsule full is there more than once"):
+        load_contestants(["difficmh:a/capsule", "difficmh:b/capsule:full"])
+    names = [one.name for one in load_contestants(["difficmh:a/capsule", "difficmh:b/capsule:full,name=b in full"])]
+    assert names == ["capsule full", "b in full"]
+
+
+@pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize(
     ("text", "name", "qualities"),
     [
         ("difficmh:lite@1-3:preview", "lite preview", (1, 2, 3)),
         ("difficmh:lite", "lite full", (1, 2, 3, 4, 5, 6)),
         ("difficmh:some:where/mine@2", "mine full", (2,)),
+        ("difficmh:lite@1,3:full,tags=off", "lite full, no tags", (1, 3)),
+        ("difficmh:lite@1:reference,tags=off,steps=4", "lite reference, 4 steps, no tags", (1,)),
+        ("difficmh:lite@1:full,steps=1", "lite full, 1 step", (1,)),
     ],
 )
 def test_learned_codecs_by_description(text: str, name: str, qualities: tuple[int, ...]) -> None:
@@ -82,11 +115,22 @@ def test_learned_codecs_by_description(text: str, name: str, qualities: tuple[in
     assert decoded.dtype == np.uint8
 
 
+@pytest.mark.usefixtures("fake")
+def test_a_variant_reaches_the_codec() -> None:
+    plain, several, untagged = load_contestants(
+        ["difficmh:lite", "difficmh:lite:full,steps=4", "difficmh:lite:full,tags=off"]
+    )
+    image = photo(16, 16)
+    assert [one.compress(image, 1)[0] for one in (plain, several, untagged)] == [255, 255, 0]
+    stream = plain.compress(image, 1)
+    assert [one.decompress(stream).any() for one in (plain, several, untagged)] == [True, False, True]
+
+
 def test_decoded_tensors_are_rounded_to_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     class Constant:
         qualities = range(1, 7)
 
-        def decompress(self, streams: list[bytes], mode: str) -> list[torch.Tensor]:
+        def decompress(self, streams: list[bytes], mode: str, steps: int | None) -> list[torch.Tensor]:
             return [torch.tensor([-0.1, 0.4999 / 255, 1.2]).reshape(3, 1, 1)]
 
     monkeypatch.setattr(difficmh, "load", lambda capsule, device: Constant())

@@ -14,7 +14,7 @@ from PIL import Image
 from difficmh.evaluation.cases import worst_cases
 from difficmh.evaluation.fidelity import MS_SSIM, PSNR
 from difficmh.evaluation.measure import Measurement, Plan
-from difficmh.evaluation.output import write_report
+from difficmh.evaluation.output import Findings, write_report
 from difficmh.evaluation.summary import Request
 from tests.difficmh.evaluation.pictures import synthetic
 
@@ -63,7 +63,7 @@ def test_cases_of_one_codec_and_out_of_reach(both: list[Measurement]) -> None:
 def test_names_are_escaped_and_the_page_needs_nothing_else(tmp_path: Path, both: list[Measurement]) -> None:
     names = {"a": "<script>alert(1)</script>.jpg", "b": 'street "&" b.jpg'}
     plan = Plan(("difficmh:<b>lite</b>", "webp"), crop_rate=0.15)
-    text = write_report(tmp_path, named(both, names), [PSNR, MS_SSIM], plan, Request(resamples=20))
+    text = write_report(tmp_path, Findings(plan, named(both, names), [PSNR, MS_SSIM]), Request(resamples=20))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.jpg" in page

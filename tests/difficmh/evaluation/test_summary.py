@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from difficmh.evaluation.fidelity import MS_SSIM, PSNR
-from difficmh.evaluation.report import flat_rows, table, to_json
+from difficmh.evaluation.report import table, to_json
 from difficmh.evaluation.statistics import Counts, Metric, f1, mean
 from difficmh.evaluation.summary import MetricSummary, Request, Summary, summarise
 from difficmh.evaluation.tasks import DETECTION_AGREEMENT
@@ -109,12 +109,3 @@ def test_table_and_json(summary: Summary) -> None:
     assert content["plan"]["codecs"] == ["webp", "lite"]
     assert content["metrics"]["psnr"]["bd_rates"]["webp"]["lite"]["value"] == pytest.approx(-25)
     assert len(content["rows"]) == 10
-
-
-def test_rows_of_a_table_have_the_same_columns() -> None:
-    first = measurement("x", 1, "a", 0.1, psnr=30.0)
-    second = measurement("x", 1, "b", 0.1, psnr=31.0, tags=Counts(1, 2, 3))
-    rows = flat_rows([first, second])
-    assert list(rows[0]) == list(rows[1])
-    assert (rows[0]["tags_extra"], rows[1]["tags_extra"]) == (None, 2)
-    assert not {"evidence", "crop", "original_crop"} & set(rows[0])
