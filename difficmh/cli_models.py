@@ -8,7 +8,7 @@ from pathlib import Path
 
 from difficmh.capsule import models_folder
 from difficmh.errors import CapsuleError
-from difficmh.sd21.fetch import Fetched, Fetcher
+from difficmh.sd21.fetch import Fetched, Fetcher, Opener
 from difficmh.sd21.http_stream import open_http
 from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan
 
@@ -19,15 +19,18 @@ DOWNLOADS = "downloads"
 
 Assemble = Callable[[str, dict[str, Fetched], Path, str], str]
 
+OPENED_HERE = ("http", "https", "hub")
+"""Schemes that need no client of an object store. `jobs/fetch_model.py` has one, and takes the others."""
+
 FETCH = """Make the capsule of a released model of the paper from its files, which are fetched where they are not here.
-A LOCATION is a file, an http(s) address, or hub://OWNER/NAME[@REVISION]/PATH of the Hugging Face hub. Interrupted
-downloads are continued by the same command. The files of the released models have licences of their own, which the
-capsule holds; docs/sd21.md names them."""
+A LOCATION is a file, {kinds}, or hub://OWNER/NAME[@REVISION]/PATH of the Hugging Face hub; with
+#sha256=DIGEST after it, other contents are refused. Interrupted downloads are continued by the same command. The files
+of the released models have licences of their own, which the capsule holds; docs/sd21.md names them."""
 
 
-def add_fetch(command: argparse.ArgumentParser) -> None:
-    """The options of `models fetch`."""
-    command.description = FETCH
+def add_fetch(command: argparse.ArgumentParser, kinds: str = "an http(s) address") -> None:
+    """The options of `models fetch`; `kinds` are the addresses that are opened beside those of a hub."""
+    command.description = FETCH.format(kinds=kinds)
     command.add_argument("model", choices=sorted(PRESETS, key=PRESETS.__getitem__), help="the larger r, the fewer bits")
     command.add_argument("--checkpoint", metavar="LOCATION", help="default: the one that was released")
     command.add_argument(
@@ -41,7 +44,19 @@ def add_fetch(command: argparse.ArgumentParser) -> None:
 
 
 def fetch(options: argparse.Namespace) -> int:
-    """Plans, checks, fetches and assembles; every refusal that can come early comes before a byte is downloaded."""
+    """As `difficmh` does it: from files, http(s) and a hub. Raises CapsuleError, also for other addresses."""
+    for location in (options.checkpoint, options.stable_diffusion, options.tagger):
+        scheme, mark, _ = (location or "").partition("://")
+        if mark and scheme.lower() not in OPENED_HERE:
+            raise CapsuleError(f"{location}: for {scheme}:// run `python jobs/fetch_model.py`, with the same options")
+    return make_capsule(options, open_http)
+
+
+def make_capsule(options: argparse.Namespace, opener: Opener) -> int:
+    """Plans, checks, fetches and assembles; every refusal that can come early comes before a byte is downloaded.
+
+    `options` are those of `add_fetch`. Returns 0; raises CapsuleError, and what `opener` raises.
+    """
     root = models_folder()
     downloads, output = root / DOWNLOADS, Path(options.output) if options.output else root / options.model
     others = {
@@ -56,7 +71,7 @@ def fetch(options: argparse.Namespace) -> int:
         return 0
     assemble = _assembler()
     check_before(files, downloads, output, options.dtype)
-    fetched = fetch_all(files, Fetcher(downloads, open_http))
+    fetched = fetch_all(files, Fetcher(downloads, opener))
     print("all files are here and intact; writing the capsule", flush=True)
     fingerprint = assemble(options.model, fetched, output, options.dtype)
     print(f"{options.model}: fingerprint {fingerprint}, in {output}")

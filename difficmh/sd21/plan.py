@@ -57,13 +57,14 @@ def plan(name: str, others: Mapping[str, str | None], folder: Path) -> list[Plan
     """The files of a preset's capsule. `others` are locations by role that replace or join the released ones.
 
     Roles are those of `sources.py`, beside them `stable_diffusion` (UNet, autoencoder and text tower from a
-    file of their own) and `tagger` (RAM++ from its own release), which the checkpoint has too; None changes nothing.
+    file of their own) and `tagger` (RAM++ from its own release), which the checkpoint has too; None changes nothing. A
+    SHA-256 may follow a location (`Source.parse`).
     `folder` is that of downloads. Raises ValueError for a name that no released model has.
     """
     if name not in PRESETS:
         raise ValueError(f"there is no released model {name!r}; there are {', '.join(PRESETS)}")
     sources = dict(preset_sources(PRESETS[name]))
-    sources |= {role: Source(location) for role, location in others.items() if location is not None}
+    sources |= {role: Source.parse(location) for role, location in others.items() if location is not None}
     return [_planned(role, source, name, Fetcher(folder)) for role, source in sources.items()]
 
 
