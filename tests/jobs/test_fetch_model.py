@@ -12,6 +12,7 @@ import fsspec
 import pytest
 
 from difficmh import cli
+from difficmh.capsule import DECODING_FILES, write_manifest
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import fetch as fetching
 from difficmh.sd21.fetch import Fetcher
@@ -41,8 +42,8 @@ def stored() -> Iterator[str]:
     memory.rm("/models", recursive=True)
 
 
-def assembled(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Has nothing assembled but the contents of checkpoints collected."""
+def assembled(monkeypatch: pytest.MonkeyPatch, damage: str = "") -> list[bytes]:
+    """Has capsules made of empty files, one of them `damage`d afterwards, and collects the contents of checkpoints."""
     found: list[bytes] = []
     released = {"checkpoint": Source("hub://nowhere/at-all/model.ckpt")}
     monkeypatch.setattr("difficmh.sd21.plan.preset_sources", lambda _: released)
@@ -50,7 +51,13 @@ def assembled(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     def assemble(name: str, files: Any, directory: Path, dtype: str) -> str:
         found.append(files["checkpoint"].path.read_bytes())
-        return "0" * 16
+        directory.mkdir()
+        for file in DECODING_FILES:
+            (directory / file).touch()
+        fingerprint = write_manifest(directory)
+        if damage:
+            (directory / damage).write_text("damage")
+        return fingerprint
 
     monkeypatch.setattr("difficmh.cli_models._assembler", lambda: assemble)
     return found
@@ -97,6 +104,22 @@ def test_other_contents_than_stated_are_refused(
     assert "arrived corrupt and was removed" in capsys.readouterr().err
     assert found == []
     assert not list(models.rglob("model.ckpt*"))
+
+
+@pytest.mark.parametrize(("damage", "left"), [("", []), ("tags.json", ["model.ckpt", "ram.pth"])])
+def test_downloads_go_once_the_capsule_is_whole_and_files_given_by_path_stay(
+    models: Path, tmp_path: Path, stored: str, monkeypatch: pytest.MonkeyPatch, damage: str, left: list[str]
+) -> None:
+    assembled(monkeypatch, damage)
+    fsspec.filesystem("memory").pipe_file("models/ram.pth", DATA)
+    mine = models / "downloads" / "mine.ckpt"  # even here
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(DATA)
+    places = ["--tagger", "memory://models/ram.pth", "--stable-diffusion", str(mine)]
+    status = fetch_model.main(["sd21-r4", "--checkpoint", stored, *places, "--remove-downloads"])
+    assert status == (2 if damage else 0)
+    names = [path.name for path in (models / "downloads").rglob("*") if path.is_file()]
+    assert sorted(names) == sorted([*left, "fetched.json", "mine.ckpt"])
 
 
 @pytest.mark.parametrize(
