@@ -8,6 +8,7 @@
     MODEL_CARD.md, …     what a person should know
     manifest.json        fingerprint, and size and SHA-256 of every file; written last
 
+Beside these there may be a record of one machine, which is no part of the capsule (`verified.py`).
 No torch here: jobs read capsules in processes that hold no networks.
 """
 
@@ -22,9 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from difficmh.errors import CapsuleError
+from difficmh.verified import RECORD, Verified
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+PROVENANCE = "provenance.json"
+"""Where the files came from that a capsule of a released model was made of, by role; others have none."""
+
 DECODING_FILES = ("config.json", "model.safetensors", "tables.safetensors", "tags.json")
 """The files that decide what a bitstream means in a capsule of `lite`; the fingerprint covers these.
 
@@ -112,7 +117,7 @@ def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
     `decoding` are the files, relative to the capsule, that the fingerprint covers, in this order. Raises CapsuleError
     where one of them is missing.
     """
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != MANIFEST)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in (MANIFEST, RECORD))
     entries = {file.relative_to(path).as_posix(): _entry(file) for file in files}
     manifest = {"format": FORMAT, "fingerprint": _fingerprint(path, decoding, entries), "files": entries}
     if tuple(decoding) != DECODING_FILES:
@@ -121,24 +126,32 @@ def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
     return str(manifest["fingerprint"])
 
 
-def verify(path: Path, names: Iterable[str] | None = None) -> None:
+def verify(path: Path, names: Iterable[str] | None = None, *, again: bool = True) -> None:
     """Checks files against the manifest, `names` or all it lists, and the fingerprint against the manifest's hashes.
 
-    Raises CapsuleError that names what is missing or altered.
+    `again=False` does not read large files that were found intact before and have not been touched since. Raises
+    CapsuleError that names what is missing or altered.
     """
     manifest = read_manifest(path)
-    entries = manifest["files"]
+    entries, record = manifest["files"], Verified(path)
     for name in entries if names is None else names:
         if name not in entries:
             raise CapsuleError(f"the manifest of {path} does not list {name}")
-        file, entry = path / name, entries[name]
-        if not file.is_file():
+        if not (path / name).is_file():
             raise CapsuleError(f"{path} lacks {name}")
-        if _entry(file) != entry:
-            raise CapsuleError(f"{file} is not the file that the manifest describes")
+        if again or not record.knows(name, entries[name].get("sha256", "")):
+            _verify_file(path, name, entries[name], record)
     decoding = manifest.get("decoding", DECODING_FILES)
     if _fingerprint(path, decoding, entries) != manifest["fingerprint"]:
         raise CapsuleError(f"{path / MANIFEST} states another fingerprint than its files have")
+    record.save()
+
+
+def _verify_file(path: Path, name: str, entry: Mapping[str, Any], record: Verified) -> None:
+    before = (path / name).stat()
+    if _entry(path / name) != entry:
+        raise CapsuleError(f"{path / name} is not the file that the manifest describes")
+    record.remember(name, entry["sha256"], before)
 
 
 def _fingerprint(path: Path, decoding: Sequence[str], entries: Mapping[str, Mapping[str, Any]]) -> str:

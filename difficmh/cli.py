@@ -53,9 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_compress(_command(commands, "compress", cli_commands.compress, "image file to bitstream"))
     _add_decompress(_command(commands, "decompress", cli_commands.decompress, "bitstream to image file"))
     reading = _command(
-        commands, "info", cli_commands.info, "size, bits per pixel, quality, model and tags of bitstreams"
+        commands,
+        "info",
+        cli_commands.info,
+        "size, bits per pixel, quality, model and tags of bitstreams; what models were made of",
     )
-    reading.add_argument("files", nargs="+", metavar="FILE")
+    reading.add_argument("files", nargs="+", metavar="FILE", help="a bitstream, or the name or directory of a model")
     reading.add_argument("--json", action="store_true", help="print a JSON list")
     models = _command(commands, "models", cli_commands.list_models, "models on this machine").add_subparsers(
         required=True, metavar="ACTION"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import difficmh
 from difficmh.bitstream import BitstreamInfo, inspect
 from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path, read_manifest, verify
+from difficmh.cli_models import describe_model, model_lines
 from difficmh.cli_official import decompress_official, describe_official, official_lines
 from difficmh.errors import DifficmhError
 from difficmh.images import decode_image, encode_image
@@ -78,11 +79,17 @@ def decompress(options: argparse.Namespace) -> int:
 
 
 def info(options: argparse.Namespace) -> int:
-    """What bitstream files say about themselves."""
+    """What bitstream files and models say about themselves; a file goes before a model of its name."""
     failures = 0
     found: list[dict[str, object]] = []
     for name in options.files:
         try:
+            if Path(name).is_dir() or (name in capsule_names() and not Path(name).exists()):
+                model = describe_model(name)
+                found.append(model)
+                if not options.json:
+                    print(model_lines(model))
+                continue
             data = Path(name).read_bytes()
             if official := describe_official(data):
                 found.append({"file": name, **asdict(official)})

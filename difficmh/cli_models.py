@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from difficmh.capsule import models_folder
+from difficmh.capsule import PROVENANCE, capsule_fingerprint, capsule_path, models_folder, read_config, verify
 from difficmh.errors import CapsuleError
-from difficmh.sd21.fetch import Fetched, Fetcher
+from difficmh.sd21.fetch import Fetched, Fetcher, Opener
 from difficmh.sd21.http_stream import open_http
-from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan
+from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan, remove_downloads
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
@@ -19,15 +21,18 @@ DOWNLOADS = "downloads"
 
 Assemble = Callable[[str, dict[str, Fetched], Path, str], str]
 
+OPENED_HERE = ("http", "https", "hub")
+"""Schemes that need no client of an object store. `jobs/fetch_model.py` has one, and takes the others."""
+
 FETCH = """Make the capsule of a released model of the paper from its files, which are fetched where they are not here.
-A LOCATION is a file, an http(s) address, or hub://OWNER/NAME[@REVISION]/PATH of the Hugging Face hub. Interrupted
-downloads are continued by the same command. The files of the released models have licences of their own, which the
-capsule holds; docs/sd21.md names them."""
+A LOCATION is a file, {kinds}, or hub://OWNER/NAME[@REVISION]/PATH of the Hugging Face hub; with
+#sha256=DIGEST after it, other contents are refused. Interrupted downloads are continued by the same command. The files
+of the released models have licences of their own, which the capsule holds; docs/sd21.md names them."""
 
 
-def add_fetch(command: argparse.ArgumentParser) -> None:
-    """The options of `models fetch`."""
-    command.description = FETCH
+def add_fetch(command: argparse.ArgumentParser, kinds: str = "an http(s) address") -> None:
+    """The options of `models fetch`; `kinds` are the addresses that are opened beside those of a hub."""
+    command.description = FETCH.format(kinds=kinds)
     command.add_argument("model", choices=sorted(PRESETS, key=PRESETS.__getitem__), help="the larger r, the fewer bits")
     command.add_argument("--checkpoint", metavar="LOCATION", help="default: the one that was released")
     command.add_argument(
@@ -37,11 +42,26 @@ def add_fetch(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokenizer", metavar="DIR", help="vocab.json and merges.txt of CLIP; default: the mirror's")
     command.add_argument("--dtype", choices=sorted(CAPSULE_BYTES), default="float32", help="of the stored weights")
     command.add_argument("--output", metavar="DIR", help="default: the model's name in the folder of models")
+    command.add_argument(
+        "--remove-downloads", action="store_true", help="once the capsule is verified; files given by path stay"
+    )
     command.add_argument("--dry-run", action="store_true", help="say what would be downloaded, and end")
 
 
 def fetch(options: argparse.Namespace) -> int:
-    """Plans, checks, fetches and assembles; every refusal that can come early comes before a byte is downloaded."""
+    """As `difficmh` does it: from files, http(s) and a hub. Raises CapsuleError, also for other addresses."""
+    for location in (options.checkpoint, options.stable_diffusion, options.tagger):
+        scheme, mark, _ = (location or "").partition("://")
+        if mark and scheme.lower() not in OPENED_HERE:
+            raise CapsuleError(f"{location}: for {scheme}:// run `python jobs/fetch_model.py`, with the same options")
+    return make_capsule(options, open_http)
+
+
+def make_capsule(options: argparse.Namespace, opener: Opener) -> int:
+    """Plans, checks, fetches and assembles; every refusal that can come early comes before a byte is downloaded.
+
+    `options` are those of `add_fetch`. Returns 0; raises CapsuleError, and what `opener` raises.
+    """
     root = models_folder()
     downloads, output = root / DOWNLOADS, Path(options.output) if options.output else root / options.model
     others = {
@@ -56,12 +76,15 @@ def fetch(options: argparse.Namespace) -> int:
         return 0
     assemble = _assembler()
     check_before(files, downloads, output, options.dtype)
-    fetched = fetch_all(files, Fetcher(downloads, open_http))
+    fetched = fetch_all(files, Fetcher(downloads, opener))
     print("all files are here and intact; writing the capsule", flush=True)
     fingerprint = assemble(options.model, fetched, output, options.dtype)
     print(f"{options.model}: fingerprint {fingerprint}, in {output}")
-    if downloads.is_dir():
-        print(f"The files it was made of stay in {downloads}; nothing needs them any more.")
+    verify(output)
+    if options.remove_downloads:
+        print(f"removed {remove_downloads(files, fetched, downloads) / 1e9:.2f} GB from {downloads}")
+    elif downloads.is_dir():
+        print(f"The files it was made of stay in {downloads}; nothing needs them any more (--remove-downloads).")
     return 0
 
 
@@ -72,3 +95,30 @@ def _assembler() -> Assemble:
     except ImportError as error:
         raise CapsuleError(f"the paper's model needs more packages ({error}): pip install 'difficmh[sd21]'") from error
     return assemble
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """What a model's capsule says of itself, and of the files it was made of where these are recorded.
+
+    Raises CapsuleError where there is no such capsule, or what it says cannot be read.
+    """
+    path = capsule_path(name)
+    try:
+        sources = json.loads((path / PROVENANCE).read_text())
+    except FileNotFoundError:
+        sources = {}
+    except (OSError, ValueError) as error:
+        raise CapsuleError(f"{path / PROVENANCE} cannot be read: {error}") from error
+    model = str(read_config(path).get("name", path.name))
+    return {"model": model, "fingerprint": capsule_fingerprint(path), "directory": str(path), "sources": sources}
+
+
+def model_lines(described: Mapping[str, Any]) -> str:
+    """The same for a person."""
+    head = f"{described['directory']}: model {described['model']}, fingerprint {described['fingerprint']}"
+    sources = described["sources"].items()
+    return "\n".join([head, *(f"  {role}: {_origin(source)}" for role, source in sources)])
+
+
+def _origin(source: Mapping[str, Any]) -> str:
+    return f"{source['location']}, {source['size']:,} bytes, SHA-256 {source['sha256']}"

@@ -53,7 +53,7 @@ def load(
     path = capsule_path(name)
     place = _device(device)
     # A wrong weight of the synthesis would give a wrong picture that no checksum of a stream notices.
-    verify(path, read_manifest(path).get("decoding", DECODING_FILES))
+    verify(path, read_manifest(path).get("decoding", DECODING_FILES), again=False)
     content = read_config(path)
     if content.get("format") != FORMAT:
         raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")

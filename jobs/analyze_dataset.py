@@ -37,7 +37,9 @@ EXAMPLES = """examples:
   python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (Analyzer in pipeline/protocols.py); MODULE is
                            installed, or lies in the current folder
 
-The answers join to the archive by key and shard."""
+The answers join to the archive by key and shard. An image that the model fails on becomes a reject; a model that fails
+on the first 20 images of a worker with one kind of error ends the job. Parts written by then hold rejects alone and
+count as done: once the model is mended, start with an empty --output."""
 
 
 @dataclass(frozen=True)

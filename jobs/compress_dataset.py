@@ -34,7 +34,7 @@ def installed_codec(name: str) -> InstalledCodec:
     """Raises JobError where there is no such codec, or its files are not what its manifest says."""
     try:
         capsule = difficmh.capsule_path(name).resolve()
-        verify(capsule)
+        verify(capsule, again=False)
     except CapsuleError as error:
         raise JobError(str(error)) from error
     # Workers on other machines have the built-in capsules in folders of their own.

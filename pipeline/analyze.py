@@ -31,6 +31,10 @@ from pipeline.table import PartWriter, with_versions
 SCALARS: Mapping[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 JOIN_COLUMNS = ("key", "shard")
 
+HOPELESS = 20
+"""Images in a row that a worker's analyzer fails on with one kind of error before its first answer: it is the analyzer
+that is broken, not the images."""
+
 
 def result_schema(row_type: type) -> pa.Schema:
     """The table of an analyzer's rows: `key`, `shard`, then the fields of its dataclass.
@@ -102,6 +106,9 @@ class AnalyzeWorker:
         self._codec = job.archive.codec
         self._where = Where(job.where, METADATA_SCHEMA)
         self._schema = with_versions(result_schema(analyzer.row_type), job.fingerprint)
+        self._answered = False
+        self._failures = 0
+        self._failure: type[Exception] | None = None
 
     def process(self, source: ShardSource, attempt: int) -> ShardReport:
         """Analyzes one part and commits the table of answers; a part without any makes an empty table."""
@@ -134,13 +141,23 @@ class AnalyzeWorker:
         """All images at once; one by one where that fails, so that one odd image costs no other."""
         try:
             answers = self._columns([each.row for each in decoded], self._analyzer([each.image for each in decoded]))
+            self._answered = True
             return [_Answer(each.row, columns) for each, columns in zip(decoded, answers, strict=True)]
         except Exception as error:
             if decide(error) is not Verdict.REJECT:
                 raise
             if len(decoded) == 1:
+                self._note_failure(error)
                 return [failure(decoded[0].row, "analyze", describe(error))]
         return [result for each in decoded for result in self._ask([each])]
+
+    def _note_failure(self, error: Exception) -> None:
+        """Raises JobError once the analyzer has failed too often without any answer, whatever the shard."""
+        self._failures = self._failures + 1 if type(error) is self._failure else 1
+        self._failure = type(error)
+        if not self._answered and self._failures >= HOPELESS:
+            times = f"on each of the last {HOPELESS} images and answered none"
+            raise JobError(f"the analyzer {self._analyzer.name} failed {times}: {describe(error)}") from error
 
     def _columns(self, rows: Sequence[Row], answers: Sequence[Any]) -> list[dict[str, Any]]:
         """The rows of the result table; raises JobError for answers that are not what the analyzer declares."""

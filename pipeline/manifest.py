@@ -147,7 +147,8 @@ def copy_capsule(storage: Storage, capsule: Path) -> None:
 
     Raises JobError for a directory without a manifest, and TransientError where a copy does not read back.
     """
-    names = sorted(str(path.relative_to(capsule).as_posix()) for path in capsule.rglob("*") if path.is_file())
+    files = (path for path in capsule.rglob("*") if path.is_file() and not path.name.startswith("."))
+    names = sorted(str(path.relative_to(capsule).as_posix()) for path in files)
     if CAPSULE_MANIFEST not in names:
         raise JobError(f"{capsule} is no model capsule: it has no {CAPSULE_MANIFEST}")
     names.remove(CAPSULE_MANIFEST)

@@ -32,7 +32,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
-from difficmh.capsule import FORMAT, MANIFEST, write_manifest
+from difficmh.capsule import FORMAT, MANIFEST, PROVENANCE, write_manifest
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetched, require_space
 from difficmh.taggers.ram_tags import NUMBERS_FILE, TagList
@@ -40,7 +40,6 @@ from difficmh.vocabulary import Vocabulary
 
 FAMILY = "sd21"
 INDEX = "model.safetensors.index.json"
-PROVENANCE = "provenance.json"
 SHARD_BYTES = 1 << 30
 
 KEPT_IN_FLOAT32 = ("lfgcm",)

@@ -1,7 +1,7 @@
 """Opening http and https addresses so that a download can be continued: a stream that asks for ranges.
 
-The standard library does it. Addresses of object stores are the business of whoever has a client for them; `Fetcher`
-takes any opener, such as `fsspec.open`.
+The standard library does it. Addresses of object stores are the business of whoever has a client for them: `Fetcher`
+takes any opener, and `jobs/fetch_model.py` has one for them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ No networks here: a plan is made, shown and refused without torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,10 @@ CAPSULE_BYTES: Mapping[str, int] = {"float32": 8_190_000_000, "bfloat16": 4_200_
 """Roughly what the capsule of a released model takes, by the dtype of its weights."""
 
 ABOUT_MEGABYTE = 1_000_000
+
+RATE_IN_PLACE = re.compile(r"sd21-r(\d+)(?!\d)|CNscale[\d.]+_\d+_\d+_(\d+)_\d+_WTagGCM")
+RATE_IN_NAME = re.compile(r"(?<![a-z0-9])r(\d+)(?![a-z0-9])", re.IGNORECASE)
+"""How names tell the rate of a checkpoint: folders by preset or by the official naming of runs, files also by `r8`."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,27 @@ def plan(name: str, others: Mapping[str, str | None], folder: Path) -> list[Plan
     """The files of a preset's capsule. `others` are locations by role that replace or join the released ones.
 
     Roles are those of `sources.py`, beside them `stable_diffusion` (UNet, autoencoder and text tower from a
-    file of their own) and `tagger` (RAM++ from its own release), which the checkpoint has too; None changes nothing.
-    `folder` is that of downloads. Raises ValueError for a name that no released model has.
+    file of their own) and `tagger` (RAM++ from its own release), which the checkpoint has too; None changes nothing. A
+    SHA-256 may follow a location (`Source.parse`).
+    `folder` is that of downloads. Raises ValueError for a name that no released model has, and
+    CapsuleError for a checkpoint that is of another one by its name.
     """
     if name not in PRESETS:
         raise ValueError(f"there is no released model {name!r}; there are {', '.join(PRESETS)}")
     sources = dict(preset_sources(PRESETS[name]))
-    sources |= {role: Source(location) for role, location in others.items() if location is not None}
+    _check_rate(name, others.get(CHECKPOINT) or "")
+    sources |= {role: Source.parse(location) for role, location in others.items() if location is not None}
     return [_planned(role, source, name, Fetcher(folder)) for role, source in sources.items()]
+
+
+def _check_rate(name: str, location: str) -> None:
+    """Refuses what contradicts itself. All released models have the same tensors: nothing else would notice."""
+    file = location.partition("?")[0].partition("#")[0].rpartition("/")[2]
+    places = (found[1] or found[2] for found in RATE_IN_PLACE.finditer(location))
+    stated = {int(rate) for rate in (*places, *RATE_IN_NAME.findall(file))} & set(RATES)
+    if stated and PRESETS[name] not in stated:
+        rates = " or ".join(f"sd21-r{rate}" for rate in sorted(stated))
+        raise CapsuleError(f"{location} is of {rates} by its name, not of {name}: fetch that, or rename the file")
 
 
 def _planned(role: str, source: Source, preset: str, fetcher: Fetcher) -> PlannedFile:
@@ -116,6 +135,25 @@ def fetch_all(files: Iterable[PlannedFile], fetcher: Fetcher) -> dict[str, Fetch
     """Every file of a plan by its role, small ones first. Raises CapsuleError as `Fetcher.fetch` does."""
     order = sorted(files, key=lambda file: file.size or 0)
     return {file.role: fetcher.fetch(file.source, file.name) for file in order}
+
+
+def remove_downloads(files: Iterable[PlannedFile], fetched: Mapping[str, Fetched], folder: Path) -> int:
+    """Removes from the folder of downloads what a plan's addresses brought there; returns the bytes that are free.
+
+    A file that is given by its path stays, wherever it lies. What is known of the removed ones stays recorded: another
+    fetch of the same address demands the same contents.
+    """
+    files = list(files)
+    kept = {fetched[file.role].path.resolve() for file in files if "://" not in file.source.location}
+    freed = 0
+    for file in files:
+        found = fetched[file.role]
+        if "://" in file.source.location and found.path == folder / file.name and found.path.resolve() not in kept:
+            found.path.unlink(missing_ok=True)
+            freed += found.size
+            with suppress(OSError):  # others' downloads are in there
+                found.path.parent.rmdir()
+    return freed
 
 
 def _readable(size: int) -> str:

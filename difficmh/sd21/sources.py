@@ -7,6 +7,7 @@ Source: Diff-ICMH, official implementation (commit below) and its instructions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ CHECKPOINT_BYTES = 11_654_100_259
 
 RAM_PLUS = "hub://xinyu1205/recognize-anything-plus-model/ram_plus_swin_large_14m.pth"
 
+STATED_DIGEST = re.compile(r"(?P<location>.+)#sha256=(?P<digest>[0-9a-fA-F]{64})")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -38,6 +41,12 @@ class Source:
     sha256: str | None = None
     size: int | None = None
     about: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """A location as a person gives it, its SHA-256 after it or not: `s3://bucket/model.ckpt#sha256=…`."""
+        stated = STATED_DIGEST.fullmatch(text)
+        return cls(stated["location"], stated["digest"].lower()) if stated else cls(text)
 
 
 def preset_sources(rate: int) -> Mapping[str, Source]:

@@ -74,6 +74,8 @@ def test_one_command_makes_a_capsule_that_verifies(
     assert main(["models", "verify", "sd21-r4"]) == 0
     assert main(["models", "list"]) == 0
     assert str(capsule) in capsys.readouterr().out
+    assert main(["info", "sd21-r4"]) == 0
+    assert re.search(r"checkpoint: model\.ckpt, [\d,]+ bytes, SHA-256 [0-9a-f]{64}\n", capsys.readouterr().out)
 
     codec = difficmh.load("sd21-r4")
     (stream,) = codec.compress([np.full((40, 50, 3), 90, np.uint8)], tags=[["moth"]])

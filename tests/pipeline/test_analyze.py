@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from torch import Tensor
 
-from pipeline.analyze import AnalyzeJob, result_schema
+from pipeline.analyze import HOPELESS, AnalyzeJob, result_schema
 from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
 from pipeline.manifest import Manifest
@@ -141,6 +141,47 @@ def test_an_analyzer_that_breaks_its_word_ends_the_job(tmp_path: Path, answers: 
 
     with pytest.raises(JobError, match="the analyzer brightness answer"):
         run(make_job(tmp_path, ROWS, analyzer_factory=lambda device: Liar(device)))
+
+
+class Broken(Brightness):
+    """Answers nothing but `answered` images, the first ones."""
+
+    answered = 0
+    errors: tuple[type[Exception], ...] = (ZeroDivisionError,)
+
+    def __call__(self, images: Sequence[Tensor]) -> list[BrightnessRow]:
+        if len(images) > 1:
+            raise RuntimeError("no batches")
+        self.calls.append(1)
+        if len(self.calls) <= self.answered:
+            return [BrightnessRow(0.5, [1])]
+        raise self.errors[len(self.calls) % len(self.errors)]("weights of another model")
+
+
+@pytest.mark.parametrize("per_shard", [50, 7])
+def test_an_analyzer_that_fails_on_every_image_ends_the_job(tmp_path: Path, per_shard: int) -> None:
+    broken = Broken()
+    rows = [row(str(number), f"in/{number // per_shard}.tar", seed=number) for number in range(50)]
+    job = make_job(tmp_path, rows, analyzer_factory=lambda device: broken)
+    wanted = "brightness failed on each of the last 20 images and answered none: ZeroDivisionError: weights of another"
+    with pytest.raises(JobError, match=wanted):
+        run(job)
+    assert len(broken.calls) == HOPELESS
+
+
+def test_one_answer_or_errors_of_several_kinds_speak_for_the_analyzer(tmp_path: Path) -> None:
+    once = Broken()
+    once.answered = 1
+    job = make_job(tmp_path / "once", [row(str(number), seed=number) for number in range(25)])
+    assert run(replace(job, analyzer_factory=lambda device: once)).totals.rejects == 24
+    mixed = Broken()
+    mixed.errors = (ZeroDivisionError, KeyError)
+    job = make_job(tmp_path / "mixed", [row(str(number), seed=number) for number in range(25)])
+    assert run(replace(job, analyzer_factory=lambda device: mixed)).totals.rejects == 25
+
+
+def test_fewer_images_than_prove_anything_are_rejects(tmp_path: Path) -> None:
+    assert run(make_job(tmp_path, ROWS, analyzer_factory=lambda device: Broken())).totals.rejects == 3
 
 
 def test_an_analyzer_that_cannot_be_loaded_ends_the_job(tmp_path: Path) -> None:

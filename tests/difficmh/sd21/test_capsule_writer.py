@@ -12,10 +12,10 @@ import torch
 from safetensors.numpy import load_file as load_arrays
 from torch import Tensor
 
-from difficmh.capsule import MANIFEST, read_config, read_manifest, verify
+from difficmh.capsule import MANIFEST, PROVENANCE, read_config, read_manifest, verify
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import capsule_writer
-from difficmh.sd21.capsule_writer import INDEX, PROVENANCE, CapsuleContents, load_part, plan_shards, write_capsule
+from difficmh.sd21.capsule_writer import INDEX, CapsuleContents, load_part, plan_shards, write_capsule
 from difficmh.sd21.checkpoint import PARTS, read_parts
 from difficmh.sd21.fetch import Fetched
 from difficmh.taggers.ram_tags import TagList

@@ -9,7 +9,7 @@ import pytest
 
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetcher
-from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan
+from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan, remove_downloads
 from difficmh.sd21.sources import SHARED
 from tests.difficmh.sd21.fake_server import DATA, URL, Server
 
@@ -80,3 +80,33 @@ def test_everything_planned_is_fetched_by_role(tmp_path: Path) -> None:
     )
     assert (again.whole, again.missing) == (True, 0)
     assert (other.whole, other.name) == (False, again.name)
+
+
+def test_a_download_that_is_also_given_by_its_path_is_not_removed(tmp_path: Path) -> None:
+    downloaded = [file for file in plan("sd21-r4", {"checkpoint": URL}, tmp_path) if file.role == "checkpoint"]
+    fetched = fetch_all(downloaded, Fetcher(tmp_path, Server()))
+    path = str(fetched["checkpoint"].path)
+    given = [file for file in plan("sd21-r4", {"tagger": path}, tmp_path) if file.role == "tagger"]
+    everything = fetched | fetch_all(given, Fetcher(tmp_path))
+    assert remove_downloads([*downloaded, *given], everything, tmp_path) == 0
+    assert Path(path).exists()
+    assert remove_downloads(downloaded, fetched, tmp_path) == len(DATA)
+    assert [left.name for left in tmp_path.iterdir()] == ["fetched.json"]
+
+
+RUN = "CNscale1.0_1_1_8_2_WTagGCM_bs16x1_lr0.00005_cfg7.0"
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["sd21-r8/model.ckpt", "s3://r4/difficmh_r8.ckpt", f"hub://o/n/{RUN}/model.ckpt", "https://x.org/R8.ckpt?v=r4"],
+)
+def test_a_checkpoint_of_another_rate_by_its_name_is_refused(tmp_path: Path, location: str) -> None:
+    with pytest.raises(CapsuleError, match="is of sd21-r8 by its name, not of sd21-r4"):
+        plan("sd21-r4", {"checkpoint": location}, tmp_path)
+    assert plan("sd21-r8", {"checkpoint": location}, tmp_path)
+
+
+@pytest.mark.parametrize("location", ["model.ckpt", "s3://r8/model.ckpt", "r81.ckpt", "sd21-r8/r4.ckpt", "for8.ckpt"])
+def test_names_that_state_no_other_rate_are_taken(tmp_path: Path, location: str) -> None:
+    assert plan("sd21-r4", {"checkpoint": location}, tmp_path)
