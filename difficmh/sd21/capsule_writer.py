@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import torch
@@ -226,9 +227,15 @@ def _write_descriptions(folder: Path, contents: CapsuleContents, shards: Sequenc
 
 
 def _origin(source: Fetched) -> dict[str, Any]:
-    """Of a local file only the name: its folder says something of one machine."""
-    location = source.location if "://" in source.location else Path(source.location).name
-    return {"location": location, "sha256": source.sha256, "size": source.size}
+    return {"location": public_location(source.location), "sha256": source.sha256, "size": source.size}
+
+
+def public_location(location: str) -> str:
+    """What a capsule that is passed on may say: no password or signature of an address, no folder of a local file."""
+    if "://" not in location:
+        return Path(location).name
+    address = urlsplit(location)
+    return urlunsplit((address.scheme, address.netloc.rpartition("@")[2], address.path, "", ""))
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from difficmh.capsule import MANIFEST, PROVENANCE, read_config, read_manifest, verify
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import capsule_writer
-from difficmh.sd21.capsule_writer import INDEX, CapsuleContents, load_part, plan_shards, write_capsule
+from difficmh.sd21.capsule_writer import INDEX, CapsuleContents, load_part, plan_shards, public_location, write_capsule
 from difficmh.sd21.checkpoint import PARTS, read_parts
 from difficmh.sd21.fetch import Fetched
 from difficmh.taggers.ram_tags import TagList
@@ -76,6 +76,19 @@ def test_a_capsule_holds_all_that_was_given(tmp_path: Path, contents: CapsuleCon
     config = read_config(capsule)
     assert (config["family"], config["name"], config["codec"]["tagger"]) == ("sd21", "sd21-r4", {"depths": [2, 2]})
     assert (capsule / "licences" / "Diff-ICMH.txt").read_text() == "free"
+
+
+@pytest.mark.parametrize(
+    ("location", "public"),
+    [
+        ("/home/me/model.ckpt", "model.ckpt"),
+        ("hub://owner/name@0123abc/model.ckpt", "hub://owner/name@0123abc/model.ckpt"),
+        ("https://me:secret@host:8443/a/model.ckpt?X-Signature=secret#part", "https://host:8443/a/model.ckpt"),
+        ("s3://bucket/model.ckpt", "s3://bucket/model.ckpt"),
+    ],
+)
+def test_a_capsule_keeps_no_secret_of_an_address(location: str, public: str) -> None:
+    assert public_location(location) == public
 
 
 def test_provenance_names_revisions_and_no_folder(tmp_path: Path, contents: CapsuleContents) -> None:
