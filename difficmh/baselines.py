@@ -66,16 +66,16 @@ def jxl_distance(quality: int) -> float:
 Baseline: TypeAlias = PillowCodec | JpegXl
 
 BASELINES: Mapping[str, Baseline] = {
-    "jpeg": PillowCodec("jpeg", (5, 10, 18, 30, 50, 67), {"optimize": True, "progressive": True}),
+    "jpeg": PillowCodec("jpeg", (1, 5, 10, 18, 30, 50, 67), {"optimize": True, "progressive": True}),
     "webp": PillowCodec("webp", (0, 5, 15, 35, 60, 80), {"method": 6}),
-    "avif": PillowCodec("avif", (10, 25, 42, 60), {"speed": 6}),
+    "avif": PillowCodec("avif", (0, 10, 25, 42, 60), {"speed": 6}),
     "jpegxl": JpegXl(),
 }
 """JPEG with 4:2:0 and optimised tables, WebP with its slowest search, AVIF at a middle speed (fewer points: slow).
 
-WebP cannot go below some 0.1 bits per pixel; JPEG XL below its quality 10 halves the resolution and pays for it. JPEG's
-67 rather than 70 or 75: photographs that were JPEGs of that very quality come out nearly identical, which is no
-compression result.
+Their lowest are as low as they go: some 0.07 bits per pixel for AVIF, 0.1 for WebP and JPEG. JPEG XL below its quality
+10 halves the resolution and pays for it. JPEG's 67 rather than 70 or 75: photographs that were JPEGs of that very
+quality come out nearly identical, which is no compression result.
 """
 
 

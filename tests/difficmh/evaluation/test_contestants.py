@@ -41,7 +41,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "qualities"), [("webp@5", (5,)), ("jpeg@10,30-32", (10, 30, 31, 32)), ("avif", (10, 25, 42, 60))]
+    ("text", "qualities"), [("webp@5", (5,)), ("jpeg@10,30-32", (10, 30, 31, 32)), ("avif", (0, 10, 25, 42, 60))]
 )
 def test_baselines_by_description(text: str, qualities: tuple[int, ...]) -> None:
     contestant = load_contestant(text)
