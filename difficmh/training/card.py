@@ -63,13 +63,14 @@ def training_table(records: Sequence[StageRecord]) -> str:
     if not records:
         return "The training was not recorded."
     lines = [
-        "| stage | steps | crops per step | pictures | minutes | on | peak rate | changed losses |",
-        "|---" * 8 + "|",
+        "| stage | from | steps | crops per step | pictures | minutes | on | peak rate | changed losses |",
+        "|---" * 9 + "|",
     ]
     for one in records:
         changed = ", ".join(f"`{name}={value:g}`" for name, value in one.changed.items()) or "none"
         lines.append(
-            f"| `{one.stage}` | {one.steps:,} | {one.batch} of {one.crop} × {one.crop} | {one.images:,} "
-            f"| {one.minutes:.0f} | {one.device} | {one.rate:g} | {changed} |"
+            f"| `{one.stage}` | {one.start or 'the one before'} | {one.steps:,} "
+            f"| {one.batch} of {one.crop} × {one.crop} | {one.images:,} | {one.minutes:.0f} | {one.device} "
+            f"| {one.rate:g} | {changed} |"
         )
     return "\n".join(lines)

@@ -56,7 +56,8 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     decoding = {key: value for key, value in model.state_dict().items() if not key.startswith(TRAINING_ONLY)}
     save_tensors({key: value.half().contiguous() for key, value in decoding.items()}, capsule / "model.safetensors")
     save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / "tables.safetensors")
-    write_history(capsule, read_history(checkpoint))
+    if history := read_history(checkpoint):
+        write_history(capsule, history)
     return write_manifest(capsule)
 
 

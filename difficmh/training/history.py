@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from difficmh.capsule import capsule_fingerprint, read_config
 from difficmh.training.settings import LossSettings
 
 HISTORY_FILE = "training.json"
@@ -20,7 +21,8 @@ HISTORY_FILE = "training.json"
 class StageRecord:
     """One stage's run: `steps` of `batch` crops of `crop` x `crop` pixels in `minutes`, out of `images` pictures.
 
-    `rate` is the peak learning rate, `changed` the weights of losses that were not the default.
+    `start` names the capsule it began from, KLT for fresh networks, and is empty for the stage before; `rate` is the
+    peak learning rate, `changed` the weights of losses that were not the default.
     """
 
     stage: str
@@ -32,6 +34,7 @@ class StageRecord:
     images: int
     device: str
     changed: Mapping[str, float]
+    start: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"changed": dict(self.changed), "minutes": round(self.minutes, 1)}
@@ -59,6 +62,13 @@ def read_history(place: Path) -> list[StageRecord]:
     else:
         records = torch.load(place, map_location="cpu", weights_only=True, mmap=True).get("history", [])
     return [StageRecord(**record) for record in records]
+
+
+def start_of(place: Path | None) -> str:
+    """Name and fingerprint where `place` is a capsule, else nothing."""
+    if place is None or not place.is_dir():
+        return ""
+    return f"{read_config(place)['name']} {capsule_fingerprint(place)}"
 
 
 def write_history(capsule: Path, records: list[StageRecord]) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
+from difficmh.autoencoder import BLOCK
 from difficmh.denoiser import Denoiser
 from difficmh.entropy_model import EntropyOutput
 from difficmh.layers import full_precision
@@ -84,6 +85,19 @@ def rate_distortion_loss(bpp: Tensor, distortion: Tensor, lambdas: Tensor, refer
 def mixed_distortion(mse: Tensor, similarity: Tensor, mse_share: float) -> Tensor:
     """What lambda weighs: squared error and 1 - MS-SSIM, in units of squared error."""
     return mse_share * mse + (1 - mse_share) * MS_SSIM_WEIGHT * (1 - similarity)
+
+
+def grid_error(decoded: Tensor, images: Tensor) -> Tensor:
+    """What is wrong in the same way in every block, `(B,)`: the residual without its low frequencies, mean over 8 x 8
+    blocks at each place in a block of 8 x 8 pixels, absolute, mean over places and neighbourhoods.
+
+    Texture that belongs to a picture averages out; a pattern of the decoder's own grid does not. Sides must be
+    multiples of 8 and at least 64.
+    """
+    residual = decoded - images
+    smooth = F.avg_pool2d(residual, BLOCK + 1, stride=1, padding=BLOCK // 2, count_include_pad=False)
+    folded = F.pixel_unshuffle(residual - smooth, BLOCK)
+    return F.avg_pool2d(folded, 8, stride=4).abs().flatten(1).mean(1)
 
 
 def diffusion_loss(

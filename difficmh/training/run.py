@@ -15,7 +15,7 @@ from difficmh.capsule import read_config
 from difficmh.config import CodecConfig
 from difficmh.model import CodecModel
 from difficmh.training.data import CropSource, TrainingSample, read_samples
-from difficmh.training.history import read_history
+from difficmh.training.history import read_history, start_of
 from difficmh.training.image_tags import tag_matrix, tag_source
 from difficmh.training.klt import initialise
 from difficmh.training.rate import RateModel
@@ -75,7 +75,7 @@ def train(job: TrainingJob) -> Path:
     )
     before = [] if fresh else read_history(previous_weights(job))
     matrix = tag_matrix(kept, tags, model.config.denoiser.vocabulary_size)
-    trainer = Trainer(model, source, matrix, options, before)
+    trainer = Trainer(model, source, matrix, options, before, "KLT" if fresh else start_of(job.start))
     trainer.run(validation_images(samples[::HELD_BACK], options.crop).to(job.device))
     return trainer.checkpoint
 

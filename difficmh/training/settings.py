@@ -13,8 +13,9 @@ class LossSettings:
     `mse_share`: squared error in the distortion, the rest is MS-SSIM. `codec_features`: features of a classifier in it,
     so that bits go where meaning is; in units of squared error. `semantic`: semantic consistency of the guide
     latent, from the share `semantic_start` of the stage on, when the base UNet's features are worth agreeing with.
-    `tag_dropout`, `control_dropout`: samples and steps that go without. `teacher`, `features`, `adversarial`: parts of
-    the one-step loss. `rehearsal`: weight of the diffusion loss in it, on the share `rehearsal_share` of each batch.
+    `tag_dropout`, `control_dropout`: samples and steps that go without. `teacher`, `features`, `adversarial`, `grid`:
+    parts of the one-step loss. `rehearsal`: weight of the diffusion loss in it, on the share `rehearsal_share` of each
+    batch.
     """
 
     mse_share: float = 0.3
@@ -26,6 +27,7 @@ class LossSettings:
     features: float = 1.0
     teacher: float = 0.5
     adversarial: float = 0.1
+    grid: float = 200.0
     rehearsal: float = 0.25
     rehearsal_share: float = 1 / 6
 

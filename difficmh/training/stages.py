@@ -227,7 +227,9 @@ class OneStepStage:
         means = nn.functional.avg_pool2d(decoded.float() - batch.images, 8).abs().flatten(1).mean(1)
         perceptual = feature_loss([x.float() for x in real], [x.float() for x in fake])
         invented = generator_loss([x.float() for x in judged])
+        grid = losses.grid_error(decoded.float(), batch.images)
         loss = (10 * pixels + 10 * means + self.settings.features * perceptual + adversarial * invented).mean()
+        loss = loss + self.settings.grid * grid.mean()
         loss = loss + self.settings.teacher * semantic + self.settings.rehearsal * rehearsal
         norm = self.optimizers["decoder"].step(loss, progress)
         with _autocast(device):
@@ -241,6 +243,7 @@ class OneStepStage:
             "features": perceptual.mean().item(),
             "semantic": semantic.item(),
             "diffusion": rehearsal.item(),
+            "grid": grid.mean().item(),
             "critic": critic.item(),
             "norm": norm,
         }

@@ -41,7 +41,7 @@ class TrainingOptions:
 class Trainer:
     """Runs one stage over crops of `source`, whose image i has the tags `tags[i]`, `(N, V)` uint8.
 
-    `before` are the stages that the weights went through already.
+    `before` are the stages that the weights went through already, `start` is the capsule that they come from, if any.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Trainer:
         tags: Tensor,
         options: TrainingOptions,
         before: Sequence[StageRecord] = (),
+        start: str = "",
     ) -> None:
         self.model = model
         self.source = source
@@ -69,7 +70,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(options.seed + 1000 * rank)
         self.steps = 0
         self.seconds = 0.0
-        self.before = list(before)
+        self.before, self.start = list(before), start
         self.log = TrainingLog(options.output, options.stage)
 
     @property
@@ -100,6 +101,7 @@ class Trainer:
             images=len(self.source),
             device=device_name(self.device),
             changed=changed_settings(options.settings),
+            start=self.start,
         )
 
     def run(self, validation: Tensor) -> None:
@@ -175,7 +177,9 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
         torch.set_rng_state(state["noise"].cpu())
         self.steps, self.seconds = state["steps"], state["seconds"]
-        self.before = [StageRecord(**record) for record in state.get("history", [])[:-1]]
+        if history := state.get("history"):
+            *self.before, present = (StageRecord(**record) for record in history)
+            self.start = present.start
 
     # --- reporting --------------------------------------------------------------------------------------------------
 

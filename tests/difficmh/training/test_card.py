@@ -13,7 +13,7 @@ from difficmh.training.export import companions
 from difficmh.training.history import StageRecord, changed_settings, read_history, write_history
 from difficmh.training.settings import LossSettings
 
-FIRST = StageRecord("rate_distortion", 2560, 73.04, 6, 192, 3e-4, 5931, "2 threads", {"mse_share": 0.5})
+FIRST = StageRecord("rate_distortion", 2560, 73.04, 6, 192, 3e-4, 5931, "2 threads", {"mse_share": 0.5}, "lite 0123")
 SECOND = StageRecord("diffusion", 40, 1.0, 6, 192, 6e-4, 5931, "2 threads", {})
 
 
@@ -28,8 +28,10 @@ def test_a_new_card_has_every_section_and_writing_again_changes_nothing(tmp_path
     write_card(tmp_path, "mine", sections)
     text = (tmp_path / CARD).read_text()
     assert text.startswith("# `mine`")
-    row = "| `rate_distortion` | 2,560 | 6 of 192 × 192 | 5,931 | 73 | 2 threads | 0.0003 | `mse_share=0.5` |"
-    assert text.index(row) < text.index("| `diffusion` | 40 |")
+    row = (
+        "| `rate_distortion` | lite 0123 | 2,560 | 6 of 192 × 192 | 5,931 | 73 | 2 threads | 0.0003 | `mse_share=0.5` |"
+    )
+    assert text.index(row) < text.index("| `diffusion` | the one before | 40 |")
     write_card(tmp_path, "mine", sections)
     assert (tmp_path / CARD).read_text() == text
 
