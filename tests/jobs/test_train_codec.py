@@ -13,7 +13,6 @@ from PIL import Image
 
 import difficmh
 from difficmh.capsule import FORMAT
-from difficmh.vocabulary import Tag, Vocabulary
 from tests.difficmh.tiny_capsule import CONFIG, TAGS, photograph
 
 
@@ -43,16 +42,16 @@ def arguments(tmp_path: Path) -> list[object]:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_three_stages_make_a_codec(tmp_path: Path, arguments: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+    """As in docs/training.md: tags by the tagger of `lite`, which the capsule takes over, and its release."""
     for stage in ("rate_distortion", "diffusion", "one_step"):
-        run("train_codec.py", *arguments, "--stage", stage)
-    (tmp_path / "capsule").mkdir()
-    Vocabulary(tuple(Tag(name, 6000, 0.5) for name in TAGS)).save(tmp_path / "capsule" / "tags.json")
+        run("train_codec.py", *arguments, "--tags", "lite", "--stage", stage)
     checkpoint = tmp_path / "run" / "one_step.pt"
-    Image.fromarray(photograph(64, 96)).save(tmp_path / "held-back.png")
+    (tmp_path / "held-back").mkdir()
+    Image.fromarray(photograph(64, 96)).save(tmp_path / "held-back" / "frame.png")
     run(
         "release_codec.py",
-        *("--checkpoint", checkpoint, "--capsule", tmp_path / "capsule", "--name", "mine"),
-        *("--images", tmp_path / "held-back.png", "--evaluation", tmp_path / "evaluation", "--rates", "0.5,2"),
+        *("--checkpoint", checkpoint, "--capsule", tmp_path / "capsule", "--name", "mine", "--from", "lite"),
+        *("--images", tmp_path / "held-back", "--evaluation", tmp_path / "evaluation", "--rates", "0.5,2"),
     )
     codec = difficmh.load(tmp_path / "capsule")
     assert codec.fingerprint in capsys.readouterr().out

@@ -81,7 +81,7 @@ def test_a_capsule_holds_all_that_was_given(tmp_path: Path, contents: CapsuleCon
 @pytest.mark.parametrize(
     ("location", "public"),
     [
-        ("/home/me/model.ckpt", "model.ckpt"),
+        ("folder/model.ckpt", "model.ckpt"),
         ("hub://owner/name@0123abc/model.ckpt", "hub://owner/name@0123abc/model.ckpt"),
         ("https://me:secret@host:8443/a/model.ckpt?X-Signature=secret#part", "https://host:8443/a/model.ckpt"),
         ("s3://bucket/model.ckpt", "s3://bucket/model.ckpt"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from difficmh.capsule import BUILT_IN
 from difficmh.training.data import TrainingSample
 from difficmh.training.image_tags import tag_matrix, tag_source
@@ -27,9 +29,11 @@ def test_no_source_gives_no_tags() -> None:
 
 
 def test_a_capsule_tags_the_pictures_itself() -> None:
+    data = pytest.importorskip("skimage.data")
     source = tag_source(BUILT_IN / "lite")
     assert list(source.names) == list(Vocabulary.load(BUILT_IN / "lite" / "tags.json").names)
-    found = [set(source.find(sample)) for sample in SAMPLES]
-    matrix = tag_matrix(SAMPLES, source, len(source.names))
+    samples = [*SAMPLES, TrainingSample("cat", data.chelsea(), {})]
+    found = [set(source.find(sample)) for sample in samples]
+    matrix = tag_matrix(samples, source, len(source.names))
     assert [{source.names[i] for i in row.nonzero().flatten()} for row in matrix] == found
-    assert any(found)
+    assert "cat" in found[-1]
