@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from difficmh.evaluation.intervals import Interval
+from difficmh.evaluation.markdown import row
 from difficmh.evaluation.output import Findings
 from difficmh.evaluation.report import written
 from difficmh.evaluation.statistics import Metric
@@ -80,18 +81,14 @@ def markdown(results: Sequence[Result], metrics: Sequence[Metric]) -> str:
     fidelity = [metric for metric in metrics if metric.family == "fidelity"]
     heads = ["part", "against", "mode", *(f"bits at equal {metric.title}, %" for metric in fidelity)]
     heads += [metric.title + ("" if metric.higher_is_better else ", lower is better") for metric in metrics]
-    lines = [_line(heads), _line(["---"] * len(heads))]
+    lines = [row(heads), row(["---"] * len(heads))]
     for result in results:
         about = result.comparison
         cells = [about.part, about.against, about.mode]
         cells += [written(result.bd_rates.get(metric.name), "+.1f") for metric in fidelity]
-        lines.append(_line([*cells, *(_cell(result.measures.get(metric.name)) for metric in metrics)]))
+        lines.append(row([*cells, *(_cell(result.measures.get(metric.name)) for metric in metrics)]))
     return "\n".join(lines)
 
 
 def _cell(figures: Figures | None) -> str:
     return written(figures.difference if figures else None, "+.3f")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -58,7 +58,10 @@ def write_sections(capsule: Path, name: str, evaluation: Path) -> None:
 def parser() -> argparse.ArgumentParser:
     description, _, examples = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # what is not listed here belongs to the evaluation, whatever it begins with
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="checkpoint of jobs/train_codec.py")

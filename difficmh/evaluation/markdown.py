@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from difficmh.evaluation.intervals import Interval
+from difficmh.evaluation.report import written
+
 DASH = "–"
 Content = Mapping[str, Any]
-Bounds = Mapping[str, float | None]
+Bounds = Mapping[str, Any]
 
 
 def results(content: Content) -> str:
@@ -20,13 +23,13 @@ def _rates(content: Content) -> Iterator[str]:
     """What each quality of each codec costs, and its fidelity."""
     yield "### Each quality"
     yield ""
-    metrics = [found for found in content["metrics"].values() if found["bd_rates"] or found["title"].startswith("PSNR")]
+    metrics = [found for found in content["metrics"].values() if found["family"] == "fidelity"]
     titles = [found["title"] for found in metrics]
     yield from _header(["codec", "quality", "bpp", *titles, "compress (s)", "decompress (s)"])
-    for row in content["rows"]:
-        values = [_at_quality(found, row["codec"], row["quality"]) for found in metrics]
-        seconds = [f"{row['compress_seconds']:.2f}", f"{row['decompress_seconds']:.2f}"]
-        yield _line([row["codec"], str(row["quality"]), f"{row['bits_per_pixel']['value']:.3f}", *values, *seconds])
+    for point in content["rows"]:
+        values = [_at_quality(found, point["codec"], point["quality"]) for found in metrics]
+        seconds = [f"{point['compress_seconds']:.2f}", f"{point['decompress_seconds']:.2f}"]
+        yield row([point["codec"], str(point["quality"]), f"{point['bits_per_pixel']['value']:.3f}", *values, *seconds])
 
 
 def _at_quality(metric: Content, codec: str, quality: int) -> str:
@@ -45,7 +48,7 @@ def _bd_rates(content: Content) -> Iterator[str]:
         for codec in found["figures"]:
             compared = [found["bd_rates"][reference].get(codec) for reference in references]
             if any(compared):
-                yield _line([codec, *(interval(one, "+.1f", " %") for one in compared)])
+                yield row([codec, *(interval(one, "+.1f", " %") for one in compared)])
 
 
 def _at_rates(content: Content) -> Iterator[str]:
@@ -59,27 +62,23 @@ def _at_rates(content: Content) -> Iterator[str]:
         form = ".0f" if _largest(found) >= 100 else ".2f"
         for codec, values in found["at_rates"].items():
             if any(values):
-                yield _line([codec, *(interval(one, form) for one in values)])
+                yield row([codec, *(interval(one, form) for one in values)])
 
 
 def _largest(metric: Content) -> float:
-    return max((abs(one["value"]) for row in metric["at_rates"].values() for one in row if one), default=0.0)
+    return max((abs(one["value"]) for values in metric["at_rates"].values() for one in values if one), default=0.0)
 
 
 def interval(value: Bounds | None, form: str, unit: str = "") -> str:
     """`0.40 [0.31, 0.51]` of a value with its bounds, in a format such as `.2f`; a dash for None."""
-    if value is None:
-        return DASH
-    text = f"{value['value']:{form}}{unit}"
-    if value["low"] is None or value["high"] is None:
-        return text
-    return f"{text} [{value['low']:{form}}, {value['high']:{form}}]"
+    return written(None if value is None else Interval(**value), form, unit)
 
 
 def _header(names: Sequence[str]) -> Iterator[str]:
-    yield _line(names)
+    yield row(names)
     yield "|" + "---|" * len(names)
 
 
-def _line(cells: Iterable[str]) -> str:
+def row(cells: Iterable[str]) -> str:
+    """A row of a table in Markdown."""
     return f"| {' | '.join(cells)} |"

@@ -39,14 +39,14 @@ def _metric_lines(found: MetricSummary, rates: Sequence[float], width: int) -> I
         yield f"  BD-rate against {reference}: {listed}"
 
 
-def written(value: Interval | None, form: str = ".3f") -> str:
+def written(value: Interval | None, form: str = ".3f", unit: str = "") -> str:
     """`30.123 [29.5, 31.2]`, without the bounds where there are none, or a dash."""
     if value is None:
         return "–"
     bounds = (
         "" if value.low is None or value.high is None else f" [{value.low:{_short(form)}}, {value.high:{_short(form)}}]"
     )
-    return f"{value.value:{form}}{bounds}"
+    return f"{value.value:{form}}{unit}{bounds}"
 
 
 def _short(form: str) -> str:

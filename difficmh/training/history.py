@@ -51,7 +51,8 @@ def device_name(device: torch.device) -> str:
     """A GPU's name, or how many threads a CPU computes with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def read_history(place: Path) -> list[StageRecord]:
