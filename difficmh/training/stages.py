@@ -111,7 +111,7 @@ class RateDistortionStage:
         }
 
     def _feature_loss(self, images: Tensor, preview: Tensor) -> Tensor:
-        """Per sample `(B,)`, of the first half of the batch and twice as much, for time; zeros where none is asked for."""
+        """Per sample `(B,)`, of the first half of the batch and twice as much, for time; zeros where none is asked."""
         loss = torch.zeros(len(images), device=images.device)
         if self.settings.codec_features == 0:
             return loss
