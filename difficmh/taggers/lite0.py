@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -34,6 +32,8 @@ def load_lite0() -> nn.Module:
 
     Raises CapsuleError where the package is missing or holds other tensors than expected.
     """
+    import timm  # takes seconds, with torchvision behind it: only for those who use the network
+
     network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     _copy_in_order(_lite0_tensors(), network)
     return network.eval().requires_grad_(False)
@@ -72,6 +72,8 @@ def _copy_in_order(tensors: Mapping[str, Tensor], network: nn.Module) -> None:
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """Merge each batch norm of a timm network in evaluation mode into the convolution before it, in place."""
+    from timm.layers.norm_act import BatchNormAct2d
+
     for module in list(network.modules()):
         children = list(module.named_children())
         for (_, convolution), (name, norm) in pairwise(children):

@@ -88,7 +88,7 @@ class RateDistortionStage:
         for name in self.FROZEN:
             model.get_submodule(name).requires_grad_(False)
         self.optimizers = {"codec": GuardedOptimizer(model.named_parameters(), rate)}
-        self.features = _frozen_features(model)
+        self.features = _frozen_features(model) if settings.codec_features else None
         self.lambdas = torch.tensor(model.config.lambdas)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
@@ -113,7 +113,7 @@ class RateDistortionStage:
     def _feature_loss(self, images: Tensor, preview: Tensor) -> Tensor:
         """Per sample `(B,)`, of the first half of the batch and twice as much, for time; zeros where none is asked."""
         loss = torch.zeros(len(images), device=images.device)
-        if self.settings.codec_features == 0:
+        if self.features is None:
             return loss
         half = (len(images) + 1) // 2
         with torch.no_grad():
