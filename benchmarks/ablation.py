@@ -5,7 +5,7 @@
     python -m benchmarks.ablation --row tags --row steps --images 'eval/*.tar' --output runs/ablation
     python -m benchmarks.ablation --output runs/ablation --summarise --at 0.2
 
-    semantic      training with the semantic-consistency loss, and with semantic=0: diffusion, then one_step
+    semantic      training with the semantic-consistency loss, and with semantic=0, teacher=0: diffusion, then one_step
     tags          decoding steered by tags that the stream pays for, and by none
     adversarial   training with the adversarial loss, and with adversarial=0: one_step
     steps         one denoising step, and several (--steps)

@@ -33,10 +33,10 @@ class Row:
 ROWS: Mapping[str, Row] = {
     "semantic": Row(
         "semantic-consistency loss",
-        "semantic=0",
+        "semantic=0, teacher=0",  # what `diffusion` and `one_step` call it
         ("full", "preview"),
         ("diffusion", "one_step"),
-        ("--set", "semantic=0"),
+        ("--set", "semantic=0", "--set", "teacher=0"),
     ),
     "tags": Row("tags", "no tags", variants=("", ",tags=off")),
     "adversarial": Row("adversarial loss", "adversarial=0", ("full",), ("one_step",), ("--set", "adversarial=0")),

@@ -22,6 +22,12 @@ MS_SSIM_WEIGHT = 1300.0
 RATE_BALANCE = 0.2
 """Low rates have small losses; weighting by lambda ** -RATE_BALANCE keeps the shared networks from ignoring them."""
 
+PERIODS = (8, 16, 32)
+"""Pixels between cells that the networks treat alike: blocks of the autoencoder, positions of the denoiser's levels."""
+
+NEIGHBOURS = 8
+"""Cells a side over which a repeated error is averaged, as far as the picture has them."""
+
 
 @dataclass(frozen=True)
 class RateDistortion:
@@ -88,16 +94,22 @@ def mixed_distortion(mse: Tensor, similarity: Tensor, mse_share: float) -> Tenso
 
 
 def grid_error(decoded: Tensor, images: Tensor) -> Tensor:
-    """What is wrong in the same way in every block, `(B,)`: the residual without its low frequencies, mean over 8 x 8
-    blocks at each place in a block of 8 x 8 pixels, absolute, mean over places and neighbourhoods.
+    """What is wrong in the same way in every cell of a grid, `(B,)`: the residual without its low frequencies, mean
+    over neighbouring cells at each place in a cell, absolute, mean over places, neighbourhoods and PERIODS.
 
-    Texture that belongs to a picture averages out; a pattern of the decoder's own grid does not. Sides must be
-    multiples of 8 and at least 64.
+    Texture that belongs to a picture averages out; a pattern of the networks' own strides does not. Sides must be
+    multiples of 32.
     """
     residual = decoded - images
     smooth = F.avg_pool2d(residual, BLOCK + 1, stride=1, padding=BLOCK // 2, count_include_pad=False)
-    folded = F.pixel_unshuffle(residual - smooth, BLOCK)
-    return F.avg_pool2d(folded, 8, stride=4).abs().flatten(1).mean(1)
+    return torch.stack([_repeated(residual - smooth, period) for period in PERIODS]).mean(0)
+
+
+def _repeated(residual: Tensor, period: int) -> Tensor:
+    cells = F.pixel_unshuffle(residual, period)
+    height, width = (min(side, NEIGHBOURS) for side in cells.shape[-2:])
+    together = F.avg_pool2d(cells, (height, width), stride=(height + 1) // 2)
+    return together.abs().flatten(1).mean(1)
 
 
 def diffusion_loss(

@@ -33,6 +33,10 @@ ADVERSARIAL_SHARES = (1.0, 1.0, 0.8, 0.5, 0.25, 0.1)
 """Where bits are plenty the decoder has nothing to invent: the adversarial part fades out with the quality."""
 
 
+FEATURE_STRIDE = 32
+"""Pixels between positions of EfficientNet-Lite0's deepest features."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """`images` `(B, 3, H, W)` in [0, 1], `tags` `(B, V)` float in {0, 1}, `quality` `(B,)` int64 from 0."""
@@ -215,9 +219,11 @@ class OneStepStage:
                 latent = self.model.autoencoder.encode(batch.images)
                 y_hat = losses.quantise(self.model, batch.images, batch.quality)
                 guide = self.model.guide(y_hat, batch.quality)
-                real = self.features(batch.images)
             decoded = one_step(self.model, guide, tags, generator)
-            fake = self.features(decoded)
+            seen = random_window(batch.images.shape, generator)
+            with torch.no_grad():
+                real = self.features(batch.images[seen])
+            fake = self.features(decoded[seen])
             judged = self.discriminator(fake, batch.quality)
             again = self.model.autoencoder.encode(decoded)
             semantic = losses.semantic_consistency(self.teacher, again, latent, batch.tags)
@@ -256,6 +262,18 @@ class OneStepStage:
 
     def extra_state(self) -> dict[str, Any]:
         return {"discriminator": self.discriminator, "teacher": self.teacher}
+
+
+def random_window(shape: torch.Size, generator: torch.Generator) -> tuple[slice, ...]:
+    """A part of `(B, 3, H, W)` images, one stride of the feature network smaller, anywhere.
+
+    Feature network and decoder have strides in common. On whole crops they would always meet in the same place, and the
+    decoder would learn a pattern of its own grid that those strides do not see or like.
+    """
+    *_, height, width = shape
+    down, right = torch.randint(FEATURE_STRIDE, (2,), generator=generator).tolist()
+    whole = slice(None)
+    return whole, whole, slice(down, down + height - FEATURE_STRIDE), slice(right, right + width - FEATURE_STRIDE)
 
 
 def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:

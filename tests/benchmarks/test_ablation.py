@@ -74,7 +74,7 @@ def test_a_dry_run_prints_all_commands_and_leaves_nothing(
     assert (
         shlex.join(commands[3]) == "python jobs/train_codec.py --stage diffusion"
         f" --output {tmp_path}/runs/semantic-without --minutes 2.5 --start lite --data 'train/*.tar' --tags tags.json"
-        " --batch 12 --set semantic=0"
+        " --batch 12 --set semantic=0 --set teacher=0"
     )
     trained = [command for command in commands if "--minutes" in command]
     assert [command[command.index("--stage") + 1] for command in trained] == [
@@ -88,7 +88,7 @@ def test_a_dry_run_prints_all_commands_and_leaves_nothing(
 
 def test_both_sides_differ_in_the_part_alone(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     commands = [" ".join(command) for command in dry(arguments, capsys) if "--minutes" in command]
-    off = [" --set semantic=0", " --set adversarial=0", " --without-context"]
+    off = [" --set semantic=0 --set teacher=0", " --set adversarial=0", " --without-context"]
     with_part = [command for command in commands if "-with " in command]
     without = [command.replace("-without ", "-with ") for command in commands if "-without " in command]
     for option in off:

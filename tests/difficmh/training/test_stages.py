@@ -15,6 +15,7 @@ from difficmh.training.klt import initialise
 from difficmh.training.optimizer import FINAL_SHARE, GuardedOptimizer, MovingAverage
 from difficmh.training.run import trainable
 from difficmh.training.settings import LossSettings
+from difficmh.training.stages import one_step, random_window
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
 from tests.difficmh.tiny_capsule import CONFIG, photograph
 
@@ -89,6 +90,7 @@ def test_stages_change_what_they_say(
         ("rate_distortion", "codec_features", (0.0, 40.0)),
         ("diffusion", "semantic", (0.0, 5.0)),
         ("one_step", "adversarial", (0.0, 5.0)),
+        ("one_step", "grid", (0.0, 2000.0)),
         ("one_step", "teacher", (0.0, 5.0)),
         ("one_step", "rehearsal", (0.0, 5.0)),
     ],
@@ -117,8 +119,6 @@ def test_the_guide_is_the_latent_of_the_preview(source: CropSource, tmp_path: Pa
 
 
 def test_the_untrained_control_branch_returns_the_guide(source: CropSource, tmp_path: Path) -> None:
-    from difficmh.training.stages import one_step
-
     training = trainer(source, "one_step", tmp_path)
     guide = torch.randn(1, CONFIG.latent_channels, 8, 8)
     with torch.no_grad():
@@ -126,6 +126,14 @@ def test_the_untrained_control_branch_returns_the_guide(source: CropSource, tmp_
         plain = training.model.draw(guide)
     # Pure noise still carries alpha_bar = 0.5 % of the signal's place.
     assert (drawn - plain).abs().mean() < 0.1 * plain.std()
+
+
+def test_the_feature_network_meets_the_grid_of_the_decoder_anywhere() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.arange(96.0).expand(1, 3, 96, 96)
+    windows = [image[random_window(image.shape, generator)] for _ in range(300)]
+    assert {window.shape for window in windows} == {(1, 3, 64, 64)}
+    assert {int(window[0, 0, 0, 0]) for window in windows} == set(range(32))
 
 
 def test_a_checkpoint_continues_where_it_stopped(source: CropSource, tmp_path: Path) -> None:
