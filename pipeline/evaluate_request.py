@@ -40,6 +40,10 @@ MEASURING = {
     "measures": "--measure",
     "limit": "--limit",
     "workers": "--ray",
+    "detect_in": "--detect-in",
+    "crop_rate": "--crop-rate",
+    "device": "--device",
+    "storage_options": "--storage-options",
 }
 ALSO_LATER = ("--output", "--rates", "--bd-range")
 
@@ -80,7 +84,8 @@ def parse(description: str | None, arguments: Sequence[str] | None) -> EvaluateR
 
 def _check(parser: argparse.ArgumentParser, fields: Mapping[str, Any]) -> None:
     """Either there is something to measure, or nothing is asked for that only measuring could give."""
-    given = [option for name, option in MEASURING.items() if fields[name]]
+    usual = vars(parser.parse_args(["--output", "."]))
+    given = [option for name, option in MEASURING.items() if fields[name] != usual[name]]
     if fields["earlier"] and given:
         parser.error(f"--from measures nothing: it goes with {', '.join(ALSO_LATER)}, not with {', '.join(given)}")
     if not fields["earlier"] and not (fields["images"] and fields["codecs"]):

@@ -49,6 +49,8 @@ def test_an_earlier_evaluation() -> None:
         (["--codec", "jpeg"], "--images and --codec are required, or --from"),
         (["--from", "a", "--codec", "jpeg", "--limit", "2"], "not with --codec, --limit"),
         (["--from", "a", "--images", "b"], "not with --images"),
+        (["--from", "a", "--crop-rate", "0.2", "--device", "cuda"], "not with --crop-rate, --device"),
+        (["--from", "a", "--detect-in", "*b*", "--storage-options", '{"a": 1}'], "not with --detect-in, --storage-"),
     ],
 )
 def test_either_to_measure_or_to_go_on(wrong: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
