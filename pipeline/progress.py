@@ -48,7 +48,7 @@ class Rates:
             megabytes_per_second=ours.bytes_in / 1e6 / elapsed,
             bits_per_pixel=summary.totals.bits_per_pixel if plan.kind == "archive" else None,
             rejects=summary.totals.rejects + under_way.rejects,
-            remaining=elapsed / ours.shards * left if ours.shards else None,
+            remaining=_remaining(summary, left, under_way, elapsed),
         )
 
     def __str__(self) -> str:
@@ -58,6 +58,17 @@ class Rates:
             f"{self.shards_done}/{self.shards} shards, {self.images} images, {self.images_per_second:.1f} images/s, "
             f"{self.megabytes_per_second:.1f} MB/s, {bits}{self.rejects} rejects, {remaining} left"
         )
+
+
+def _remaining(summary: Summary, left: int, under_way: Tally, elapsed: float) -> float | None:
+    """Seconds for `left` shards: by samples, so that shards in work count as far as they are, with earlier runs' shards
+    for their size; by shards where they hold no samples."""
+    totals, ours = summary.totals, summary.this_run
+    done = ours.images + ours.rejects + under_way.images + under_way.rejects
+    if done and totals.shards:
+        expected = left * (totals.images + totals.rejects) / totals.shards
+        return elapsed / done * max(expected - under_way.images - under_way.rejects, 0)
+    return elapsed / ours.shards * left if ours.shards else None
 
 
 class PlainProgress:

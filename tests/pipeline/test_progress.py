@@ -28,11 +28,27 @@ def test_rates_are_of_this_run_and_counts_of_all() -> None:
     assert rates.images_per_second == pytest.approx(12)
     assert rates.megabytes_per_second == pytest.approx(10)
     assert rates.bits_per_pixel == pytest.approx(0.08)
-    assert rates.remaining == pytest.approx(150)
+    # 15 shards of 1502 / 15 samples are left, 101 of those samples are done already; 603 took 50 seconds.
+    assert rates.remaining == pytest.approx((1502 - 101) * 50 / 603)
     assert (
         str(rates)
-        == "15/30 shards, 1600 images, 12.0 images/s, 10.0 MB/s, 0.080 bits per pixel, 3 rejects, 2 min 30 s left"
+        == "15/30 shards, 1600 images, 12.0 images/s, 10.0 MB/s, 0.080 bits per pixel, 3 rejects, 1 min 56 s left"
     )
+
+
+def test_a_resumed_run_knows_from_earlier_shards_how_long_it_takes() -> None:
+    rates = Rates.at(Summary(BEFORE, Totals()), PLAN, under_way=Tally(100), elapsed=10.0)
+    assert rates.remaining == pytest.approx(190)  # 20 shards of 100 images, 100 images in 10 seconds
+
+
+def test_shards_in_work_that_are_larger_than_usual_leave_nothing() -> None:
+    last = Summary(BEFORE + Totals(shards=19, images=1900), Totals(shards=19, images=1900))
+    assert Rates.at(last, PLAN, under_way=Tally(500), elapsed=10.0).remaining == 0
+
+
+def test_shards_without_images_are_counted_instead() -> None:
+    ours = Totals(shards=5)
+    assert Rates.at(Summary(ours, ours), replace(PLAN, done=Totals()), Tally(), 50.0).remaining == pytest.approx(150)
 
 
 def test_before_the_first_shard_nothing_is_promised() -> None:
