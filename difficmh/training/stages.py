@@ -238,11 +238,7 @@ class OneStepStage:
         loss = loss + self.settings.grid * grid.mean()
         loss = loss + self.settings.teacher * semantic + self.settings.rehearsal * rehearsal
         norm = self.optimizers["decoder"].step(loss, progress)
-        with _autocast(device):
-            reals = self.discriminator(real, batch.quality)
-            fakes = self.discriminator([x.detach() for x in fake], batch.quality)
-        critic = hinge_loss([x.float() for x in reals], [x.float() for x in fakes])
-        self.optimizers["discriminator"].step(critic, progress)
+        critic = self._discriminator_step(real, fake, batch.quality, progress)
         return {
             "loss": loss.item(),
             "pixels": pixels.mean().item(),
@@ -253,6 +249,14 @@ class OneStepStage:
             "critic": critic.item(),
             "norm": norm,
         }
+
+    def _discriminator_step(self, real: list[Tensor], fake: list[Tensor], quality: Tensor, progress: float) -> Tensor:
+        with _autocast(quality.device):
+            reals = self.discriminator(real, quality)
+            fakes = self.discriminator([x.detach() for x in fake], quality)
+        critic = hinge_loss([x.float() for x in reals], [x.float() for x in fakes])
+        self.optimizers["discriminator"].step(critic, progress)
+        return critic
 
     def _rehearse(self, latent: Tensor, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:
         part = slice(max(1, round(self.settings.rehearsal_share * len(latent))))
