@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TEST_PROCESSES ?= 2
 EXTRAS := analyze,demo,dev,evaluate,heif,jpegxl,sd21,train
 
 # Tests and demo run several processes on few cores: a thread that waits must not spin on a core that another needs.
@@ -20,8 +21,8 @@ install: $(STAMP)  ## Install the project and all it needs into .venv
 demo: $(STAMP)  ## Compress, query and decode real photographs; writes demo-output/index.html
 	$(BIN)/python -m demo
 
-test: $(STAMP)  ## Run all tests (those that need a GPU skip themselves without one)
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## Run all tests, in TEST_PROCESSES=2 processes (those that need a GPU skip themselves without one)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 gpu-test: $(STAMP)  ## Run only the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu

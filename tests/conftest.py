@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import corpora, ray_cluster, s3_server
+from tests import corpora, processes, ray_cluster, s3_server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -21,11 +21,13 @@ settings.register_profile("difficmh", deadline=None, max_examples=50)
 settings.load_profile("difficmh")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Ray's start, which the first test that needs it waits for, is not that test's time; it has limits of its own."""
     for item in items:
         if item.get_closest_marker("ray") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(300, func_only=True))
+    if hasattr(config, "workerinput"):  # one of several processes
+        processes.longest_first(items)
 
 
 @pytest.fixture(scope="session")
