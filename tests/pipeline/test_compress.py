@@ -121,7 +121,8 @@ def test_rows_of_an_ordinary_shard(bench: Bench) -> None:
 def test_parts_carry_the_codecs_fingerprint(bench: Bench) -> None:
     bench.compress(bench.source(corpora.shard_bytes(1)))
     (path,) = bench.archive.list("data")
-    assert part_fingerprint(open_part(bench.archive.open(path))) == bench.codec.fingerprint
+    with bench.archive.open(path) as file:
+        assert part_fingerprint(open_part(file)) == bench.codec.fingerprint
 
 
 def test_fidelity_is_that_of_the_stored_stream(bench: Bench) -> None:
