@@ -220,10 +220,10 @@ class OneStepStage:
                 y_hat = losses.quantise(self.model, batch.images, batch.quality)
                 guide = self.model.guide(y_hat, batch.quality)
             decoded = one_step(self.model, guide, tags, generator)
-            seen = random_window(batch.images.shape, generator)
+            seen = RandomView(batch.images.shape, generator)
             with torch.no_grad():
-                real = self.features(batch.images[seen])
-            fake = self.features(decoded[seen])
+                real = self.features(seen(batch.images))
+            fake = self.features(seen(decoded))
             judged = self.discriminator(fake, batch.quality)
             again = self.model.autoencoder.encode(decoded)
             semantic = losses.semantic_consistency(self.teacher, again, latent, batch.tags)
@@ -268,16 +268,26 @@ class OneStepStage:
         return {"discriminator": self.discriminator, "teacher": self.teacher}
 
 
-def random_window(shape: torch.Size, generator: torch.Generator) -> tuple[slice, ...]:
-    """A part of `(B, 3, H, W)` images, one stride of the feature network smaller, anywhere.
+class RandomView:
+    """A part of `(B, 3, H, W)` images, one stride of the feature network smaller, anywhere, at three quarters to all of
+    its size: the same of each batch that it is given.
 
     Feature network and decoder have strides in common. On whole crops they would always meet in the same place, and the
-    decoder would learn a pattern of its own grid that those strides do not see or like.
+    decoder would learn a pattern of its own grid that those strides do not see or like; at one size, a hatching of
+    single pixels.
     """
-    *_, height, width = shape
-    down, right = torch.randint(FEATURE_STRIDE, (2,), generator=generator).tolist()
-    whole = slice(None)
-    return whole, whole, slice(down, down + height - FEATURE_STRIDE), slice(right, right + width - FEATURE_STRIDE)
+
+    def __init__(self, shape: torch.Size, generator: torch.Generator) -> None:
+        *_, height, width = shape
+        down, right = torch.randint(FEATURE_STRIDE, (2,), generator=generator).tolist()
+        rows = slice(down, down + height - FEATURE_STRIDE)
+        self.window = (slice(None), slice(None), rows, slice(right, right + width - FEATURE_STRIDE))
+        self.scale = 1 - torch.rand((), generator=generator).item() / 4
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return nn.functional.interpolate(
+            images[self.window].float(), scale_factor=self.scale, mode="bilinear", antialias=True
+        )
 
 
 def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:

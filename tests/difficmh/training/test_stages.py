@@ -15,7 +15,7 @@ from difficmh.training.klt import initialise
 from difficmh.training.optimizer import FINAL_SHARE, GuardedOptimizer, MovingAverage
 from difficmh.training.run import trainable
 from difficmh.training.settings import LossSettings
-from difficmh.training.stages import one_step, random_window
+from difficmh.training.stages import RandomView, one_step
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
 from tests.difficmh.tiny_capsule import CONFIG, photograph
 
@@ -128,12 +128,26 @@ def test_the_untrained_control_branch_returns_the_guide(source: CropSource, tmp_
     assert (drawn - plain).abs().mean() < 0.1 * plain.std()
 
 
-def test_the_feature_network_meets_the_grid_of_the_decoder_anywhere() -> None:
+def test_the_feature_network_meets_the_grid_of_the_decoder_anywhere_and_at_many_sizes() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.arange(96.0).expand(1, 3, 96, 96)
-    windows = [image[random_window(image.shape, generator)] for _ in range(300)]
-    assert {window.shape for window in windows} == {(1, 3, 64, 64)}
-    assert {int(window[0, 0, 0, 0]) for window in windows} == set(range(32))
+    views = [RandomView(image.shape, generator) for _ in range(300)]
+    assert {view.window[3].start for view in views} == set(range(32))
+    sides = {view(image).shape[-1] for view in views}
+    assert min(sides) in range(48, 52)
+    assert max(sides) in range(61, 65)
+    assert len(sides) > 10
+
+
+def test_a_view_shows_the_same_of_every_picture_and_no_hatching_when_small() -> None:
+    view = RandomView(torch.Size((1, 3, 96, 96)), torch.Generator().manual_seed(0))
+    view.scale = 0.75
+    ramp = torch.arange(96.0).expand(1, 3, 96, 96)
+    assert torch.equal(view(ramp), view(ramp.clone()))
+    assert view(ramp)[0, 0, 24, 24].item() == pytest.approx(view.window[3].start + 32.2, abs=1)
+    hatching = (torch.arange(96)[:, None] + torch.arange(96)).remainder(2).expand(1, 3, 96, 96) - 0.5
+    assert hatching.abs().mean() == 0.5
+    assert view(hatching)[..., 4:-4, 4:-4].abs().mean() < 0.15
 
 
 def test_a_checkpoint_continues_where_it_stopped(source: CropSource, tmp_path: Path) -> None:
