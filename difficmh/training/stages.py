@@ -270,7 +270,7 @@ class OneStepStage:
 
 class RandomView:
     """A part of `(B, 3, H, W)` images, one stride of the feature network smaller, anywhere, at three quarters to all of
-    its size: the same of each batch that it is given.
+    its size, as float32: the same of each batch that it is given.
 
     Feature network and decoder have strides in common. On whole crops they would always meet in the same place, and the
     decoder would learn a pattern of its own grid that those strides do not see or like; at one size, a hatching of
