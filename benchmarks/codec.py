@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
@@ -24,6 +23,7 @@ from benchmarks.images import HEIGHT, WIDTH, benchmark_images
 from benchmarks.machine import describe_machine
 from benchmarks.timing import Action, Timings, time_in_rounds
 from difficmh.codec import Codec, Image
+from difficmh.third_party import quiet_torchscript
 from difficmh.tiling import plan
 
 T = TypeVar("T")
@@ -96,9 +96,7 @@ def transform(codec: Codec, image: Image, quality: int) -> object:
 
 def yardsticks(setting: Setting) -> dict[str, Action]:
     """compressai's transforms over as many pictures, in the same batches."""
-    with warnings.catch_warnings():
-        # compressai imports torch_geometric, which compiles with TorchScript.
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    with quiet_torchscript():
         import compressai.zoo
     hyperprior = compressai.zoo.bmshj2018_hyperprior(4, pretrained=False).eval()
     cheng = compressai.zoo.cheng2020_attn(3, pretrained=False).eval()

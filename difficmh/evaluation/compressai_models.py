@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difficmh.evaluation.graders import Image, as_tensor
+from difficmh.third_party import quiet_torchscript
 
 STRIDE = 64
 """Pictures are continued to a multiple of this, the largest reduction in the zoo."""
@@ -61,7 +62,8 @@ class CompressaiContestant:
 
 def load_compressai(text: str, device: str = "cpu") -> CompressaiContestant:
     """From `ARCHITECTURE=FILE[,FILE…]`. Raises ValueError for an unknown architecture, or files that do not fit it."""
-    from compressai.zoo.image import model_architectures
+    with quiet_torchscript():
+        from compressai.zoo.image import model_architectures
 
     architecture, _, files = text.partition("=")
     if architecture not in model_architectures or not files:

@@ -6,11 +6,14 @@ Coding never sees these; it reads the integer tables that export makes of them.
 from __future__ import annotations
 
 import torch
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor, nn
 
 from difficmh.cdf_tables import TOTAL, CdfTables
 from difficmh.entropy_model import EntropyOutput
+from difficmh.third_party import quiet_torchscript
+
+with quiet_torchscript():
+    from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 
 FIT_STEPS, FIT_RATE = 600, 0.02
 
