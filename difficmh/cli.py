@@ -83,6 +83,9 @@ def _add_compress(command: argparse.ArgumentParser) -> None:
     _add_shared(command, f"default: IN with the suffix {SUFFIX}")
     command.add_argument("--quality", type=int, help="of lite 1 (smallest) to 6 (best), default 3; of sd21 1 only")
     command.add_argument("--guidance", type=float, metavar="S", help="guidance scale of sd21; default: the model's")
+    command.add_argument(
+        "--effort", type=int, metavar="N", help="gradient steps of lite's encoder, 10 for example: slow, fewer bits"
+    )
     tagging = command.add_mutually_exclusive_group()
     tagging.add_argument("--tags", type=_tag_list, metavar="A,B,…", help="these tags; default: what the tagger finds")
     tagging.add_argument("--no-tags", dest="tags", action="store_const", const=[], help="no tags")

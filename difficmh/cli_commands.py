@@ -46,7 +46,7 @@ def compress(options: argparse.Namespace) -> int:
     codec = difficmh.load(options.codec, device=options.device)
     started = time.perf_counter()
     tags = None if options.tags is None else [options.tags]
-    how = _given(options, "quality", "guidance")
+    how = _given(options, "quality", "guidance", "effort")
     (stream,) = codec.compress([image], tags=tags, **how)
     seconds = time.perf_counter() - started
     _write(target, stream)

@@ -111,17 +111,19 @@ class Codec:
         quality: int | None = None,
         tags: Sequence[Sequence[str]] | None = None,
         guidance: float | None = None,
+        effort: int = 0,
     ) -> list[bytes]:
         """One bitstream per `(H, W, 3)` uint8 sRGB image, in order; sizes may differ.
 
         `quality` is one of `qualities`, None the model's own choice. `tags` are names of the vocabulary for each image;
         None runs the tagger. `guidance`, in hundredths, is the scale of classifier-free guidance that decoders shall
-        use; None is the model's. An image's stream does not depend on the others of the list. Raises ValueError for a
-        quality, tag, guidance, shape or dtype that this codec does not take, and ImageError for an image of more than
-        `MAX_PIXELS` padded pixels, which no decoder would accept.
+        use; None is the model's. `effort` is a number of gradient steps towards fewer bits and less distortion
+        (`refinement.py`), each several times the work of encoding without. An image's stream does not depend on the
+        others of the list. Raises ValueError for a quality, tag, guidance, effort, shape or dtype that this codec does
+        not take, and ImageError for an image of more than `MAX_PIXELS` padded pixels, which no decoder would accept.
         """
         quality = self.networks.default_quality if quality is None else quality
-        self._check(images, quality)
+        self._check(images, quality, effort)
         if tags is None:
             tags = [[tag.name for tag in found] for found in self.tag(images)]
         if len(tags) != len(images):
@@ -129,12 +131,14 @@ class Codec:
         common = Header(1, 1, quality, self.fingerprint[:8], self._stored_guidance(guidance))
         streams: list[bytes] = [b""] * len(images)
         for group in self._groups([image.shape for image in images]):
-            encoded = self._compress_group([images[i] for i in group], [tags[i] for i in group], common)
+            encoded = self._compress_group([images[i] for i in group], [tags[i] for i in group], common, effort)
             for i, stream in zip(group, encoded, strict=True):
                 streams[i] = stream
         return streams
 
-    def _compress_group(self, images: Sequence[Image], tags: Sequence[Sequence[str]], common: Header) -> list[bytes]:
+    def _compress_group(
+        self, images: Sequence[Image], tags: Sequence[Sequence[str]], common: Header, effort: int
+    ) -> list[bytes]:
         """Images of one size together; `common` has all of their headers but the size."""
         encoders = [SymbolEncoder() for _ in images]
         for encoder, names in zip(encoders, tags, strict=True):
@@ -144,7 +148,8 @@ class Codec:
         height, width, _ = images[0].shape
         for tile in plan(height, width, self.networks.tile, ENCODE_MARGIN):
             rows, columns = tile.window.slices()
-            y, z = self.networks.analyze(self._to_tensor(padded[:, rows, columns]), tile, index)
+            window = self._to_tensor(padded[:, rows, columns])
+            y, z = self.networks.analyze(window, tile, index, effort)
             encode_symbols(self.networks.entropy, self.tables, y, z, common.quality - 1, encoders)
         return [_finish(replace(common, height=height, width=width), encoder) for encoder in encoders]
 
@@ -154,7 +159,9 @@ class Codec:
             raise ValueError(f"the model {self.name} has no guidance")
         return None if guidance == self.networks.guidance else guidance
 
-    def _check(self, images: Sequence[Image], quality: int) -> None:
+    def _check(self, images: Sequence[Image], quality: int, effort: int) -> None:
+        if not 0 <= effort <= self.networks.max_effort:
+            raise ValueError(f"effort {effort} is not in 0..{self.networks.max_effort}, what {self.name} takes")
         if quality not in self.qualities:
             raise ValueError(f"quality {quality} is not in {self.qualities.start}..{self.qualities.stop - 1}")
         for image in images:

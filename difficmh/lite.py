@@ -10,6 +10,7 @@ from torch import Tensor
 from difficmh import sampler
 from difficmh.model import CodecModel
 from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
+from difficmh.refinement import MAX_EFFORT, Refinement
 from difficmh.sampler import rates
 from difficmh.symbols import DecodedSymbols, EntropyNetworks
 from difficmh.tiling import Tile
@@ -23,6 +24,7 @@ class LiteNetworks:
     samplers: tuple[str, ...] = ("ddim",)
     sampling: Mapping[GenerativeMode, Sampling] = {"full": Sampling("ddim", 1), "reference": Sampling("ddim", 50)}
     guidance: float | None = None
+    max_effort = MAX_EFFORT
 
     def __init__(self, model: CodecModel, names: Sequence[str]) -> None:
         self.model = model
@@ -44,9 +46,15 @@ class LiteNetworks:
     def entropy(self) -> EntropyNetworks:
         return self.model.entropy
 
-    def analyze(self, images: Tensor, tile: Tile, quality: Tensor) -> tuple[Tensor, Tensor]:
-        y: Tensor = tile.crop(self.model.g_a(images, quality), Y_BLOCK)
-        return y, self.model.h_a(y)
+    def analyze(self, images: Tensor, tile: Tile, quality: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
+        y: Tensor = self.model.g_a(images, quality)
+        core: Tensor = tile.crop(y, Y_BLOCK)
+        z: Tensor = self.model.h_a(core)
+        if effort:
+            with torch.inference_mode(False):  # whose tensors know no gradients, unless they are copied
+                given = (x.clone() for x in (images, y, z, quality))
+                core = Refinement(self.model, tile, *given).run(effort)
+        return core, z
 
     def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
         return self.model.preview(_channels_last(symbols.y_hat), quality)

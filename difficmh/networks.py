@@ -84,10 +84,16 @@ class Networks(Protocol):
         """The scale of streams that name none; None where the family has no guidance."""
         ...
 
-    def analyze(self, images: Tensor, tile: Tile, quality: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def max_effort(self) -> int:
+        """The most gradient steps that `analyze` can spend on an image; 0 where it cannot."""
+        ...
+
+    def analyze(self, images: Tensor, tile: Tile, quality: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
         """What is coded of a tile's core, y `(B, M, h, w)` and z `(B, N, h/4, w/4)`, one y for 16 x 16 pixels.
 
-        `images` `(B, 3, H, W)` in [0, 1] is the tile's window, `quality` `(B,)` int64 counts from 0.
+        `images` `(B, 3, H, W)` in [0, 1] is the tile's window, `quality` `(B,)` int64 counts from 0. `effort` is a
+        number of gradient steps of y towards fewer bits and less distortion (`refinement.py`).
         """
         ...
 

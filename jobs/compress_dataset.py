@@ -58,8 +58,16 @@ def run(job: CompressRequest, options: dict[str, Any]) -> int:
     with reaching(job.archive):
         establish(archive, manifest, plan)
         copy_capsule(archive, codec.capsule)
-    weights, fidelity = codec.fingerprint, job.fidelity
-    settings = CompressSettings(archive, inputs, plan.fingerprint, weights, job.quality, job.batch_size, fidelity)
+    settings = CompressSettings(
+        archive,
+        inputs,
+        plan.fingerprint,
+        codec.fingerprint,
+        quality=job.quality,
+        effort=job.effort,
+        batch_size=job.batch_size,
+        fidelity=job.fidelity,
+    )
     workers = CompressWorkerFactory(settings, codec.factory, decode_image)
     return execute(plan, workers, archive, job, partial(ray.init, **QUIET_RAY))
 

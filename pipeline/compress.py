@@ -47,6 +47,7 @@ class CompressSettings:
     fingerprint: str
     codec_fingerprint: str
     quality: int
+    effort: int = 0
     batch_size: int = 16
     fidelity: Fidelity = "preview"
 
@@ -64,16 +65,16 @@ class CompressWorkerFactory:
         wanted = self.settings.codec_fingerprint
         if codec.fingerprint != wanted:
             raise JobError(f"a worker's weights are {codec.fingerprint}, the job's {wanted}: install the same release")
-        _try_codec(codec, self.settings.quality)
+        _try_codec(codec, self.settings)
         return CompressWorker(self.settings, codec, self.decode_image, context)
 
 
-def _try_codec(codec: Codec, quality: int) -> None:
+def _try_codec(codec: Codec, settings: CompressSettings) -> None:
     """Compresses one small image, so that a wrong quality or a broken device ends the job before it rejects images."""
     try:
-        codec.compress([np.zeros((64, 64, 3), np.uint8)], quality=quality, tags=[[]])
+        codec.compress([np.zeros((64, 64, 3), np.uint8)], quality=settings.quality, tags=[[]], effort=settings.effort)
     except ValueError as error:
-        raise JobError(f"{codec.name} cannot compress with quality {quality}: {error}") from error
+        raise JobError(f"{codec.name} cannot compress with quality {settings.quality}: {error}") from error
 
 
 class CompressWorker:
@@ -176,7 +177,9 @@ class _RowMaker:
             tags = self.codec.tag(images)
         names = [[tag.name for tag in image_tags] for image_tags in tags]
         with self.steps("compress"):
-            bitstreams = self.codec.compress(images, quality=self.settings.quality, tags=names)
+            bitstreams = self.codec.compress(
+                images, quality=self.settings.quality, tags=names, effort=self.settings.effort
+            )
         with self.steps("fidelity"):
             fidelities = self._fidelities(batch, bitstreams)
         results = zip(batch, bitstreams, tags, fidelities, strict=True)

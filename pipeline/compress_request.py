@@ -33,6 +33,7 @@ class CompressRequest:
     archive: str
     codec: str
     quality: int
+    effort: int
     workers: int | Literal["auto"]
     batch_size: int
     max_rejects: RejectLimit
@@ -63,6 +64,13 @@ def parse_request(
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
     add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite, 1 for sd21 (default: %(default)s)")
     add(
+        "--effort",
+        type=whole_number(0),
+        metavar="N",
+        default=0,
+        help="gradient steps of lite's encoder, 10 for example: many times slower, fewer bits (default: %(default)s)",
+    )
+    add(
         "--batch-size",
         type=whole_number(1),
         metavar="N",
@@ -78,7 +86,7 @@ def parse_request(
 
 def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifest:
     """The manifest of the archive that `request` makes."""
-    deciding = {"quality": request.quality, "fidelity": request.fidelity}
+    deciding = {"quality": request.quality, "effort": request.effort, "fidelity": request.fidelity}
     return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
 
 

@@ -64,11 +64,11 @@ class Codec(Decoder, Protocol):
         ...
 
     def compress(
-        self, images: Sequence[Image], *, quality: int, tags: Sequence[Sequence[str]] | None = None
+        self, images: Sequence[Image], *, quality: int, tags: Sequence[Sequence[str]] | None = None, effort: int = 0
     ) -> list[bytes]:
-        """One self-contained bitstream per image. `tags=None` runs the tagger.
+        """One self-contained bitstream per image. `tags=None` runs the tagger; `effort` spends time to save bits.
 
-        Raises ValueError for an unknown quality or tag.
+        Raises ValueError for a quality, tag or effort that the codec does not take.
         """
         ...
 

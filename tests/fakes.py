@@ -35,7 +35,7 @@ class FakeCodec:
         return [[FakeTag(names[int(image.mean(axis=(0, 1)).argmax())], 0.9)] for image in images]
 
     def compress(
-        self, images: Sequence[Image], *, quality: int, tags: Sequence[Sequence[str]] | None = None
+        self, images: Sequence[Image], *, quality: int, tags: Sequence[Sequence[str]] | None = None, effort: int = 0
     ) -> list[bytes]:
         if not 1 <= quality <= 6:
             raise ValueError(f"quality {quality} is not in 1..6")

@@ -2,7 +2,7 @@
 
 webp   jpeg@10,30,50          a baseline at its usual qualities, or at these
 difficmh:lite@1-6:preview     a capsule (built in, or a directory), qualities, mode (default: all, full)
-difficmh:lite:full,steps=4,tags=off,name=mine     the same in a variant, each part of it optional (`Variant`)
+difficmh:lite:full,steps=4,tags=off,effort=10,name=mine     the same in a variant, each part of it optional (`Variant`)
 compressai:ARCHITECTURE=FILE[,FILE…]   a network of compressai with weights from files, smallest rate first
 """
 
@@ -17,10 +17,15 @@ import numpy as np
 
 from difficmh.baselines import BASELINES, load_baseline
 from difficmh.evaluation.graders import Image
+from difficmh.refinement import MAX_EFFORT
 from difficmh.sampler import TRAIN_STEPS
 
 Mode = Literal["preview", "full", "reference"]
 MODES: tuple[Mode, ...] = ("preview", "full", "reference")
+
+
+LARGEST = {"steps": TRAIN_STEPS, "effort": MAX_EFFORT}
+"""Options that are numbers, from 1."""
 
 
 class Contestant(Protocol):
@@ -39,12 +44,14 @@ class Variant:
     """How a codec of this library is used.
 
     `steps` of denoising, None for what the mode has. Without `tags` none are given to the encoder: streams hold an
-    empty list, which is shorter, and no tag steers the denoiser. `name` in reports, None for one that says all this.
+    empty list, which is shorter, and no tag steers the denoiser. `effort` is the encoder's.
+    `name` in reports, None for one that says all this.
     """
 
     mode: Mode = "full"
     steps: int | None = None
     tags: bool = True
+    effort: int = 0
     name: str | None = None
 
     def name_of(self, capsule: str) -> str:
@@ -54,6 +61,8 @@ class Variant:
             parts.append("1 step" if self.steps == 1 else f"{self.steps} steps")
         if not self.tags:
             parts.append("no tags")
+        if self.effort:
+            parts.append(f"effort {self.effort}")
         return self.name or ", ".join(parts)
 
 
@@ -89,7 +98,7 @@ class LearnedContestant:
 
     def compress(self, image: Image, quality: int) -> bytes:
         tags: list[list[str]] | None = None if self._variant.tags else [[]]
-        return self._codec.compress([image], quality=quality, tags=tags)[0]
+        return self._codec.compress([image], quality=quality, tags=tags, effort=self._variant.effort)[0]
 
     def decompress(self, data: bytes) -> Image:
         tensor = self._codec.decompress([data], mode=self._variant.mode, steps=self._variant.steps)[0]
@@ -140,17 +149,18 @@ def _variant(mode: Mode, options: Sequence[str]) -> Variant:
     for option in options:
         name, _, value = option.partition("=")
         if name in given or not _is_option(name, value):
-            raise ValueError(f"{option!r} is none of steps=1 to {TRAIN_STEPS}, tags=off, name=TEXT, each at most once")
+            known = ", ".join(f"{number}=1 to {most}" for number, most in LARGEST.items())
+            raise ValueError(f"{option!r} is none of {known}, tags=off, name=TEXT, each at most once")
         given[name] = value
     if "steps" in given and mode == "preview":
         raise ValueError("preview does not denoise: it has no steps")
     steps = int(given["steps"]) if "steps" in given else None
-    return Variant(mode, steps, "tags" not in given, given.get("name"))
+    return Variant(mode, steps, "tags" not in given, int(given.get("effort", 0)), given.get("name"))
 
 
 def _is_option(name: str, value: str) -> bool:
-    if name == "steps":
-        return re.fullmatch(r"[0-9]{1,4}", value) is not None and 1 <= int(value) <= TRAIN_STEPS
+    if name in LARGEST:
+        return re.fullmatch(r"[0-9]{1,4}", value) is not None and 1 <= int(value) <= LARGEST[name]
     return (name, value) == ("tags", "off") or (name == "name" and bool(value) and value not in BASELINES)
 
 

@@ -83,7 +83,11 @@ class Sd21Networks:
     def guidance(self) -> float | None:
         return self.config.drawing.guidance
 
-    def analyze(self, images: Tensor, tile: Tile, quality: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def max_effort(self) -> int:
+        return 0
+
+    def analyze(self, images: Tensor, tile: Tile, quality: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
         reference = self.vae.encode(images)
         y: Tensor = tile.crop(self.lfgcm.encoder(images, reference), Y_BLOCK)
         z = self.lfgcm.hyper_enc(y, tile.crop(reference, BLOCK))

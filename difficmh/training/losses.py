@@ -6,18 +6,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from difficmh.autoencoder import BLOCK
 from difficmh.denoiser import Denoiser
+from difficmh.distortion import distortions
 from difficmh.entropy_model import EntropyOutput
 from difficmh.layers import full_precision
 from difficmh.model import CodecModel
 from difficmh.sampler import rates
-
-MS_SSIM_WEIGHT = 1300.0
-"""1 - MS-SSIM counts as much as this squared error of 8-bit values: the ratio of CompressAI's lambdas for both."""
 
 RATE_BALANCE = 0.2
 """Low rates have small losses; weighting by lambda ** -RATE_BALANCE keeps the shared networks from ignoring them."""
@@ -69,14 +66,6 @@ def rate_distortion(model: CodecModel, images: Tensor, quality: Tensor) -> RateD
     return RateDistortion(preview, bpp, *distortions(preview, images))
 
 
-def distortions(decoded: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error of 8-bit values and MS-SSIM, `(B,)` each, of `(B, 3, H, W)` images of over 160 pixels a side."""
-    with full_precision(images):
-        decoded = decoded.float()
-        mse = (255 * (decoded - images)).square().flatten(1).mean(1)
-        return mse, ms_ssim(decoded, images, data_range=1.0, size_average=False)
-
-
 def decibels(mse: Tensor) -> Tensor:
     """Mean PSNR of squared errors `(B,)` of 8-bit values."""
     return (10 * torch.log10(255**2 / mse)).mean()
@@ -86,11 +75,6 @@ def rate_distortion_loss(bpp: Tensor, distortion: Tensor, lambdas: Tensor, refer
     """Mean over the batch of bits + lambda * distortion, `(B,)` each; `reference` is the lambda of weight one."""
     balance = (lambdas / reference) ** -RATE_BALANCE
     return (balance * (bpp + lambdas * distortion)).mean()
-
-
-def mixed_distortion(mse: Tensor, similarity: Tensor, mse_share: float) -> Tensor:
-    """What lambda weighs: squared error and 1 - MS-SSIM, in units of squared error."""
-    return mse_share * mse + (1 - mse_share) * MS_SSIM_WEIGHT * (1 - similarity)
 
 
 def grid_error(decoded: Tensor, images: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from difficmh.distortion import distortions, mixed_distortion
 from difficmh.model import CodecModel
 from difficmh.sampler import TRAIN_STEPS, rates
 from difficmh.taggers.efficientnet import load_lite0
@@ -31,7 +32,6 @@ from difficmh.training.settings import LossSettings
 
 ADVERSARIAL_SHARES = (1.0, 1.0, 0.8, 0.5, 0.25, 0.1)
 """Where bits are plenty the decoder has nothing to invent: the adversarial part fades out with the quality."""
-
 
 FEATURE_STRIDE = 32
 """Pixels between positions of EfficientNet-Lite0's deepest features."""
@@ -100,7 +100,7 @@ class RateDistortionStage:
         with _autocast(batch.images.device):
             result = losses.rate_distortion(self.model, batch.images, batch.quality)
             features = self._feature_loss(batch.images, result.preview)
-        distortion = losses.mixed_distortion(result.mse, result.ms_ssim, self.settings.mse_share)
+        distortion = mixed_distortion(result.mse, result.ms_ssim, self.settings.mse_share)
         distortion = distortion + self.settings.codec_features * features
         middle = float(lambdas[len(lambdas) // 2])
         loss = losses.rate_distortion_loss(result.bpp, distortion, lambdas[batch.quality], middle)
@@ -177,8 +177,8 @@ class DiffusionStage:
             guide = self.model.autoencoder.encode(preview)
             semantic, gradient = losses.semantic_gradient(self.model.denoiser, guide, latent, tags)
         lambdas = self.lambdas.to(latent.device)[batch.quality]
-        mse, similarity = losses.distortions(preview, batch.images)
-        loss = (lambdas * losses.mixed_distortion(mse, similarity, self.settings.mse_share)).mean()
+        mse, similarity = distortions(preview, batch.images)
+        loss = (lambdas * mixed_distortion(mse, similarity, self.settings.mse_share)).mean()
         loss = loss + self.settings.semantic * (guide * gradient).sum()
         self.optimizers["g_s"].step(loss, progress)
         return {"semantic": semantic.item(), "psnr": losses.decibels(mse).item()}

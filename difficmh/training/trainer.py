@@ -12,6 +12,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
+from difficmh.distortion import distortions
 from difficmh.model import CodecModel
 from difficmh.training import losses
 from difficmh.training.data import CropSource
@@ -219,7 +220,7 @@ class Trainer:
         }
         parts = [f"{bpp.mean():.4f} bpp"]
         for mode, decoded in drawn.items():
-            mse, similarity = losses.distortions(decoded, images)
+            mse, similarity = distortions(decoded, images)
             ms_ssim = (-10 * torch.log10(1 - similarity)).mean()
             parts.append(f"{mode} PSNR {losses.decibels(mse):.2f} MS-SSIM {ms_ssim:.2f} dB")
             values = {f"{mode}_psnr": float(losses.decibels(mse)), f"{mode}_ms_ssim_db": float(ms_ssim)}

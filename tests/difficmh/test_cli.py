@@ -36,8 +36,15 @@ class ColourCodec:
         return [[TagScore("car", 0.9), TagScore("road", 0.8)] for _ in images]
 
     def compress(
-        self, images: Sequence[np.ndarray], *, quality: int = 3, tags: Sequence[Sequence[str]] | None = None
+        self,
+        images: Sequence[np.ndarray],
+        *,
+        quality: int = 3,
+        tags: Sequence[Sequence[str]] | None = None,
+        effort: int = 0,
     ) -> list[bytes]:
+        if effort:
+            raise ValueError(f"effort {effort} is not in 0..0, what this takes")
         if not 1 <= quality <= 6:
             raise ValueError(f"quality {quality} is not in 1..6")
         names = tags if tags is not None else [[score.name for score in scores] for scores in self.tag(images)]
@@ -236,6 +243,12 @@ def test_nothing_is_overwritten_unless_forced(photo: Path, capsys: pytest.Captur
     assert "--force" in capsys.readouterr().err
     assert main(["compress", str(photo), "--force"]) == 0
     assert inspected(target).width == 48
+
+
+def test_effort_reaches_the_codec(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(photo), "--effort", "9"]) == 2
+    assert "effort 9 is not in" in capsys.readouterr().err
+    assert main(["compress", str(photo), "--effort", "0"]) == 0
 
 
 def test_the_input_is_never_overwritten(photo: Path) -> None:

@@ -41,15 +41,17 @@ class FragileCodec(FakeCodec):
     largest_batch: int = 100
     broken_decoder: bool = False
     batches: list[int] = field(default_factory=list)
+    efforts: set[int] = field(default_factory=set)
 
     def compress(
-        self, images: Sequence[Image], *, quality: int, tags: Sequence[Sequence[str]] | None = None
+        self, images: Sequence[Image], *, quality: int, tags: Sequence[Sequence[str]] | None = None, effort: int = 0
     ) -> list[bytes]:
         if len(images) > self.largest_batch:
             raise MemoryError("too many at once")
         if any(image.shape[1] in self.bad_widths for image in images):
             raise RuntimeError("no stream for this one")
         self.batches.append(len(images))
+        self.efforts.add(effort)
         return super().compress(images, quality=quality, tags=tags)
 
     def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[torch.Tensor]:
@@ -129,6 +131,12 @@ def test_fidelity_is_that_of_the_stored_stream(bench: Bench) -> None:
     flat = np.full((16, 16, 3), 77, np.uint8)
     bench.compress(bench.source(corpora.tar_bytes([("flat.png", corpora.image_bytes(flat, "PNG"))])))
     assert bench.rows()[0]["psnr_db"] == 100
+
+
+def test_effort_reaches_the_codec_from_its_trial_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, FragileCodec(tmp_path), {"effort": 7})
+    bench.compress(bench.source(corpora.shard_bytes(2)))
+    assert bench.codec.efforts == {7}
 
 
 def test_fidelity_can_be_left_out(tmp_path: Path) -> None:

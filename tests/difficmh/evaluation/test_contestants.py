@@ -23,9 +23,15 @@ class Fake(FakeCodec):
     qualities = range(1, 7)
 
     def compress(
-        self, images: Sequence[np.ndarray], *, quality: int, tags: Sequence[Sequence[str]] | None = None
+        self,
+        images: Sequence[np.ndarray],
+        *,
+        quality: int,
+        tags: Sequence[Sequence[str]] | None = None,
+        effort: int = 0,
     ) -> list[bytes]:
         (stream,) = super().compress(images, quality=quality)
+        self.effort = effort
         return [bytes([255 if tags is None else len(tags[0])]) + stream]
 
     def decompress(
@@ -36,8 +42,10 @@ class Fake(FakeCodec):
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(difficmh, "load", lambda capsule, device: Fake(tmp_path, device))
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
+    codec = Fake(tmp_path)
+    monkeypatch.setattr(difficmh, "load", lambda capsule, device: codec)
+    return codec
 
 
 @pytest.mark.parametrize(
@@ -63,6 +71,7 @@ def test_baselines_by_description(text: str, qualities: tuple[int, ...]) -> None
         ("difficmh:lite:full,steps=0", "'steps=0' is none of steps=1 to 1000"),
         ("difficmh:lite:full,steps=1001", "'steps=1001' is none of"),
         ("difficmh:lite:full,steps=4,steps=5", "'steps=5' is none of"),
+        ("difficmh:lite:preview,effort=0", "'effort=0' is none of"),
         ("difficmh:lite:full,tags=on", "'tags=on' is none of"),
         ("difficmh:lite:full,guided", "'guided' is none of"),
         ("difficmh:lite:full,name=webp", "'name=webp' is none of"),
@@ -102,6 +111,7 @@ def test_capsules_of_one_name_need_another() -> None:
         ("difficmh:lite", "lite full", (1, 2, 3, 4, 5, 6)),
         ("difficmh:some:where/mine@2", "mine full", (2,)),
         ("difficmh:lite@1,3:full,tags=off", "lite full, no tags", (1, 3)),
+        ("difficmh:lite@2:preview,effort=12", "lite preview, effort 12", (2,)),
         ("difficmh:lite@1:reference,tags=off,steps=4", "lite reference, 4 steps, no tags", (1,)),
         ("difficmh:lite@1:full,steps=1", "lite full, 1 step", (1,)),
     ],
@@ -124,6 +134,11 @@ def test_a_variant_reaches_the_codec() -> None:
     assert [one.compress(image, 1)[0] for one in (plain, several, untagged)] == [255, 255, 0]
     stream = plain.compress(image, 1)
     assert [one.decompress(stream).any() for one in (plain, several, untagged)] == [True, False, True]
+
+
+def test_effort_reaches_the_codec(fake: Fake) -> None:
+    load_contestant("difficmh:lite:preview,effort=3").compress(photo(16, 16), 1)
+    assert fake.effort == 3
 
 
 def test_decoded_tensors_are_rounded_to_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,121 @@
+"""Refinement of y for one picture: the encoder's search for fewer bits and less distortion, by gradient.
+
+    y ─round─► y_hat ─entropy model─► bits ───────────┐
+                └────g_s──► preview ──► distortion ───┴─► cost ──gradient──► y
+
+Analysis transforms are made for all pictures; a few steps down the cost of this one make up for part of that (Campos et
+al., "Content Adaptive Optimization for Neural Image Compression", CVPR Workshops 2019). Decoders know nothing of it.
+Rounding passes gradients as if it were not there, so the cost of each step is that of symbols that could be coded, and
+the best step is kept: the result is never worse than y as it came. Floating point estimates; what is coded goes through
+exact integers as always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from difficmh.distortion import MS_SSIM_SIDE, distortions, mixed_distortion, squared_error
+from difficmh.entropy_model import EntropyOutput
+from difficmh.model import CodecModel
+from difficmh.tiling import Tile
+from difficmh.transforms import Y_BLOCK
+
+MAX_EFFORT = 1000
+"""Gradient steps; long before, there is nothing left to gain."""
+
+RATE = 0.002
+"""Length of the first steps in quantisation steps, root mean square over an image; they shorten to nothing."""
+
+MOMENTUM = 0.8
+
+MSE_SHARE = 0.15
+"""Of the distortion, as in training; the rest is MS-SSIM."""
+
+UNLIKELY = 1e-9
+"""Likelihoods count as at least this."""
+
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """One tile of `B` images: `images` `(B, 3, H, W)` and `y` `(B, M, H/16, W/16)` of its window, `z` of its core,
+    `quality` `(B,)` int64 from 0.
+
+    Symbols belong to the core. What surrounds it is drawn beside it, so that cores meet without seams, and stays as it
+    is.
+    """
+
+    model: CodecModel
+    tile: Tile
+    images: Tensor
+    y: Tensor
+    z: Tensor
+    quality: Tensor
+
+    def run(self, steps: int) -> Tensor:
+        """The core's y after so many gradient steps, `(B, M, h, w)`; images do not influence each other.
+
+        All gradients of an image are scaled alike: most symbols hardly move, and those where much is to be gained go to
+        another integer. (Steps of equal length, as of Adam, move all of them, and gain less.)
+        """
+        core = self.tile.crop(self.y, Y_BLOCK)
+        best = core, torch.full((len(core),), torch.inf, device=core.device)
+        direction = torch.zeros_like(core)
+        for step in range(steps):
+            cost, gradient = self._cost_and_gradient(core)
+            best = _cheaper(best, (core, cost))
+            direction = MOMENTUM * direction + (1 - MOMENTUM) * gradient
+            size = direction.square().mean((1, 2, 3), keepdim=True).sqrt() + TINY
+            core = core - RATE * (1 - step / steps) ** 0.5 * direction / size
+        with torch.no_grad():
+            return _cheaper(best, (core, self.cost(core)))[0]
+
+    def _cost_and_gradient(self, core: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            core = core.detach().requires_grad_()
+            cost = self.cost(core)
+            (gradient,) = torch.autograd.grad(cost.sum(), core)
+        return cost.detach(), gradient
+
+    def cost(self, core: Tensor) -> Tensor:
+        """Bits per pixel of the core plus lambda times the window's distortion, `(B,)`."""
+        expected = self.model.entropy(core, self.z, self.quality)
+        bits = estimated_bits(expected) / (self.tile.core.height * self.tile.core.width)
+        preview = self.model.preview(self._amid_surroundings(expected.y_hat), self.quality)
+        lambdas = torch.tensor(self.model.config.lambdas, device=core.device)[self.quality]
+        share = self.images.shape[2] * self.images.shape[3] / (self.tile.core.height * self.tile.core.width)
+        return bits + lambdas * share * distortion(preview, self.images)
+
+    def _amid_surroundings(self, core: Tensor) -> Tensor:
+        """The window's y with this core."""
+        window, inner = self.tile.window, self.tile.core
+        top, left = (inner.top - window.top) // Y_BLOCK, (inner.left - window.left) // Y_BLOCK
+        bottom = self.y.shape[2] - top - core.shape[2]
+        right = self.y.shape[3] - left - core.shape[3]
+        outside = F.pad(torch.zeros_like(core[:, :1]), (left, right, top, bottom), value=1.0)
+        return F.pad(core, (left, right, top, bottom)) + outside * self.y
+
+
+def _cheaper(known: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """For each image the y of lower cost, and that cost."""
+    better = other[1] < known[1]
+    return torch.where(better[:, None, None, None], other[0], known[0]), torch.where(better, other[1], known[1])
+
+
+def estimated_bits(expected: EntropyOutput) -> Tensor:
+    """Bits of y_hat under its Gaussians, `(B,)`: the probability of half a quantisation step around it."""
+    distance = (expected.y_hat - expected.means).abs()
+    upper, lower = (torch.special.ndtr((offset - distance) / expected.scales) for offset in (0.5, -0.5))
+    return -torch.log2((upper - lower).clamp(min=UNLIKELY)).flatten(1).sum(1)
+
+
+def distortion(decoded: Tensor, images: Tensor) -> Tensor:
+    """Squared error and MS-SSIM as in training, `(B,)`; the former alone for pictures too small for the latter."""
+    if min(images.shape[2:]) < MS_SSIM_SIDE:
+        return squared_error(decoded, images)
+    return mixed_distortion(*distortions(decoded, images), MSE_SHARE)
