@@ -10,7 +10,7 @@ from torch import Tensor
 from difficmh import sampler
 from difficmh.model import CodecModel
 from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
-from difficmh.refinement import MAX_EFFORT, Refinement
+from difficmh.refinement import MAX_EFFORT, Latents, refine
 from difficmh.sampler import rates
 from difficmh.symbols import DecodedSymbols, EntropyNetworks
 from difficmh.tiling import Tile
@@ -52,8 +52,8 @@ class LiteNetworks:
         z: Tensor = self.model.h_a(core)
         if effort:
             with torch.inference_mode(False):  # whose tensors know no gradients, unless they are copied
-                given = (x.clone() for x in (images, y, z, quality))
-                core = Refinement(self.model, tile, *given).run(effort)
+                given = Latents(*(x.clone() for x in (images, y, z, quality)))
+                core = refine(self.model, given, tile, effort)
         return core, z
 
     def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:

@@ -12,16 +12,19 @@ exact integers as always.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from difficmh.config import DOWNSCALE
 from difficmh.distortion import MS_SSIM_SIDE, distortions, mixed_distortion, squared_error
 from difficmh.entropy_model import EntropyOutput
 from difficmh.model import CodecModel
-from difficmh.tiling import Tile
+from difficmh.tiling import Tile, plan
 from difficmh.transforms import Y_BLOCK
 
 MAX_EFFORT = 1000
@@ -35,6 +38,9 @@ MOMENTUM = 0.8
 MSE_SHARE = 0.15
 """Of the distortion, as in training; the rest is MS-SSIM."""
 
+PART, MARGIN = 768, 64
+"""Pixels a side of what is refined at once, about 1 GB of memory with gradients, and of what is drawn around it."""
+
 UNLIKELY = 1e-9
 """Likelihoods count as at least this."""
 
@@ -42,28 +48,55 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """One tile of `B` images: `images` `(B, 3, H, W)` and `y` `(B, M, H/16, W/16)` of its window, `z` of its core,
-    `quality` `(B,)` int64 from 0.
+class Latents:
+    """`B` images in one window, and what is coded of them: `images` `(B, 3, H, W)` in [0, 1], `y` `(B, M, H/16, W/16)`,
+    `z` of the core alone, `quality` `(B,)` int64 from 0."""
 
-    Symbols belong to the core. What surrounds it is drawn beside it, so that cores meet without seams, and stays as it
-    is.
-    """
-
-    model: CodecModel
-    tile: Tile
     images: Tensor
     y: Tensor
     z: Tensor
     quality: Tensor
 
+
+def refine(model: CodecModel, latents: Latents, tile: Tile, steps: int) -> Tensor:
+    """The core's part of y after so many gradient steps, `(B, M, h, w)`; `latents.y` is overwritten with it.
+
+    Memory follows the size of a part, not of the tile: parts of the core are refined one after the other, each amid its
+    surroundings as they are by then. Images do not influence each other.
+    """
+    for part, z in parts(tile, latents.z):
+        rows, columns = part.window.slices()
+        y_rows, y_columns = part.window.slices(Y_BLOCK)
+        seen = Latents(latents.images[..., rows, columns], latents.y[..., y_rows, y_columns], z, latents.quality)
+        part.crop(seen.y, Y_BLOCK).copy_(Refinement(model, seen, part).run(steps))
+    return cast(Tensor, tile.crop(latents.y, Y_BLOCK))
+
+
+def parts(tile: Tile, z: Tensor) -> Iterator[tuple[Tile, Tensor]]:
+    """Parts of a tile's core with their surroundings, as places in its window; and z of each."""
+    top, left = tile.core.top - tile.window.top, tile.core.left - tile.window.left
+    for place in plan(tile.core.height, tile.core.width, PART, 0):
+        core = replace(place.core, top=place.core.top + top, left=place.core.left + left)
+        rows, columns = place.core.slices(DOWNSCALE)
+        yield Tile(core, core.grown(MARGIN, tile.window.height, tile.window.width)), z[..., rows, columns]
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The work on a tile. Symbols belong to its core; what surrounds it is drawn beside it, so that cores meet without
+    seams, and stays as it is."""
+
+    model: CodecModel
+    latents: Latents
+    tile: Tile
+
     def run(self, steps: int) -> Tensor:
-        """The core's y after so many gradient steps, `(B, M, h, w)`; images do not influence each other.
+        """The core's y, refined.
 
         All gradients of an image are scaled alike: most symbols hardly move, and those where much is to be gained go to
         another integer. (Steps of equal length, as of Adam, move all of them, and gain less.)
         """
-        core = self.tile.crop(self.y, Y_BLOCK)
+        core = self.tile.crop(self.latents.y, Y_BLOCK)
         best = core, torch.full((len(core),), torch.inf, device=core.device)
         direction = torch.zeros_like(core)
         for step in range(steps):
@@ -84,21 +117,23 @@ class Refinement:
 
     def cost(self, core: Tensor) -> Tensor:
         """Bits per pixel of the core plus lambda times the window's distortion, `(B,)`."""
-        expected = self.model.entropy(core, self.z, self.quality)
+        expected = self.model.entropy(core, self.latents.z, self.latents.quality)
         bits = estimated_bits(expected) / (self.tile.core.height * self.tile.core.width)
-        preview = self.model.preview(self._amid_surroundings(expected.y_hat), self.quality)
-        lambdas = torch.tensor(self.model.config.lambdas, device=core.device)[self.quality]
-        share = self.images.shape[2] * self.images.shape[3] / (self.tile.core.height * self.tile.core.width)
-        return bits + lambdas * share * distortion(preview, self.images)
+        preview = self.model.preview(self._amid_surroundings(expected.y_hat), self.latents.quality)
+        lambdas = torch.tensor(self.model.config.lambdas, device=core.device)[self.latents.quality]
+        share = (
+            self.latents.images.shape[2] * self.latents.images.shape[3] / (self.tile.core.height * self.tile.core.width)
+        )
+        return bits + lambdas * share * distortion(preview, self.latents.images)
 
     def _amid_surroundings(self, core: Tensor) -> Tensor:
         """The window's y with this core."""
         window, inner = self.tile.window, self.tile.core
         top, left = (inner.top - window.top) // Y_BLOCK, (inner.left - window.left) // Y_BLOCK
-        bottom = self.y.shape[2] - top - core.shape[2]
-        right = self.y.shape[3] - left - core.shape[3]
+        bottom = self.latents.y.shape[2] - top - core.shape[2]
+        right = self.latents.y.shape[3] - left - core.shape[3]
         outside = F.pad(torch.zeros_like(core[:, :1]), (left, right, top, bottom), value=1.0)
-        return F.pad(core, (left, right, top, bottom)) + outside * self.y
+        return F.pad(core, (left, right, top, bottom)) + outside * self.latents.y
 
 
 def _cheaper(known: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

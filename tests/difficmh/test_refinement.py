@@ -13,7 +13,7 @@ import difficmh
 from difficmh.codec import Codec
 from difficmh.entropy_model import EntropyOutput
 from difficmh.lite import LiteNetworks
-from difficmh.refinement import Refinement, distortion, estimated_bits
+from difficmh.refinement import Latents, Refinement, distortion, estimated_bits, parts
 from difficmh.tiling import plan
 from difficmh.transforms import Y_BLOCK
 from tests.difficmh.tiny_capsule import photograph
@@ -61,10 +61,10 @@ def test_images_of_a_batch_are_refined_each_for_itself(tiny_codec: Codec) -> Non
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(y)
-    both = Refinement(model, tile, images, y, z, quality).run(4)
+    both = Refinement(model, Latents(images, y, z, quality), tile).run(4)
     for one in range(2):
         part = slice(one, one + 1)
-        alone = Refinement(model, tile, images[part], y[part], z[part], quality[part]).run(4)
+        alone = Refinement(model, Latents(images[part], y[part], z[part], quality[part]), tile).run(4)
         torch.testing.assert_close(both[part], alone, rtol=0, atol=1e-3)
 
 
@@ -75,7 +75,7 @@ def test_no_step_and_no_better_step_leave_y_as_it_came(tiny_codec: Codec, monkey
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(y)
-    work = Refinement(model, tile, images, y, z, quality)
+    work = Refinement(model, Latents(images, y, z, quality), tile)
     assert torch.equal(work.run(0), y)
     monkeypatch.setattr("difficmh.refinement.RATE", 100.0)
     assert torch.equal(work.run(3), y)
@@ -91,13 +91,43 @@ def test_only_the_core_of_a_tile_changes(tiny_codec: Codec) -> None:
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(tile.crop(y, Y_BLOCK))
-    work = Refinement(model, tile, images, y, z, quality)
+    work = Refinement(model, Latents(images, y, z, quality), tile)
     core = work.run(4)
     assert core.shape == tile.crop(y, Y_BLOCK).shape
     changed = work._amid_surroundings(core) - y
     assert changed.abs().max() > 0
     assert torch.equal(tile.crop(changed, Y_BLOCK), core - tile.crop(y, Y_BLOCK))
     assert changed.count_nonzero() == tile.crop(changed, Y_BLOCK).count_nonzero()
+
+
+def test_parts_cover_the_core_of_a_tile_and_take_their_z(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("difficmh.refinement.PART", 128)
+    tile = plan(448, 576, tile=256, margin=64)[3]
+    z = torch.arange(tile.core.height // 64 * (tile.core.width // 64)).reshape(1, 1, tile.core.height // 64, -1)
+    covered = torch.zeros(tile.window.height, tile.window.width)
+    together = torch.full((tile.window.height // 64, tile.window.width // 64), -1)
+    for part, of_part in parts(tile, z):
+        rows, columns = part.core.slices()
+        covered[rows, columns] += 1
+        rows, columns = part.core.slices(64)
+        together[rows, columns] = of_part[0, 0]
+        assert part.window.height <= tile.window.height
+        assert part.window != part.core
+    assert torch.equal(tile.crop(covered), torch.ones(tile.core.height, tile.core.width))
+    assert covered.sum() == tile.core.height * tile.core.width
+    assert torch.equal(tile.crop(together, 64), z[0, 0])
+
+
+@pytest.mark.parametrize("kind", ["black", "white", "noise", "checks"])
+def test_odd_pictures_never_get_worse(lite: Codec, kind: str) -> None:
+    image = {
+        "black": np.zeros((192, 192, 3), np.uint8),
+        "white": np.full((192, 192, 3), 255, np.uint8),
+        "noise": np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8),
+        "checks": np.repeat(np.indices((192, 192)).sum(0)[..., None] % 2 * 255, 3, axis=2).astype(np.uint8),
+    }[kind]
+    plain, refined = (lite.compress([image], quality=3, tags=[[]], effort=effort)[0] for effort in (0, 2))
+    assert cost_of_stream(lite, image, refined, 3) <= 1.002 * cost_of_stream(lite, image, plain, 3)
 
 
 def test_a_picture_of_several_tiles_is_refined_and_decodes(tiny_codec: Codec) -> None:
