@@ -18,15 +18,15 @@ class LossSettings:
     batch.
     """
 
-    mse_share: float = 0.3
+    mse_share: float = 0.15
     codec_features: float = 20.0
     semantic: float = 0.15
     semantic_start: float = 0.3
     tag_dropout: float = 0.15
     control_dropout: float = 0.25
-    features: float = 1.0
+    features: float = 2.0
     teacher: float = 0.5
-    adversarial: float = 0.1
+    adversarial: float = 0.05
     grid: float = 200.0
     rehearsal: float = 0.25
     rehearsal_share: float = 1 / 6

@@ -135,7 +135,9 @@ def test_settings_that_do_not_fit_the_archive_are_refused(
     archive = tmp_path / "archive"
     arguments = ["--input", str(corpus), "--archive", str(archive), "--dry-run"]
     archive.mkdir()
-    manifest = Manifest("archive", "compress_dataset", "fake", FINGERPRINT, {"quality": 3, "fidelity": "preview"})
+    manifest = Manifest(
+        "archive", "compress_dataset", "fake", FINGERPRINT, {"quality": 3, "effort": 0, "fidelity": "preview"}
+    )
     (archive / "archive.json").write_text(manifest.to_json())
     assert main(arguments) == 0
     capsys.readouterr()
