@@ -57,7 +57,7 @@ def test_a_stage_learns(source: CropSource, tmp_path: Path, stage: str) -> None:
     losses = repeat_batch(trainer(source, stage, tmp_path), 15)
     assert all(math.isfinite(loss) for loss in losses)
     # Little of the loss can fall in so few steps: of the stage `decoder`, most is bits, which stay as they are.
-    assert sum(losses[-3:]) < 0.998 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.999 * sum(losses[:3])
 
 
 @pytest.mark.parametrize(
