@@ -9,6 +9,7 @@
     tags          decoding steered by tags that the stream pays for, and by none
     adversarial   training with the adversarial loss, and with adversarial=0: one_step
     steps         one denoising step, and several (--steps)
+    effort        the encoder's search for each picture (--effort), and none
     context       the entropy model trained on, with and without the context of symbols decoded earlier
 
 Rows that train have two sides, from the same --start, for the same --minutes in each stage, with the same options; the
@@ -129,14 +130,15 @@ def comparisons(setting: Setting) -> Iterator[tuple[Comparison, tuple[str, str]]
     """What is compared, and the descriptions of both codecs, with the part and without."""
     for name in setting.rows:
         row = ROWS[name]
-        variants = [variant.format(steps=setting.steps) for variant in row.variants]
+        numbers = {"steps": setting.steps, "effort": setting.effort}
+        variants = [variant.format(**numbers) for variant in row.variants]
         places = [_capsule(setting, name, side) if row.stages else setting.codec for side in SIDES]
         for mode in row.modes:
             first, second = (
                 f"{place}@{setting.qualities}:{mode}{variant}" for place, variant in zip(places, variants, strict=True)
             )
             names = read_learned(first).name, read_learned(second).name
-            compared = Comparison(row.part, row.against.format(steps=setting.steps), mode, *names)
+            compared = Comparison(row.part.format(**numbers), row.against.format(**numbers), mode, *names)
             yield compared, (f"difficmh:{first}", f"difficmh:{second}")
 
 

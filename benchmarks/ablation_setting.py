@@ -41,6 +41,7 @@ ROWS: Mapping[str, Row] = {
     "tags": Row("tags", "no tags", variants=("", ",tags=off")),
     "adversarial": Row("adversarial loss", "adversarial=0", ("full",), ("one_step",), ("--set", "adversarial=0")),
     "steps": Row("one step", "{steps} steps", variants=("", ",steps={steps}")),
+    "effort": Row("effort {effort}", "no effort", ("preview",), variants=(",effort={effort}", "")),
     "context": Row("context model", "hyperprior alone", ("preview",), (WITH,), ("--without-context",)),
 }
 
@@ -59,6 +60,7 @@ class Setting:
     minutes: float
     training: str
     steps: int
+    effort: int
     qualities: str
     measures: tuple[str, ...]
     evaluation: str
@@ -100,6 +102,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, required=True, help="folder for checkpoints, capsules and the evaluation")
     add("--codec", default="lite", help="capsule whose variants are compared, and whose tagger others take")
     add("--steps", type=int, default=4, help="denoising steps of the row steps (default: %(default)s)")
+    add("--effort", type=int, default=10, help="gradient steps of the row effort (default: %(default)s)")
     add("--images", nargs="+", default=[], help="what jobs/evaluate_codec.py measures on")
     add("--qualities", default="1-4", help="qualities that are measured (default: %(default)s)")
     add("--measure", dest="measures", help=f"as of that job (default: {', '.join(MEASURES)})", **often)

@@ -111,9 +111,10 @@ def test_the_jobs_take_the_commands(arguments: list[str], capsys: pytest.Capture
     assert {job.batch for job in jobs} == {12}
     assert [job.start is not None for job in jobs] == [True, False, True, False, True, True], "then from the one before"
     request = parse_evaluation("", commands[-1][2:])
-    assert len(request.codecs) == len(set(request.codecs)) == 11, "the plain codec is in two rows"
+    assert len(request.codecs) == len(set(request.codecs)) == 13, "the plain codec is in two rows"
     assert {"difficmh:lite@1-4:full", "difficmh:lite@1-4:full,tags=off"} < set(request.codecs)
     assert "difficmh:lite@1-4:full,steps=4" in request.codecs
+    assert {"difficmh:lite@1-4:preview", "difficmh:lite@1-4:preview,effort=10"} < set(request.codecs)
 
 
 def test_checkpoints_are_exported_by_the_names_that_training_gives(

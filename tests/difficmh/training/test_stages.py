@@ -54,10 +54,10 @@ def repeat_batch(trainer: Trainer, count: int) -> list[float]:
 
 @pytest.mark.parametrize("stage", ["rate_distortion", "decoder", "diffusion", "one_step"])
 def test_a_stage_learns(source: CropSource, tmp_path: Path, stage: str) -> None:
-    losses = repeat_batch(trainer(source, stage, tmp_path), 15)
+    losses = repeat_batch(trainer(source, stage, tmp_path), 20)
     assert all(math.isfinite(loss) for loss in losses)
     # Little of the loss can fall in so few steps: of the stage `decoder`, most is bits, which stay as they are.
-    assert sum(losses[-3:]) < 0.999 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.998 * sum(losses[:3])
 
 
 @pytest.mark.parametrize(
