@@ -20,6 +20,8 @@ class LiveBytes(TorchDispatchMode):
     `now` and `peak` are bytes. Under `FakeTensorMode` nothing is computed or allocated: shapes and dtypes suffice. What
     an operation uses inside, such as the workspace of a convolution, and what lies unused between blocks of the
     allocator is not seen.
+
+    torch's own `MemTracker` counts training: it hangs hooks on gradients, and refuses weights that have none.
     """
 
     def __init__(self, device_type: str) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from difficmh.config import DOWNSCALE
@@ -39,7 +38,7 @@ MSE_SHARE = 0.15
 """Of the distortion, as in training; the rest is MS-SSIM."""
 
 PART, MARGIN = 768, 64
-"""Pixels a side of what is refined at once, about 1 GB of memory with gradients, and of what is drawn around it."""
+"""Pixels a side of what is refined at once, which bounds the memory for gradients, and of what is drawn around it."""
 
 UNLIKELY = 1e-9
 """Likelihoods count as at least this."""
@@ -128,12 +127,9 @@ class Refinement:
 
     def _amid_surroundings(self, core: Tensor) -> Tensor:
         """The window's y with this core."""
-        window, inner = self.tile.window, self.tile.core
-        top, left = (inner.top - window.top) // Y_BLOCK, (inner.left - window.left) // Y_BLOCK
-        bottom = self.latents.y.shape[2] - top - core.shape[2]
-        right = self.latents.y.shape[3] - left - core.shape[3]
-        outside = F.pad(torch.zeros_like(core[:, :1]), (left, right, top, bottom), value=1.0)
-        return F.pad(core, (left, right, top, bottom)) + outside * self.latents.y
+        y = self.latents.y.clone()
+        self.tile.crop(y, Y_BLOCK).copy_(core)
+        return y
 
 
 def _cheaper(known: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import pytest
 
 from jobs import compress_dataset
 from jobs.compress_dataset import main
+from pipeline.compress import CompressWorkerFactory
 from pipeline.compress_request import InstalledCodec
 from pipeline.manifest import Manifest
 from pipeline.storage import Storage
@@ -147,6 +148,20 @@ def test_settings_that_do_not_fit_the_archive_are_refused(
     assert main(arguments) == 2
     assert "other weights" in one_error(capsys)
     assert main([*arguments, "--overwrite"]) == 0
+
+
+@pytest.mark.usefixtures("fake_codec")
+def test_effort_is_told_to_workers_and_decides_the_content(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[CompressWorkerFactory] = []
+    monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
+    arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--effort"]
+    assert main([*arguments, "4"]) == 0
+    assert [workers.settings.effort for workers in told] == [4]
+    capsys.readouterr()
+    assert main([*arguments, "5"]) == 2
+    assert "effort 4, not 5" in one_error(capsys)
 
 
 def test_shards_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
