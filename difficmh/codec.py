@@ -119,8 +119,10 @@ class Codec:
         None runs the tagger. `guidance`, in hundredths, is the scale of classifier-free guidance that decoders shall
         use; None is the model's. `effort` is a number of gradient steps towards fewer bits and less distortion
         (`refinement.py`), each several times the work of encoding without. An image's stream does not depend on the
-        others of the list. Raises ValueError for a quality, tag, guidance, effort, shape or dtype that this codec does
-        not take, and ImageError for an image of more than `MAX_PIXELS` padded pixels, which no decoder would accept.
+        others of the list, but for a rounding here and there on devices whose kernels follow the batch.
+
+        Raises ValueError for a quality, tag, guidance, effort, shape or dtype that this codec does not take, and
+        ImageError for an image of more than `MAX_PIXELS` padded pixels, which no decoder would accept.
         """
         quality = self.networks.default_quality if quality is None else quality
         self._check(images, quality, effort)
@@ -160,6 +162,8 @@ class Codec:
         return None if guidance == self.networks.guidance else guidance
 
     def _check(self, images: Sequence[Image], quality: int, effort: int) -> None:
+        if effort and not self.networks.max_effort:
+            raise ValueError(f"the model {self.name} takes no effort")
         if not 0 <= effort <= self.networks.max_effort:
             raise ValueError(f"effort {effort} is not in 0..{self.networks.max_effort}, what {self.name} takes")
         if quality not in self.qualities:
@@ -212,21 +216,18 @@ class Codec:
         decoder = SymbolDecoder(payload)
         tags = decode_tags(decoder, self.prior)
         height, width = padded_size(header.height, header.width)
-        y_hat = z_symbols = torch.empty(0)
+        whole: DecodedSymbols | None = None
         for tile in plan(header.height, header.width, self.networks.tile, ENCODE_MARGIN):
             z_size = (tile.core.height // DOWNSCALE, tile.core.width // DOWNSCALE)
             part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, [decoder])
-            if not y_hat.numel():
-                # Only now: a header alone must not make this allocate.
-                y_hat = torch.empty(part.y_hat.shape[1], height // Y_BLOCK, width // Y_BLOCK)
-                z_size = (height // DOWNSCALE, width // DOWNSCALE)
-                z_symbols = torch.empty(part.z_symbols.shape[1], *z_size, dtype=torch.int32)
-            for whole, piece, block in ((y_hat, part.y_hat, Y_BLOCK), (z_symbols, part.z_symbols, DOWNSCALE)):
-                rows, columns = tile.core.slices(block)
-                whole[:, rows, columns] = piece[0].cpu()
+            # Only now: a header alone must not make this allocate.
+            whole = whole or part.room(height // DOWNSCALE, width // DOWNSCALE)
+            part.copy_into(whole, tile.core.slices(DOWNSCALE), tile.core.slices(Y_BLOCK))
+        assert whole is not None  # a picture has at least one tile
         if decoder.checksum != checksum:
             raise BitstreamError("the decoded symbols are not those that were encoded")
-        return DecodedStream(header, tags, y_hat, z_symbols, seed=int.from_bytes(bitstream[3:7], "little"))
+        seed = int.from_bytes(bitstream[3:7], "little")
+        return DecodedStream(header, tags, whole.y_hat[0], whole.z_symbols[0], seed)
 
     @torch.inference_mode()
     def draw(

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from difficmh.distortion import MS_SSIM_SIDE
+
 IDENTICAL_DB = 100.0
 """What the measures in decibels give at most, identical images included, so that means stay finite."""
-
-MS_SSIM_SIDE = 161
-"""The smallest side that five scales of an 11 x 11 window fit into."""
 
 SSIMULACRA2_SIDE = 8
 

@@ -22,6 +22,9 @@ from difficmh.errors import BitstreamError
 from difficmh.fixed_point import LIMIT, ONE
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 
+Place = tuple[slice, slice]
+"""Rows and columns."""
+
 
 class EntropyNetworks(Protocol):
     """What coding needs of an entropy model: how y is sliced, how many channels z has, and the walk over y."""
@@ -44,6 +47,16 @@ class DecodedSymbols:
 
     z_symbols: Tensor
     y_hat: Tensor
+
+    def room(self, rows: int, columns: int) -> DecodedSymbols:
+        """Room on the CPU for as many channels of a whole image, `rows` x `columns` positions of z; not yet filled."""
+        z_symbols = torch.empty(*self.z_symbols.shape[:2], rows, columns, dtype=torch.int32)
+        return DecodedSymbols(z_symbols, torch.empty(*self.y_hat.shape[:2], 4 * rows, 4 * columns))
+
+    def copy_into(self, whole: DecodedSymbols, z_place: Place, y_place: Place) -> None:
+        """Fills these rows and columns of a whole image."""
+        whole.z_symbols[(..., *z_place)] = self.z_symbols
+        whole.y_hat[(..., *y_place)] = self.y_hat
 
 
 @dataclass(frozen=True)
@@ -76,17 +89,6 @@ def encode_symbols(
         return symbols
 
     return model.traverse(z_symbols, quality, exchange)
-
-
-def decode_symbols(
-    model: EntropyNetworks,
-    tables: EntropyTables,
-    z_size: tuple[int, int],
-    quality: int,
-    decoders: Sequence[SymbolDecoder],
-) -> Tensor:
-    """y_hat alone of `decode_latents`, `(B, M, 4h, 4w)` float32."""
-    return decode_latents(model, tables, z_size, quality, decoders).y_hat
 
 
 def decode_latents(

@@ -12,7 +12,7 @@ from difficmh import checkerboard
 from difficmh.codec import Codec
 from difficmh.entropy_model import SCALE_MIN, SCALE_STEP, EntropyModel
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
-from difficmh.symbols import decode_symbols, encode_symbols
+from difficmh.symbols import decode_latents, encode_symbols
 
 
 def test_checkerboard_halves_come_together_again() -> None:
@@ -66,7 +66,7 @@ def test_a_decoder_walks_the_same_way(tiny_codec: Codec) -> None:
     encoders = [SymbolEncoder(), SymbolEncoder()]
     y_hat = encode_symbols(model, tiny_codec.tables, y, z, 0, encoders)
     decoders = [SymbolDecoder(encoder.finish()) for encoder in encoders]
-    assert torch.equal(decode_symbols(model, tiny_codec.tables, (2, 3), 0, decoders), y_hat)
+    assert torch.equal(decode_latents(model, tiny_codec.tables, (2, 3), 0, decoders).y_hat, y_hat)
     assert [d.checksum for d in decoders] == [e.checksum for e in encoders]
 
 
@@ -82,10 +82,10 @@ def test_neighbours_and_memory_layout_change_no_symbol(lite: Codec, layout: torc
     y_hat = encode_symbols(lite.networks.model.entropy, lite.tables, y, z, 2, together)
     streams = [encoder.finish() for encoder in together]
     for k, stream in enumerate(streams):
-        alone = decode_symbols(model, lite.tables, (2, 3), 2, [SymbolDecoder(stream)])
+        alone = decode_latents(model, lite.tables, (2, 3), 2, [SymbolDecoder(stream)]).y_hat
         assert torch.equal(alone[0], y_hat[k])
     decoders = [SymbolDecoder(stream) for stream in reversed(streams)]
-    assert torch.equal(decode_symbols(model, lite.tables, (2, 3), 2, decoders), y_hat.flip(0))
+    assert torch.equal(decode_latents(model, lite.tables, (2, 3), 2, decoders).y_hat, y_hat.flip(0))
 
 
 def test_scale_indexes_are_those_of_the_tables() -> None:

@@ -20,7 +20,7 @@ from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.lfgcm_entropy import LOWEST_INDEX, SCALE_STEPS
 from difficmh.sd21.official_coding import coding_tables, scale_indexes
-from difficmh.symbols import decode_latents, decode_symbols, encode_symbols
+from difficmh.symbols import decode_latents, encode_symbols
 from tests.difficmh.sd21.tiny_lfgcm import random_latents, tiny_lfgcm
 
 ROOT = Path(__file__).parents[3]
@@ -51,7 +51,7 @@ def test_streams_come_back_exactly(model: Lfgcm) -> None:
     assert torch.equal(decoded.z_symbols, torch.round(model.centre(z)).int())
     assert [decoder.checksum for decoder in decoders] == checksums
     again = [SymbolDecoder(stream) for stream in streams]
-    assert torch.equal(decode_symbols(model, coding_tables(model), (2, 3), 0, again), y_hat)
+    assert torch.equal(decode_latents(model, coding_tables(model), (2, 3), 0, again).y_hat, y_hat)
 
 
 def test_every_value_is_within_half_a_step(model: Lfgcm) -> None:
@@ -70,7 +70,7 @@ def test_neighbours_in_a_batch_change_nothing(model: Lfgcm) -> None:
 def test_extreme_values_still_come_back(model: Lfgcm, extreme: float) -> None:
     y, z = random_latents()
     streams, _, y_hat = encode(model, extreme * y, extreme * z)
-    decoded = decode_symbols(model, coding_tables(model), (1, 2), 0, [SymbolDecoder(streams[0])])
+    decoded = decode_latents(model, coding_tables(model), (1, 2), 0, [SymbolDecoder(streams[0])]).y_hat
     assert torch.equal(decoded, y_hat)
     assert torch.isfinite(y_hat).all()
 
@@ -129,7 +129,7 @@ PROBE = """
 import json, sys, torch
 from difficmh.range_coder import SymbolDecoder
 from difficmh.sd21.official_coding import coding_tables
-from difficmh.symbols import decode_symbols
+from difficmh.symbols import decode_latents
 from tests.difficmh.sd21.tiny_lfgcm import tiny_lfgcm
 request = json.load(sys.stdin)
 device = request["device"]
@@ -138,7 +138,7 @@ model.load_state_dict(torch.load(request["weights"], weights_only=True))
 model.freeze()
 tables = coding_tables(model)
 model.to(device)
-decoded = decode_symbols(model, tables, (2, 2), 0, [SymbolDecoder(bytes.fromhex(request["stream"]))])
+decoded = decode_latents(model, tables, (2, 2), 0, [SymbolDecoder(bytes.fromhex(request["stream"]))]).y_hat
 torch.save(decoded.cpu(), request["decoded"])
 """
 

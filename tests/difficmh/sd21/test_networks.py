@@ -73,6 +73,11 @@ def test_steps_and_sampler_are_the_readers_choice(sd21_codec: Codec, stream: byt
             sd21_codec.decompress([stream], mode="full", **how)
 
 
+def test_this_family_takes_no_effort(sd21_codec: Codec) -> None:
+    with pytest.raises(ValueError, match="takes no effort"):
+        sd21_codec.compress([photograph(70, 90)], tags=[[]], effort=1)
+
+
 def test_a_guidance_scale_travels_where_it_is_not_the_models(sd21_codec: Codec, stream: bytes) -> None:
     image, tags = photograph(70, 90), [["moth", "Ant"]]
     assert sd21_codec.compress([image], tags=tags, guidance=5.0) == [stream]
