@@ -36,7 +36,7 @@ __all__ = [
 
 
 def load(name: str | Path, device: str = "cpu", *, dtype: str | None = None, compiled: bool = False) -> Codec:
-    """The codec of a built-in capsule, such as `"lite"`, or of a capsule directory, on a device (`"cpu"`, `"cuda"`).
+    """The codec of a built-in or fetched capsule, such as `"lite"`, or of a directory, on a device (`"cpu"`, `"cuda"`).
 
     `dtype` is the precision of the denoiser where its family leaves a choice: for `sd21` float32, bfloat16 or float16.
     `compiled` puts that denoiser through torch.compile, which costs minutes for the first picture of each size.
@@ -48,7 +48,7 @@ def load(name: str | Path, device: str = "cpu", *, dtype: str | None = None, com
 
 
 def inspect(bitstream: bytes) -> BitstreamInfo:
-    """What a bitstream says about itself; its tags too where its model is built in. Raises BitstreamError."""
+    """What a bitstream says about itself; its tags too where its model is on this machine. Raises BitstreamError."""
     from difficmh.vocabulary import known_prior
 
     return _inspect(bitstream, known_prior)

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,17 @@ FETCHABLE = re.compile(r"sd21-r\d+")
 
 
 def models_folder() -> Path:
-    """Where fetched capsules lie: `DIFFICMH_MODELS`, or `difficmh/models` in the user's folder for caches."""
+    """Where fetched capsules lie: `DIFFICMH_MODELS`, or `difficmh/models` in the user's folder for caches.
+
+    A user without a home (in a container, say) has the folder for temporary files.
+    """
     if place := os.environ.get(MODELS_VARIABLE):
         return Path(place)
     caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "difficmh" / "models"
+    try:
+        return (Path(caches) if caches else Path.home() / ".cache") / "difficmh" / "models"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "difficmh" / "models"
 
 
 def built_in_names() -> list[str]:
@@ -66,16 +73,23 @@ def _names(root: Path) -> list[str]:
 
 
 def capsule_path(name: str | Path) -> Path:
-    """The directory of a built-in or fetched capsule or, for a path, that directory.
+    """The directory of a built-in or fetched capsule by its name or, for a path, that directory.
 
-    Raises CapsuleError where there is none.
+    A name is a text without a slash: `./lite` is a directory here. Raises CapsuleError where there is none.
     """
-    for candidate in (BUILT_IN / str(name), models_folder() / str(name), Path(name)):
+    named = isinstance(name, str) and name == os.path.basename(name)
+    places = (BUILT_IN / name, models_folder() / name) if named else ()
+    for candidate in (*places, Path(name)):
         if (candidate / MANIFEST).is_file():
             return candidate
     if FETCHABLE.fullmatch(str(name)):
         raise CapsuleError(f"{name} is not on this machine: `difficmh models fetch {name}` makes its capsule")
     raise CapsuleError(f"no codec {str(name)!r}: here are {', '.join(capsule_names()) or 'none'}; or give a directory")
+
+
+def built_in_or_path(text: str) -> Path:
+    """The directory of the built-in capsule of this name, else the path that the text is, absolute."""
+    return BUILT_IN / text if text in built_in_names() else Path(text).absolute()
 
 
 def capsule_fingerprint(path: Path) -> str:
@@ -91,6 +105,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         decoding = manifest.get("decoding", []) if known else []
         if known and not (isinstance(manifest["fingerprint"], str) and isinstance(manifest["files"], dict)):
             raise TypeError("fingerprint or files are of another kind")
+        if known and not all(_is_entry(entry) for entry in manifest["files"].values()):
+            raise TypeError("files are not listed by size and hash")
         if not isinstance(decoding, list) or not all(isinstance(name, str) for name in decoding):
             raise TypeError("decoding is no list of files")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -98,6 +114,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not known:
         raise CapsuleError(f"{path} has capsule format {manifest['format']}, this version reads {FORMAT}")
     return manifest
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
 
 
 def read_config(path: Path) -> dict[str, Any]:

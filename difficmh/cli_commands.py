@@ -111,12 +111,17 @@ def info(options: argparse.Namespace) -> int:
 
 
 def list_models(options: argparse.Namespace) -> int:
-    """The models that come with the package."""
+    """The models that come with the package and those that were fetched."""
+    failures = 0
     for name in capsule_names():
-        path = capsule_path(name)
-        size = sum(entry["bytes"] for entry in read_manifest(path)["files"].values())
-        print(f"{name}\t{capsule_fingerprint(path)}\t{size / 1e6:.1f} MB\t{path}")
-    return 0
+        try:
+            path = capsule_path(name)
+            size = sum(entry["bytes"] for entry in read_manifest(path)["files"].values())
+            print(f"{name}\t{capsule_fingerprint(path)}\t{size / 1e6:.1f} MB\t{path}")
+        except DifficmhError as error:
+            failures += 1
+            complain(f"{name}: {_reason(error)}", 1)
+    return 1 if failures else 0
 
 
 def verify_models(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from difficmh.capsule import (
     BUILT_IN,
     DECODING_FILES,
     MANIFEST,
+    capsule_names,
     capsule_path,
     models_folder,
     read_manifest,
@@ -90,3 +91,23 @@ def test_a_released_model_that_is_not_here_is_to_be_fetched(tmp_path: Path, monk
         capsule_path("sd21-r4")
     with pytest.raises(CapsuleError, match="no codec 'sd21'"):
         capsule_path("sd21")
+
+
+def test_a_user_without_a_home_has_the_built_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("DIFFICMH_MODELS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert capsule_path("lite") == BUILT_IN / "lite"
+    assert "lite" in capsule_names()
+
+
+def test_a_path_is_never_taken_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, *(f"lite/{name}" for name in DECODING_FILES))
+    write_manifest(tmp_path / "lite")
+    monkeypatch.chdir(tmp_path)
+    for path in ("./lite", Path("lite"), str(tmp_path / "lite")):
+        assert capsule_path(path).samefile(tmp_path / "lite")
+    assert capsule_path("lite") == BUILT_IN / "lite"

@@ -274,14 +274,19 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     assert "usage: difficmh" in capsys.readouterr().out
 
 
+def write_capsule(place: Path) -> str:
+    """Files that a manifest seals and nothing could load; the fingerprint."""
+    place.mkdir()
+    for name in capsule.DECODING_FILES:
+        (place / name).write_text(name)
+    return capsule.write_manifest(place)
+
+
 def test_models_are_listed_and_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = tmp_path / "small"
-    small.mkdir()
-    for name in capsule.DECODING_FILES:
-        (small / name).write_text(name)
-    fingerprint = capsule.write_manifest(small)
+    fingerprint = write_capsule(small)
     monkeypatch.setattr(capsule, "BUILT_IN", tmp_path)
     assert main(["models", "list"]) == 0
     assert main(["models", "verify"]) == 0
@@ -294,6 +299,20 @@ def test_models_are_listed_and_verified(
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("difficmh: missing: no codec")
     assert "tags.json is not the file" in second
+
+
+@pytest.mark.parametrize("files", ["[]", '{"tags.json": 3}', '{"tags.json": {"bytes": "9"}}'])
+def test_a_broken_model_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: str
+) -> None:
+    for name in ("a", "b"):
+        write_capsule(tmp_path / name)
+    (tmp_path / "a" / capsule.MANIFEST).write_text(f'{{"format": 1, "fingerprint": "0", "files": {files}}}')
+    monkeypatch.setattr(capsule, "BUILT_IN", tmp_path)
+    assert main(["models", "list"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("b\t")
+    assert "a is no model capsule" in printed.err
 
 
 def test_the_tool_starts_without_torch() -> None:
