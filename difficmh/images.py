@@ -142,9 +142,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """The image with 8 bits a sample. Pillow itself keeps the high byte of 16-bit colour, but not of grey."""
     if image.mode == "1":
         return image.convert("L")
-    if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         raise ImageError(f"samples of mode {image.mode} have no defined white: only 8 and 16 bit are read")
-    if image.mode == "F" or not image.mode.startswith("I"):
+    if not image.mode.startswith("I"):
         return image
     white = _white_level(image)
     samples = np.asarray(image).clip(0, white).astype(np.uint32)

@@ -119,6 +119,12 @@ def test_12_bit_and_white_is_zero_tiff() -> None:
     assert decode_image(twelve)[0, :, 0].tolist() == [255, 0]
 
 
+def test_floating_point_samples_are_refused_in_any_format() -> None:
+    """PFM is PPM to Pillow, whose 16-bit samples have a white; in [0, 1] they would all be black."""
+    with pytest.raises(ImageError, match="no defined white"):
+        decode_image(b"Pf\n2 1\n-1.0\n" + np.array([0.0, 1.0], "<f4").tobytes())
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_samples_without_a_white_level_are_refused(mode: str) -> None:
     with pytest.raises(ImageError, match="white"):
