@@ -34,6 +34,8 @@ from difficmh.vocabulary import Vocabulary, tag_prior
 TRAINING_ONLY = "rate."
 """Prefix of the weights that only training needs: coding reads the integer tables instead."""
 
+VOCABULARY = "tags.json"
+
 Loaded = tuple[Networks, Callable[[], Tagger]]
 """The networks of a capsule, and what makes its tagger."""
 
@@ -41,7 +43,7 @@ Loaded = tuple[Networks, Callable[[], Tagger]]
 def load(
     name: str | Path, device: str | torch.device = "cpu", *, dtype: str | None = None, compiled: bool = False
 ) -> Codec:
-    """The codec of a built-in capsule, such as `"lite"`, or of a capsule directory, on a device.
+    """The codec of a built-in or fetched capsule, such as `"lite"`, or of a capsule directory, on a device.
 
     `dtype` is the precision of the denoiser where its family leaves a choice (`sd21`: float32, bfloat16, float16).
     `compiled` puts the denoiser of `sd21` through torch.compile: minutes for the first picture of each padded size and
@@ -73,7 +75,7 @@ def load(
         capsule=path,
         networks=networks,
         tables=load_tables(path),
-        prior=tag_prior(Vocabulary.load(path / "tags.json")),
+        prior=tag_prior(Vocabulary.load(path / VOCABULARY)),
         make_tagger=make_tagger,
     )
     return Codec(parts)
@@ -86,10 +88,19 @@ def _load_lite(path: Path, content: Mapping[str, Any], device: torch.device, dty
         config = CodecConfig.from_dict(content["codec"])
     except (KeyError, TypeError) as error:
         raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
+    vocabulary = Vocabulary.load(path / VOCABULARY)
+    check_vocabulary(config, vocabulary)
     model = load_model(path, config)
     model.to(device).to(memory_format=torch.channels_last)
-    networks = LiteNetworks(model, Vocabulary.load(path / "tags.json").names)
+    networks = LiteNetworks(model, vocabulary.names)
     return networks, partial(_load_tagger, path, str(device))
+
+
+def check_vocabulary(config: CodecConfig, vocabulary: Vocabulary) -> None:
+    """Raises CapsuleError where networks of `lite` know another number of tags than the vocabulary has."""
+    known, there = config.denoiser.vocabulary_size, len(vocabulary.names)
+    if known != there:
+        raise CapsuleError(f"the denoiser was trained for {known} tags, and the vocabulary has {there}")
 
 
 def _load_sd21(

@@ -1,7 +1,7 @@
 """Makes a model capsule of a training checkpoint: weights in half precision, integer tables, hashes.
 
     python jobs/export_codec.py --checkpoint runs/lite/one_step.pt --capsule difficmh/capsules/lite
-    python jobs/export_codec.py --checkpoint runs/mine/one_step.pt --capsule my-codec --from difficmh/capsules/lite
+    python jobs/export_codec.py --checkpoint runs/mine/one_step.pt --capsule my-codec --from lite
 
 Files that a checkpoint does not hold (tag vocabulary, tagger, licence, the model card of a codec of that name) are kept
 where they are or come from another capsule (`--from`). `jobs/release_codec.py` also measures and writes the card.
@@ -13,14 +13,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from difficmh.capsule import built_in_or_path
+
 
 def main(command: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(command)
     from difficmh.training.export import companions, export
 
-    kept = companions(Path(arguments.source or arguments.capsule), arguments.name)
-    fingerprint = export(Path(arguments.checkpoint), arguments.name, kept, Path(arguments.capsule))
-    print(f"{arguments.capsule}: codec {arguments.name}, fingerprint {fingerprint}")
+    capsule = Path(arguments.capsule)
+    name = arguments.name or capsule.absolute().name
+    kept = companions(built_in_or_path(arguments.source) if arguments.source else capsule, name)
+    fingerprint = export(Path(arguments.checkpoint), name, kept, capsule)
+    print(f"{capsule}: codec {name}, fingerprint {fingerprint}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", required=True, help="checkpoint of jobs/train_codec.py")
     parser.add_argument("--capsule", required=True, help="directory of the capsule")
-    parser.add_argument("--from", dest="source", help="capsule that the other files come from")
-    parser.add_argument("--name", default="lite", help="name of the codec (default: %(default)s)")
+    parser.add_argument("--from", dest="source", help="capsule that the other files come from, such as lite")
+    parser.add_argument("--name", help="name of the codec (default: that of the directory)")
     return parser
 
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from difficmh.capsule import BUILT_IN, built_in_names, write_manifest
+from difficmh.capsule import built_in_or_path, write_manifest
 
 BASELINES = ("jpeg", "webp", "avif")
 
@@ -28,8 +28,8 @@ def main(command: Sequence[str] | None = None) -> int:
     arguments, more = parser().parse_known_args(command)
     from difficmh.training.export import companions, export
 
-    capsule, evaluation = Path(arguments.capsule), Path(arguments.evaluation)
-    source = BUILT_IN / arguments.source if arguments.source in built_in_names() else Path(arguments.source or capsule)
+    capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
+    source = built_in_or_path(arguments.source) if arguments.source else capsule
     export(Path(arguments.checkpoint), arguments.name, companions(source, arguments.name), capsule)
     if status := evaluate(capsule, arguments.images, evaluation, more):
         return status

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difficmh.capsule import BUILT_IN, built_in_names
+from difficmh.capsule import built_in_or_path
 from difficmh.training.run import TrainingJob
 from difficmh.training.settings import LossSettings
 
@@ -30,13 +30,14 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
     except ValueError as error:
         parser.error(f"--set: {error}")
     job = TrainingJob(
-        data=tuple(Path(path) for pattern in arguments.data for path in sorted(glob.glob(pattern))),
+        # Absolute, all of them: workers of a cluster run in folders of their own.
+        data=tuple(Path(path).absolute() for pattern in arguments.data for path in _matching(pattern)),
         output=Path(arguments.output).absolute(),
         stage=arguments.stage,
         minutes=arguments.minutes,
         device=arguments.device,
-        start=_place(arguments.start) if arguments.start else None,
-        tags=_place(arguments.tags) if arguments.tags else None,
+        start=built_in_or_path(arguments.start) if arguments.start else None,
+        tags=built_in_or_path(arguments.tags) if arguments.tags else None,
         batch=arguments.batch,
         rate=arguments.rate,
         seed=arguments.seed,
@@ -47,9 +48,9 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
     return TrainingCommand(job, arguments.workers)
 
 
-def _place(place: str) -> Path:
-    """A built-in capsule by its name, or any other path."""
-    return BUILT_IN / place if place in built_in_names() else Path(place).absolute()
+def _matching(pattern: str) -> list[str]:
+    """What a glob matches; itself where that is nothing, so that reading names it."""
+    return sorted(glob.glob(pattern)) or [pattern]
 
 
 def _parser(text: str) -> argparse.ArgumentParser:

@@ -15,13 +15,15 @@ from safetensors.torch import save_file as save_tensors
 from difficmh.capsule import DECODING_FILES, FORMAT, MANIFEST, read_config, write_manifest
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
+from difficmh.errors import CapsuleError
 from difficmh.fixed_point import LIMIT
 from difficmh.model import CodecModel
 from difficmh.training.card import CARD
 from difficmh.training.history import HISTORY_FILE, read_history, write_history
 from difficmh.training.rate import RateModel
 from difficmh.training.trainer import averaged_state
-from difficmh.zoo import TRAINING_ONLY
+from difficmh.vocabulary import Vocabulary
+from difficmh.zoo import TRAINING_ONLY, VOCABULARY, check_vocabulary
 
 Z_TAIL = 1e-6
 
@@ -30,8 +32,11 @@ def companions(source: Path, name: str) -> list[Path]:
     """The files of a capsule that an export as `name` keeps: what no checkpoint holds.
 
     Its model card only where it is the card of a codec of that name: another codec has learned from other pictures.
+    Raises CapsuleError where there is no such directory.
     """
-    made = {MANIFEST, HISTORY_FILE, *DECODING_FILES} - {"tags.json"}
+    if not source.is_dir():
+        raise CapsuleError(f"there is no capsule {source} that tag vocabulary and tagger could come from")
+    made = {MANIFEST, HISTORY_FILE, *DECODING_FILES} - {VOCABULARY}
     if (source / "config.json").is_file() and read_config(source)["name"] != name:
         made.add(CARD)
     return [file for file in sorted(source.iterdir()) if file.is_file() and file.name not in made]
@@ -40,10 +45,15 @@ def companions(source: Path, name: str) -> list[Path]:
 def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> str:
     """Writes a capsule of the averaged weights of `checkpoint` and returns its fingerprint.
 
-    `kept` are files that come along as they are: `tags.json`, `tagger.safetensors`, model card, licence.
+    `kept` are files that come along as they are: `tags.json`, `tagger.safetensors`, model card, licence. Raises
+    CapsuleError where the vocabulary among them is not the one that the weights were trained for.
     """
+    kept = list(kept)
     fields, weights = averaged_state(checkpoint)
     config = CodecConfig.from_dict(fields)
+    for file in kept:
+        if file.name == VOCABULARY:
+            check_vocabulary(config, Vocabulary.load(file))
     model = CodecModel(config)
     model.rate = rate = RateModel(config.entropy.hyper_channels)
     model.load_state_dict(weights)

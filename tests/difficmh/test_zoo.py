@@ -12,6 +12,7 @@ import torch
 import difficmh
 from difficmh.capsule import write_manifest
 from difficmh.errors import CapsuleError
+from difficmh.vocabulary import Tag, Vocabulary
 
 
 @pytest.fixture
@@ -36,6 +37,13 @@ def test_a_configuration_that_does_not_fit_the_weights(capsule: Path) -> None:
     (capsule / "config.json").write_text(json.dumps(content))
     write_manifest(capsule)
     with pytest.raises(CapsuleError, match=r"model\.safetensors does not fit"):
+        difficmh.load(capsule)
+
+
+def test_a_vocabulary_that_the_denoiser_was_not_trained_for(capsule: Path) -> None:
+    Vocabulary((Tag("car", 6000, 0.5),)).save(capsule / "tags.json")
+    write_manifest(capsule)
+    with pytest.raises(CapsuleError, match="trained for 3 tags, and the vocabulary has 1"):
         difficmh.load(capsule)
 
 

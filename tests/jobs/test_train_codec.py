@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 import difficmh
-from difficmh.capsule import FORMAT
-from tests.difficmh.tiny_capsule import CONFIG, TAGS, photograph
+from difficmh.capsule import BUILT_IN, FORMAT
+from difficmh.errors import CapsuleError
+from difficmh.training.command import parse
+from tests.difficmh.tiny_capsule import CONFIG, TAGS, make_tiny_capsule, photograph
 
 
 def run(script: str, *arguments: object) -> None:
@@ -66,6 +68,37 @@ def test_three_stages_make_a_codec(tmp_path: Path, arguments: list[object], caps
 def test_a_later_stage_asks_for_the_earlier_one(arguments: list[object]) -> None:
     with pytest.raises(FileNotFoundError, match="train stage rate_distortion first"):
         run("train_codec.py", *arguments, "--stage", "diffusion")
+
+
+def test_places_are_absolute_for_workers_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.tar").touch()
+    command = ["--data", "*.tar", "--output", "run", "--start", "lite", "--stage", "diffusion", "--minutes", "1"]
+    job = parse("", command).job
+    assert (job.data, job.output) == ((tmp_path / "a.tar",), tmp_path / "run")
+    assert job.start == BUILT_IN / "lite"
+
+
+def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
+    wanted = ["--data", f"{tmp_path}/*.tar", "--output", tmp_path / "run", "--stage", "rate_distortion", "--minutes", 1]
+    with pytest.raises(FileNotFoundError, match=r"\*\.tar"):
+        run("train_codec.py", *wanted)
+
+
+def test_an_exported_codec_is_called_as_its_folder_and_has_the_card_of_no_other(
+    tmp_path: Path,
+) -> None:
+    source = make_tiny_capsule(tmp_path / "source")
+    (source / "MODEL_CARD.md").write_text("about others")
+    checkpoint = tmp_path / "source" / "checkpoint.pt"
+    run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "mine", "--from", source)
+    codec = difficmh.load(tmp_path / "mine")
+    assert (codec.name, (tmp_path / "mine" / "MODEL_CARD.md").exists()) == ("mine", False)
+    with pytest.raises(CapsuleError, match="trained for 3 tags"):
+        run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "other", "--from", "lite")
+    with pytest.raises(CapsuleError, match="no capsule"):
+        run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "third")
+    assert not any((tmp_path / name).exists() for name in ("other", "third"))
 
 
 @pytest.mark.slow
