@@ -63,7 +63,7 @@ class ConditionedBlock(nn.Module):
 class Condition(nn.Module):
     """Time step and tags to one vector: `(B,)` steps in [0, 1000), `(B, V)` float tag indicators to `(B, E)`.
 
-    Tags are averaged over their learned embeddings, so an image without tags is the unconditional case.
+    Learned embeddings of the tags are added up over the root of their number: no tag is the unconditional case.
     """
 
     def __init__(self, width: int, vocabulary_size: int) -> None:

@@ -1,12 +1,12 @@
 """Trains the `lite` codec, one stage at a time, on one device or on the workers of a Ray cluster.
 
-    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage rate_distortion --minutes 60
-    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage diffusion --minutes 30
-    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage one_step --minutes 30
-    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage one_step --minutes 30 --workers 4
+    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage rate_distortion --minutes 60 --tags lite
+    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage diffusion --minutes 30 --tags lite
+    python jobs/train_codec.py --data 'shards/*.tar' --output runs/lite --stage one_step --minutes 30 --tags lite
 
 Each stage starts from the averaged weights of the one before it in `--output` (or of `--start`), writes checkpoints
-there, and continues from its own checkpoint when it is started again. `jobs/export_codec.py` makes a capsule of it.
+there, and continues from its own checkpoint when it is started again. `--workers 4` trains in four workers of Ray;
+`--tags` gives the denoiser its vocabulary, which a capsule has to share. `jobs/export_codec.py` makes a capsule of it.
 """
 
 from __future__ import annotations

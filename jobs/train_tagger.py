@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", nargs="+", required=True, help="WebDataset tars or folders (patterns allowed)")
+    parser.add_argument("--data", nargs="+", required=True, help="WebDataset tars (patterns allowed)")
     parser.add_argument("--test", nargs="+", default=[], help="the same, only measured")
     parser.add_argument("--output", type=Path, required=True, help="folder for tags.json and tagger.safetensors")
     parser.add_argument("--image-tags", type=Path, help="also write the tags of the images of --data, by key")
@@ -61,7 +61,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def matching(patterns: Sequence[str]) -> list[Path]:
-    return [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern))]
+    """The tars of all patterns; ends the process where one has none, or a folder: labels come with samples of tars."""
+    paths = [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern)) or [pattern]]
+    if wrong := [path for path in paths if not path.is_file()]:
+        raise SystemExit(f"{wrong[0]} is no WebDataset tar")
+    return paths
 
 
 if __name__ == "__main__":

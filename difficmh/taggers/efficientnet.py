@@ -20,11 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.taggers.lite0 import Lite0Features, input_pixels, input_size, load_lite0
+from difficmh.taggers.lite0 import Lite0Features, input_pixels, input_size
 from difficmh.taggers.tag_head import choose_tags, load_head
 from difficmh.vocabulary import TagScore, Vocabulary
-
-__all__ = ["EfficientNetTagger", "load_lite0"]
 
 GPU_BATCH = 32
 

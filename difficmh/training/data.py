@@ -6,7 +6,6 @@ size mix freely, and nothing but indices is made per step.
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -19,15 +18,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 from torch import Tensor
 
+from difficmh.errors import ImageError
+from difficmh.images import decode_image
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+SMALLEST_SIDE = 16
+"""Pixels; smaller pictures say nothing about photographs, enlarged to a crop."""
 
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """One decoded image, `(H, W, 3)` uint8 sRGB, and the JSON beside it (empty where there is none)."""
+    """One image as the codec reads it, `(H, W, 3)` uint8 sRGB, and the JSON beside it (empty where there is none)."""
 
     key: str
     pixels: NDArray[np.uint8]
@@ -35,7 +39,10 @@ class TrainingSample:
 
 
 def read_samples(paths: Iterable[Path], threads: int = 2) -> list[TrainingSample]:
-    """All images of tar shards or folders, decoded, in order. Raises FileNotFoundError where there are none."""
+    """All images of tar shards or folders, decoded, in order.
+
+    Raises FileNotFoundError where there are none, ImageError, with its key, for a file that is no picture.
+    """
     with ThreadPoolExecutor(threads) as pool:
         samples = list(pool.map(lambda member: _decode(*member), _members(paths)))
     if not samples:
@@ -71,12 +78,14 @@ def _tar_members(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
 
 
 def _decode(key: str, data: bytes, metadata: dict[str, Any]) -> TrainingSample:
-    with PillowImage.open(io.BytesIO(data)) as image:
-        return TrainingSample(key, np.asarray(image.convert("RGB")), metadata)
+    try:
+        return TrainingSample(key, decode_image(data), metadata)
+    except ImageError as error:
+        raise ImageError(f"{key}: {error}") from error
 
 
 class CropSource:
-    """Random square crops from images held in one flat tensor on `device`.
+    """Random square crops from images, of `SMALLEST_SIDE` or more, held in one flat tensor on `device`.
 
     A share of the crops (`enlarge_share`) is cut smaller and enlarged by 1 to 2 times: reduced training pictures are
     busier than camera frames of full size, and this fills in their smoother statistics.
@@ -85,7 +94,7 @@ class CropSource:
     def __init__(
         self, images: Iterable[NDArray[np.uint8]], device: torch.device | str, enlarge_share: float = 0.35
     ) -> None:
-        arrays = [image for image in images if min(image.shape[:2]) >= 16]
+        arrays = list(images)
         sizes = np.array([image.shape[:2] for image in arrays], np.int64)
         self.pixels = torch.from_numpy(np.concatenate([image.reshape(-1) for image in arrays])).to(device)
         self.heights, self.widths = (torch.from_numpy(sizes[:, axis].copy()) for axis in (0, 1))

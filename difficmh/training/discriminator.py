@@ -6,6 +6,9 @@ network, at several scales, converges in a fraction of the steps, also on small 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +17,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 STAGES = (0, 1, 2, 4, 6)
 CHANNELS = (16, 24, 40, 112, 320)
 """Blocks of EfficientNet-Lite0 whose output is used, at 1/2 to 1/32 resolution, and their channels."""
+
+INVENTING, SPARED, LEAST_SHARE = 0.00025, 0.0075, 0.1
+"""Where bits are plenty the decoder has nothing to invent: the adversarial part counts whole up to the first lambda and
+fades over log lambda to the last number at the second."""
+
+FEATURE_STRIDE = 32
+"""Pixels between positions of EfficientNet-Lite0's deepest features."""
 
 
 class FrozenFeatures(nn.Module):
@@ -73,3 +83,29 @@ def feature_loss(real: list[Tensor], fake: list[Tensor]) -> Tensor:
         deviation = r.std(dim=(0, 2, 3), keepdim=True) + 1e-3
         terms.append(((f - r) / deviation).abs().flatten(1).mean(1))
     return torch.stack(terms).mean(0)
+
+
+def adversarial_shares(lambdas: Sequence[float]) -> Tensor:
+    """How much the adversarial part counts at each quality, in [0, 1]."""
+    spent = torch.log(torch.tensor(lambdas) / INVENTING) / math.log(SPARED / INVENTING)
+    return 1 - (1 - LEAST_SHARE) * spent.clamp(0, 1)
+
+
+class RandomView:
+    """A part of `(B, 3, H, W)` images, one stride of the feature network smaller, anywhere, at three quarters to all of
+    its size, as float32: the same of each batch that it is given.
+
+    Feature network and decoder have strides in common. On whole crops they would always meet in the same place, and the
+    decoder would learn a pattern of its own grid that those strides do not see or like; at one size, a hatching of
+    single pixels.
+    """
+
+    def __init__(self, shape: torch.Size, generator: torch.Generator) -> None:
+        *_, height, width = shape
+        down, right = torch.randint(FEATURE_STRIDE, (2,), generator=generator).tolist()
+        rows = slice(down, down + height - FEATURE_STRIDE)
+        self.window = (slice(None), slice(None), rows, slice(right, right + width - FEATURE_STRIDE))
+        self.scale = 1 - torch.rand((), generator=generator).item() / 4
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return F.interpolate(images[self.window].float(), scale_factor=self.scale, mode="bilinear", antialias=True)

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
 from difficmh.capsule import read_config
 from difficmh.config import CodecConfig
 from difficmh.model import CodecModel
-from difficmh.training.data import CropSource, TrainingSample, read_samples
+from difficmh.training.data import SMALLEST_SIDE, CropSource, TrainingSample, read_samples
 from difficmh.training.history import read_history, start_of
-from difficmh.training.image_tags import tag_matrix, tag_source
+from difficmh.training.image_tags import TagSource, tag_matrix, tag_source
 from difficmh.training.klt import initialise
 from difficmh.training.rate import RateModel
 from difficmh.training.settings import LossSettings
@@ -52,17 +54,22 @@ class TrainingJob:
     settings: LossSettings = field(default_factory=LossSettings)
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """Crops to train on, `(N, V)` uint8 tags of their images, and `(K, 3, crop, crop)` images in [0, 1] held back."""
+
+    source: CropSource
+    tags: Tensor
+    validation: Tensor
+
+
 def train(job: TrainingJob) -> Path:
-    """Runs one stage; returns its checkpoint."""
+    """Runs one stage; returns its checkpoint.
+
+    Raises FileNotFoundError for missing weights or pictures, ImageError for a picture that cannot be read, ValueError
+    for too few of them.
+    """
     torch.manual_seed(job.seed)
-    samples = read_samples(job.data)
-    tags = tag_source(job.tags) if job.tags else None
-    kept = [sample for i, sample in enumerate(samples) if i % HELD_BACK]
-    source = CropSource([sample.pixels for sample in kept], job.device)
-    model, fresh = build_model(job, len(tags.names) if tags else 0)
-    if fresh:
-        initialise(model, source, job.seed)
-    model.to(torch.device(job.device)).to(memory_format=torch.channels_last)
     options = TrainingOptions(
         job.stage,
         job.output,
@@ -73,29 +80,60 @@ def train(job: TrainingJob) -> Path:
         compile=job.compile,
         settings=job.settings,
     )
-    before = [] if fresh else read_history(previous_weights(job))
-    matrix = tag_matrix(kept, tags, model.config.denoiser.vocabulary_size)
-    trainer = Trainer(model, source, matrix, options, before, "KLT" if fresh else start_of(job.start))
-    trainer.run(validation_images(samples[::HELD_BACK], options.crop).to(job.device))
+    tags = tag_source(job.tags) if job.tags else None
+    previous = previous_weights(job)
+    model = build_model(previous, len(tags.names) if tags else 0, job.config)
+    data = load_data(job, tags, model.config.denoiser.vocabulary_size, options.crop)
+    if previous is None:
+        initialise(model, data.source, job.seed)
+    model.to(torch.device(job.device)).to(memory_format=torch.channels_last)
+    before = read_history(previous) if previous else []
+    trainer = Trainer(model, data.source, data.tags, options, before, start_of(previous) if previous else "KLT")
+    trainer.run(data.validation)
     return trainer.checkpoint
 
 
-def previous_weights(job: TrainingJob) -> Path:
-    """The checkpoint or capsule that a stage starts from, which may not exist."""
-    return job.start or job.output / f"{PREVIOUS.get(job.stage, '')}.pt"
+def load_data(job: TrainingJob, tags: TagSource | None, vocabulary: int, crop: int) -> TrainingData:
+    """Reads the pictures, once; they are held once, on the device."""
+    samples = [sample for sample in read_samples(job.data) if min(sample.pixels.shape[:2]) >= SMALLEST_SIDE]
+    kept = [sample for i, sample in enumerate(samples) if i % HELD_BACK]
+    if not kept:
+        raise ValueError(f"{len(samples)} pictures of {SMALLEST_SIDE} pixels a side are too few: two at least")
+    return TrainingData(
+        CropSource([sample.pixels for sample in kept], job.device),
+        tag_matrix(kept, tags, vocabulary),
+        validation_images(samples[::HELD_BACK], crop).to(job.device),
+    )
 
 
-def build_model(job: TrainingJob, vocabulary: int = 0) -> tuple[CodecModel, bool]:
-    """The model to start from, and whether it is fresh and needs its KLT start.
+def previous_weights(job: TrainingJob) -> Path | None:
+    """The checkpoint or capsule whose weights a run takes up; None where a first stage starts afresh.
 
-    `vocabulary` is the number of tags; 0 keeps that of the weights it starts from.
+    Raises FileNotFoundError where it is missing.
     """
-    previous = previous_weights(job)
-    if not previous.exists():
-        if job.stage in PREVIOUS and not (job.output / f"{job.stage}.pt").exists():
-            raise FileNotFoundError(f"{previous} is missing: train stage {PREVIOUS[job.stage]} first")
-        content = json.loads(job.config.read_text())["codec"] if job.config else CodecConfig().to_dict()
-        return trainable(with_vocabulary(CodecConfig.from_dict(content), vocabulary)), True
+    own = job.output / f"{job.stage}.pt"
+    if own.exists():
+        return own
+    if job.start is not None:
+        if not job.start.exists():
+            raise FileNotFoundError(f"{job.start}, to start from, is missing")
+        return job.start
+    if job.stage not in PREVIOUS:
+        return None
+    before = job.output / f"{PREVIOUS[job.stage]}.pt"
+    if not before.exists():
+        raise FileNotFoundError(f"{before} is missing: train stage {PREVIOUS[job.stage]} first")
+    return before
+
+
+def build_model(previous: Path | None, vocabulary: int = 0, sizes: Path | None = None) -> CodecModel:
+    """The model with the weights of a checkpoint or capsule; fresh ones, of the sizes in a file, where there is none.
+
+    `vocabulary` is the number of tags; 0 keeps that of the weights. Raises ValueError where weights do not fit.
+    """
+    if previous is None:
+        content = json.loads(sizes.read_text())["codec"] if sizes else CodecConfig().to_dict()
+        return trainable(with_vocabulary(CodecConfig.from_dict(content), vocabulary))
     fields, weights = capsule_state(previous) if previous.is_dir() else averaged_state(previous)
     config = with_vocabulary(CodecConfig.from_dict(fields), vocabulary)
     model = trainable(config)
@@ -104,7 +142,7 @@ def build_model(job: TrainingJob, vocabulary: int = 0) -> tuple[CodecModel, bool
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if unexpected or any(name != "denoiser.condition.tags" for name in missing):
         raise ValueError(f"{previous} does not fit: missing {missing}, unexpected {unexpected}")
-    return model, False
+    return model
 
 
 def capsule_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -132,10 +170,17 @@ def with_vocabulary(config: CodecConfig, size: int) -> CodecConfig:
 
 
 def validation_images(samples: list[TrainingSample], crop: int, count: int = 16) -> Tensor:
-    """Central crops of the first held-back images that are large enough, `(K, 3, crop, crop)` in [0, 1]."""
-    crops: list[Tensor] = []
-    for sample in samples:
-        top, left = ((side - crop) // 2 for side in sample.pixels.shape[:2])
-        if min(top, left) >= 0 and len(crops) < count:
-            crops.append(torch.from_numpy(sample.pixels[top : top + crop, left : left + crop].copy()))
-    return torch.stack(crops).permute(0, 3, 1, 2).float() / 255
+    """Central crops of the first held-back images that are large enough, `(K, 3, crop, crop)` in [0, 1].
+
+    Raises ValueError where none is.
+    """
+    large = [sample.pixels for sample in samples if min(sample.pixels.shape[:2]) >= crop][:count]
+    if not large:
+        raise ValueError(f"none of the {len(samples)} pictures held back (one in {HELD_BACK}) has {crop} pixels a side")
+    return torch.stack([central_crop(pixels, crop) for pixels in large]).permute(0, 3, 1, 2).float() / 255
+
+
+def central_crop(pixels: NDArray[np.uint8], crop: int) -> Tensor:
+    """`(crop, crop, 3)` uint8 of the middle of `(H, W, 3)`."""
+    top, left = ((side - crop) // 2 for side in pixels.shape[:2])
+    return torch.from_numpy(pixels[top : top + crop, left : left + crop].copy())

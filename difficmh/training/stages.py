@@ -18,23 +18,19 @@ from torch import Tensor, nn
 from difficmh.distortion import distortions, mixed_distortion
 from difficmh.model import CodecModel
 from difficmh.sampler import TRAIN_STEPS, rates
-from difficmh.taggers.efficientnet import load_lite0
+from difficmh.taggers.lite0 import load_lite0
 from difficmh.training import losses
 from difficmh.training.discriminator import (
     FrozenFeatures,
     ProjectedDiscriminator,
+    RandomView,
+    adversarial_shares,
     feature_loss,
     generator_loss,
     hinge_loss,
 )
 from difficmh.training.optimizer import GuardedOptimizer
 from difficmh.training.settings import LossSettings
-
-ADVERSARIAL_SHARES = (1.0, 1.0, 0.8, 0.5, 0.25, 0.1)
-"""Where bits are plenty the decoder has nothing to invent: the adversarial part fades out with the quality."""
-
-FEATURE_STRIDE = 32
-"""Pixels between positions of EfficientNet-Lite0's deepest features."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +205,7 @@ class OneStepStage:
             "decoder": GuardedOptimizer(trained, rate, betas=(0.0, 0.99)),
             "discriminator": GuardedOptimizer(self.discriminator.named_parameters(), 2 * rate, betas=(0.0, 0.99)),
         }
-        self.adversarial = torch.tensor(ADVERSARIAL_SHARES[: model.config.qualities], device=device)
+        self.adversarial = adversarial_shares(model.config.lambdas).to(device)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
         device = batch.images.device
@@ -266,28 +262,6 @@ class OneStepStage:
 
     def extra_state(self) -> dict[str, Any]:
         return {"discriminator": self.discriminator, "teacher": self.teacher}
-
-
-class RandomView:
-    """A part of `(B, 3, H, W)` images, one stride of the feature network smaller, anywhere, at three quarters to all of
-    its size, as float32: the same of each batch that it is given.
-
-    Feature network and decoder have strides in common. On whole crops they would always meet in the same place, and the
-    decoder would learn a pattern of its own grid that those strides do not see or like; at one size, a hatching of
-    single pixels.
-    """
-
-    def __init__(self, shape: torch.Size, generator: torch.Generator) -> None:
-        *_, height, width = shape
-        down, right = torch.randint(FEATURE_STRIDE, (2,), generator=generator).tolist()
-        rows = slice(down, down + height - FEATURE_STRIDE)
-        self.window = (slice(None), slice(None), rows, slice(right, right + width - FEATURE_STRIDE))
-        self.scale = 1 - torch.rand((), generator=generator).item() / 4
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return nn.functional.interpolate(
-            images[self.window].float(), scale_factor=self.scale, mode="bilinear", antialias=True
-        )
 
 
 def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:

@@ -61,7 +61,7 @@ def extract_features(samples: Sequence[TrainingSample], device: torch.device | s
 
 
 def cached_features(paths: Sequence[Path], folder: Path, device: torch.device | str = "cpu") -> TaggerFeatures:
-    """Features of the images of tars or folders, kept in `folder` under a hash of the paths' names and sizes."""
+    """Features of the images of tars, kept in `folder` under a hash of the tars' names and sizes."""
     inputs = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
     cache = folder / f"tagger-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if cache.exists():

@@ -62,17 +62,22 @@ class Trainer:
         self.stage: Stage = STAGES[options.stage](model, options.rate, options.settings)
         if options.compile:
             compile_networks(model)
-        rank = distributed.get_rank() if in_parallel() else 0
-        self.leads = rank == 0
+        self.rank = distributed.get_rank() if in_parallel() else 0
+        self.workers = distributed.get_world_size() if in_parallel() else 1
         if in_parallel():
             for tensor in model.state_dict().values():
                 distributed.broadcast(tensor, 0)
         self.average = MovingAverage(model)
-        self.generator = torch.Generator().manual_seed(options.seed + 1000 * rank)
+        self.generator = torch.Generator().manual_seed(options.seed + 1000 * self.rank)
         self.steps = 0
         self.seconds = 0.0
         self.before, self.start = list(before), start
         self.log = TrainingLog(options.output, options.stage)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes what all of them made."""
+        return self.rank == 0
 
     @property
     def progress(self) -> float:
@@ -96,7 +101,7 @@ class Trainer:
             stage=options.stage,
             steps=self.steps,
             minutes=self.minutes,
-            batch=options.batch,
+            batch=options.batch * self.workers,
             crop=options.crop,
             rate=options.rate,
             images=len(self.source),
@@ -175,12 +180,22 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         for name, module in self.stage.extra_state().items():
             module.load_state_dict(state["extra"][name])
-        self.generator.set_state(state["generator"].cpu())
-        torch.set_rng_state(state["noise"].cpu())
         self.steps, self.seconds = state["steps"], state["seconds"]
+        self._resume_chance(state)
         if history := state.get("history"):
             *self.before, present = (StageRecord(**record) for record in history)
             self.start = present.start
+
+    def _resume_chance(self, state: dict[str, Any]) -> None:
+        """The leading worker draws on where it stopped. Its state is the only one in a checkpoint, and workers that
+        drew the same would do the work of one: the others begin anew, elsewhere than at their first steps."""
+        if self.leads:
+            self.generator.set_state(state["generator"].cpu())
+            torch.set_rng_state(state["noise"].cpu())
+        else:
+            seed = self.options.seed + 1000 * self.rank + (self.steps << 32)
+            self.generator.manual_seed(seed)
+            torch.manual_seed(seed)
 
     # --- reporting --------------------------------------------------------------------------------------------------
 

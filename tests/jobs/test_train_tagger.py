@@ -43,6 +43,12 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
+def test_what_is_no_tar_is_refused_before_any_work(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "missing.tar"):
+        with pytest.raises(SystemExit, match="is no WebDataset tar"):
+            train_tagger.main(["--data", str(place), "--output", str(tmp_path / "capsule")])
+
+
 def test_from_shard_to_tagger(shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsule, tags = tmp_path / "capsule", tmp_path / "tags.json"
     train_tagger.main(

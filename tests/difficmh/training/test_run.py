@@ -1,43 +1,105 @@
-"""Where a training run starts: afresh, from a checkpoint, or from the weights of a capsule."""
+"""Where a training run starts: afresh, from a checkpoint or from the weights of a capsule; and with which pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from difficmh.cdf_tables import TOTAL
-from difficmh.errors import CapsuleError
+from difficmh.errors import CapsuleError, ImageError
+from difficmh.training.image_tags import TagSource
 from difficmh.training.rate import RateModel
-from difficmh.training.run import TrainingJob, build_model
+from difficmh.training.run import TrainingJob, build_model, load_data, previous_weights, train
 from difficmh.zoo import load_tables
+from tests.difficmh.tiny_capsule import photograph
 
 REACH = 600
 """Integers on each side that are looked at: more than any table holds."""
 
 
-def job(output: Path, start: Path, **others: object) -> TrainingJob:
-    return TrainingJob((), output, "rate_distortion", 1.0, start=start, **others)  # type: ignore[arg-type]
+def job(
+    output: Path, start: Path | None = None, stage: str = "rate_distortion", data: Path | None = None
+) -> TrainingJob:
+    return TrainingJob((data,) if data else (), output, stage, 1.0, start=start)
 
 
-def test_training_goes_on_from_a_capsule(tiny_capsule: Path, tmp_path: Path) -> None:
-    model, fresh = build_model(job(tmp_path, tiny_capsule))
-    assert not fresh
-    weights = model.state_dict()
+def folder(place: Path, *sizes: tuple[int, int]) -> Path:
+    """Pictures of these sizes, named by their number."""
+    place.mkdir()
+    for number, size in enumerate(sizes):
+        Image.fromarray(photograph(*size, seed=number)).save(place / f"{number}.png")
+    return place
+
+
+def test_a_first_stage_may_start_afresh_and_a_later_one_not(tmp_path: Path) -> None:
+    assert previous_weights(job(tmp_path)) is None
+    with pytest.raises(FileNotFoundError, match="train stage rate_distortion first"):
+        previous_weights(job(tmp_path, stage="diffusion"))
+
+
+def test_weights_that_are_asked_for_and_missing_are_no_fresh_start(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"typo\.pt"):
+        train(job(tmp_path / "run", tmp_path / "typo.pt", data=folder(tmp_path / "data", (200, 200))))
+
+
+def test_a_stage_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+    for name in ("rate_distortion.pt", "diffusion.pt"):
+        (tmp_path / name).touch()
+    assert previous_weights(job(tmp_path, tmp_path / "other.pt")) == tmp_path / "rate_distortion.pt"
+    assert previous_weights(job(tmp_path, stage="one_step")) == tmp_path / "diffusion.pt"
+
+
+def test_tags_stay_with_their_pictures_beside_tiny_ones(tmp_path: Path) -> None:
+    """The first picture is held back and the second is too small for crops: neither may shift the others' tags."""
+    data = folder(tmp_path / "data", (200, 200), (8, 8), (40, 60), (80, 40))
+    tags = TagSource(("wide", "high"), lambda sample: ["high" if np.argmin(sample.pixels.shape[:2]) else "wide"])
+    loaded = load_data(job(tmp_path, data=data), tags, vocabulary=2, crop=192)
+    assert loaded.source.heights.tolist() == [40, 80]
+    assert loaded.tags.tolist() == [[1, 0], [0, 1]]
+
+
+def test_too_few_pictures_are_refused_with_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two at least"):
+        load_data(job(tmp_path, data=folder(tmp_path / "one", (200, 200))), None, 0, crop=192)
+    with pytest.raises(ValueError, match="has 192 pixels a side"):
+        load_data(job(tmp_path, data=folder(tmp_path / "small", (100, 200), (200, 200))), None, 0, crop=192)
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", (200, 200), (200, 200))
+    (data / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        load_data(job(tmp_path, data=data), None, 0, crop=192)
+
+
+def test_pictures_are_read_as_the_codec_reads_them(tmp_path: Path) -> None:
+    """Upright above all."""
+    data = folder(tmp_path / "data", (200, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photograph(40, 60)).save(data / "turned.jpg", exif=exif)
+    assert load_data(job(tmp_path, data=data), None, 0, crop=192).source.heights.tolist() == [60]
+
+
+def test_training_goes_on_from_a_capsule(tiny_capsule: Path) -> None:
+    weights = build_model(tiny_capsule).state_dict()
     for name, value in load_file(tiny_capsule / "model.safetensors").items():
         assert torch.equal(weights[name], value.float())
 
 
-def test_another_vocabulary_drops_only_the_embeddings_of_tags(tiny_capsule: Path, tmp_path: Path) -> None:
-    model, _ = build_model(job(tmp_path, tiny_capsule), vocabulary=5)
+def test_another_vocabulary_drops_only_the_embeddings_of_tags(tiny_capsule: Path) -> None:
+    model = build_model(tiny_capsule, vocabulary=5)
     assert model.denoiser.condition.tags.shape[0] == 5
 
 
 def test_a_folder_that_is_no_capsule_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CapsuleError):
-        build_model(job(tmp_path, tmp_path))
+        build_model(tmp_path)
 
 
 def test_densities_are_fitted_to_the_tables(tiny_capsule: Path) -> None:

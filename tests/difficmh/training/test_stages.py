@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+from difficmh.training import trainer as trainer_module
 from difficmh.training.data import CropSource
+from difficmh.training.discriminator import RandomView, adversarial_shares
 from difficmh.training.klt import initialise
 from difficmh.training.optimizer import FINAL_SHARE, GuardedOptimizer, MovingAverage
 from difficmh.training.run import trainable
 from difficmh.training.settings import LossSettings
-from difficmh.training.stages import RandomView, one_step
+from difficmh.training.stages import one_step
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
 from tests.difficmh.tiny_capsule import CONFIG, photograph
 
@@ -139,6 +141,13 @@ def test_the_feature_network_meets_the_grid_of_the_decoder_anywhere_and_at_many_
     assert len(sides) > 10
 
 
+def test_the_adversarial_part_fades_out_with_the_rate() -> None:
+    shares = adversarial_shares((0.0001, 0.00025, 0.001, 0.004, 0.0075, 0.02, 0.05))
+    assert shares[:2].tolist() == [1, 1]
+    assert shares[4:].tolist() == pytest.approx([0.1] * 3)
+    assert all(0.1 < later < earlier < 1 for earlier, later in pairwise(shares[1:5][1:3].tolist()))
+
+
 def test_a_view_shows_the_same_of_every_picture_and_no_hatching_when_small() -> None:
     view = RandomView(torch.Size((1, 3, 96, 96)), torch.Generator().manual_seed(0))
     view.scale = 0.75
@@ -159,6 +168,27 @@ def test_a_checkpoint_continues_where_it_stopped(source: CropSource, tmp_path: P
     second = trainer(source, "rate_distortion", tmp_path)
     second.resume()
     assert run_steps(second, 3) == pytest.approx(ahead, rel=1e-5)
+
+
+def test_workers_go_on_apart(source: CropSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint holds the first one's generator: whoever resumes from it must not draw the same crops."""
+
+    def worker(rank: int) -> Trainer:
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer_module, "in_parallel", lambda: True)
+            patch.setattr(trainer_module.distributed, "get_rank", lambda: rank)
+            patch.setattr(trainer_module.distributed, "get_world_size", lambda: 2)
+            patch.setattr(trainer_module.distributed, "broadcast", lambda *_: None)
+            return trainer(source, "rate_distortion", tmp_path)
+
+    first = worker(0)
+    first.save()
+    ahead = first._batch().images
+    for rank, alike in ((0, True), (1, False)):
+        again = worker(rank)
+        again.resume()
+        assert torch.equal(again._batch().images, ahead) == alike
+    assert first.record.batch == 4
 
 
 def test_training_ends_with_its_budget_and_validates(
