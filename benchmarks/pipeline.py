@@ -69,9 +69,12 @@ def parse_arguments() -> Setting:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codec", default="lite")
     parser.add_argument("--quality", type=int, default=3)
-    parser.add_argument("--shards", type=int, default=5)
+    parser.add_argument("--shards", type=int, default=5, help="two at least: the first one's time is not counted")
     parser.add_argument("--images", type=int, default=24, help="per shard")
-    return Setting(**vars(parser.parse_args()))
+    setting = Setting(**vars(parser.parse_args()))
+    if setting.shards < 2:
+        parser.error("--shards: two at least")
+    return setting
 
 
 def encode_jpeg(image: Image) -> bytes:
