@@ -60,7 +60,7 @@ class CodecConfig:
 
     latent_channels: int = 64
     tile: int = 2048
-    lambdas: tuple[float, ...] = (0.0001, 0.00025, 0.0006, 0.0014, 0.0032, 0.0075)
+    lambdas: tuple[float, ...] = (0.00015, 0.00037, 0.00092, 0.0023, 0.0056, 0.014)
     transforms: TransformConfig = field(default_factory=TransformConfig)
     entropy: EntropyConfig = field(default_factory=EntropyConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)

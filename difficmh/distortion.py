@@ -10,6 +10,9 @@ from difficmh.layers import full_precision
 MS_SSIM_WEIGHT = 1300.0
 """1 - MS-SSIM counts as much as this squared error of 8-bit values: the ratio of CompressAI's lambdas for both."""
 
+MSE_SHARE = 0.08
+"""Of squared error in the distortion, where nothing else is said; the rest is MS-SSIM."""
+
 MS_SSIM_SIDE = 161
 """The shortest side in pixels on which MS-SSIM is defined: five scales under a window of 11 pixels."""
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from difficmh.config import DOWNSCALE
-from difficmh.distortion import MS_SSIM_SIDE, distortions, mixed_distortion, squared_error
+from difficmh.distortion import MS_SSIM_SIDE, MSE_SHARE, distortions, mixed_distortion, squared_error
 from difficmh.entropy_model import EntropyOutput
 from difficmh.model import CodecModel
 from difficmh.tiling import Tile, plan
@@ -33,9 +33,6 @@ RATE = 0.002
 """Length of the first steps in quantisation steps, root mean square over an image; they shorten to nothing."""
 
 MOMENTUM = 0.8
-
-MSE_SHARE = 0.15
-"""Of the distortion, as in training; the rest is MS-SSIM."""
 
 PART, MARGIN = 768, 64
 """Pixels a side of what is refined at once, which bounds the memory for gradients, and of what is drawn around it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from difficmh.distortion import MSE_SHARE
+
 
 @dataclass(frozen=True)
 class LossSettings:
@@ -18,7 +20,7 @@ class LossSettings:
     batch, one sample at least.
     """
 
-    mse_share: float = 0.15
+    mse_share: float = MSE_SHARE
     codec_features: float = 20.0
     semantic: float = 0.15
     semantic_start: float = 0.3
