@@ -153,15 +153,6 @@ def test_sizes_follow_the_cluster() -> None:
     assert pool_size(50, 3) == PoolSize(3, 1, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("resources", "expected"),
-    [({"CPU": 64, "GPU": 8}, PoolSize(8, 8, 1.0)), ({"CPU": 16, "GPU": 1}, PoolSize(1, 8, 1.0)), ({}, PoolSize(1, 1))],
-)
-def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], expected: PoolSize) -> None:
-    monkeypatch.setattr("pipeline.actors.ray.cluster_resources", lambda: resources)
-    assert pool_size("auto", 100) == expected
-
-
 def test_progress_shows_within_a_shard(output: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.actors.TALLY_SECONDS", 0.0)
     seen = []
