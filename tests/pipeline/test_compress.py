@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,6 +169,23 @@ def test_one_bad_image_does_not_cost_its_batch(tmp_path: Path) -> None:
 def test_a_batch_too_large_for_memory_goes_one_by_one(tmp_path: Path) -> None:
     bench = Bench(tmp_path, FragileCodec(tmp_path, largest_batch=1))
     assert bench.compress(bench.source(corpora.shard_bytes(6))).images == 6
+
+
+def test_a_batch_too_large_for_memory_is_gone_before_its_images_are_tried(tmp_path: Path) -> None:
+    held: list[weakref.ref[Image]] = []
+
+    class Holding(FragileCodec):
+        def compress(self, images: Sequence[Image], **how: Any) -> list[bytes]:
+            assert all(reference() is None for reference in held), "the failed batch is still in memory"
+            if len(images) > 1:
+                stacked = np.stack(images)
+                held.append(weakref.ref(stacked))
+                raise MemoryError(f"{len(stacked)} at once are too many")
+            return super().compress(images, **how)
+
+    bench = Bench(tmp_path, Holding(tmp_path))
+    assert bench.compress(bench.source(corpora.shard_bytes(6))).images == 6
+    assert held
 
 
 def test_a_stream_that_does_not_decode_is_not_kept(tmp_path: Path) -> None:
