@@ -25,28 +25,30 @@ if TYPE_CHECKING:
 def run(request: EvaluateRequest) -> int:
     """Evaluates and prints the findings; the exit status. Raises JobError before any work for what cannot work."""
     from difficmh.evaluation.earlier import read_earlier
-    from difficmh.evaluation.output import write_report
+    from difficmh.evaluation.output import prepare_output, write_report
     from difficmh.evaluation.rows import flat_rows
     from difficmh.evaluation.summary import Request
 
     try:
         earlier = read_files(request.earlier) if request.earlier else None
         findings = read_earlier(*earlier, request.rates) if earlier else found(request)
+        prepare_output(request.output)  # measuring has done so already, --from has not
+        write_rows(request.output, flat_rows(findings.measurements))
         print(write_report(request.output, findings, Request(request.rates, request.bd_range)))
     except ValueError as error:
         raise JobError(str(error)) from error
-    write_rows(request.output, flat_rows(findings.measurements))
     return 0
 
 
 def found(request: EvaluateRequest) -> Findings:
     from difficmh.evaluation.measure import Evaluator, Plan
-    from difficmh.evaluation.output import Findings
+    from difficmh.evaluation.output import Findings, prepare_output
     from difficmh.evaluation.worker import Worker, in_order, measured_here, watched
 
     plan = Plan(request.codecs, request.measures, request.device, request.crop_rate, request.detect_in)
     evaluator = Evaluator(plan)
     names, pictures = prepared(request)
+    prepare_output(request.output)
     if request.workers is None:
         results = measured_here(pictures, plan, evaluator)
     else:

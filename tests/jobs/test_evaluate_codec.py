@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,38 @@ def test_what_cannot_work_is_said_before_any_work(
     assert message in printed
     assert "Traceback" not in printed
     assert not (images / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib.figure"])
+def test_a_package_for_the_report_is_missed_before_measuring(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    arguments = ["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(images / "out")]
+    assert evaluate_codec.main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert f"a report needs a package: pip install {package.split('.')[0]}" in printed
+    assert "decoded pictures measured" not in printed
+
+
+def test_an_output_that_cannot_be_written_is_found_before_measuring(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = images / "photos" / "deep" / "a.PNG" / "out"
+    assert evaluate_codec.main(["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(output)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: cannot write into {output}: ")
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_report_that_fails_costs_no_measurement(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise RuntimeError("a defect of the page")
+
+    monkeypatch.setattr("difficmh.evaluation.output.render_page", fails)
+    arguments = ["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(images / "out")]
+    assert evaluate_codec.main(arguments) == 2
+    assert pyarrow.parquet.read_table(images / "out" / "measurements.parquet").num_rows == 2
 
 
 def test_a_file_that_is_no_picture_is_named(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
