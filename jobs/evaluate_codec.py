@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from pipeline.evaluate_request import EvaluateRequest, parse
-from pipeline.image_source import SourceImage, read_images
+from pipeline.image_source import read_images
 from pipeline.job import QUIET_RAY, exit_code
 from pipeline.measurement_files import read_files, write_rows
 from pipeline.ray_data import mapped
@@ -59,16 +59,16 @@ def found(request: EvaluateRequest) -> Findings:
 
 
 def prepared(request: EvaluateRequest) -> tuple[list[str], Iterator[EncodedPicture]]:
-    """Names of all images, and the images with what is marked in them; they are read twice and never all held."""
+    """Names of all images, and the images, with what is marked in them where a measure of detection wants that."""
     from difficmh.evaluation.labels import classes_by_source, truth
     from difficmh.evaluation.worker import EncodedPicture
 
-    def images() -> Iterator[SourceImage]:
-        return islice(read_images(request.images, request.storage_options), request.limit)
-
-    labels = {image.name: image.label for image in images()}
-    classes = classes_by_source(labels.values())
-    return list(labels), (EncodedPicture(one.name, one.data, truth(one.label, classes)) for one in images())
+    labelled = any(measure.startswith("detection:") for measure in request.measures)
+    images = partial(read_images, request.images, request.storage_options, labelled)
+    labels = {image.name: image.label for image in islice(images(), request.limit)}
+    classes = classes_by_source(labels)
+    again = islice(images(), request.limit)
+    return list(labels), (EncodedPicture(one.name, one.data, truth(one.label, classes)) for one in again)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,8 +29,10 @@ class SourceImage:
     label: Mapping[str, Any] | None = None
 
 
-def read_images(urls: Sequence[str], storage_options: Mapping[str, Any] | None = None) -> Iterator[SourceImage]:
-    """Each image, still encoded, in the order of the URLs.
+def read_images(
+    urls: Sequence[str], storage_options: Mapping[str, Any] | None = None, labelled: bool = True
+) -> Iterator[SourceImage]:
+    """Each image, still encoded, in the order of the URLs; without labels unless `labelled`.
 
     A URL is a folder of image files (at any depth), or whatever `listing.expand` takes for shards. Raises JobError
     where a URL leads to no images or a shard is damaged: an evaluation of fewer images than meant would mislead.
@@ -38,7 +40,7 @@ def read_images(urls: Sequence[str], storage_options: Mapping[str, Any] | None =
     seen: Counter[str] = Counter()
     for url in urls:
         found = False
-        for image in _read_url(url, storage_options or {}):
+        for image in _read_url(url, storage_options or {}, labelled):
             found = True
             seen[image.name] += 1
             yield image if seen[image.name] == 1 else replace(image, name=f"{image.name}~{seen[image.name]}")
@@ -46,19 +48,20 @@ def read_images(urls: Sequence[str], storage_options: Mapping[str, Any] | None =
             raise JobError(f"{url} holds no images")
 
 
-def _read_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[SourceImage]:
+def _read_url(url: str, storage_options: Mapping[str, Any], labelled: bool) -> Iterator[SourceImage]:
     opener = UrlOpener(storage_options)
     with reaching(url):
         folder = Storage.from_url(url, storage_options)
         files = folder.list()
         images = [path for path in files if path.lower().rpartition(".")[2] in IMAGE_EXTENSIONS]
         sources = [] if images else expand([url], storage_options)
-    present = set(files)
+    labels = set(files) if labelled else set()
     for path in images:
         beside = f"{path.rpartition('.')[0]}.json"
-        yield SourceImage(path, folder.read(path), _parsed(folder.read(beside)) if beside in present else None)
+        yield SourceImage(path, folder.read(path), _parsed(folder.read(beside)) if beside in labels else None)
     for source in sources:
-        yield from _read_source(source, opener)
+        for image in _read_source(source, opener):
+            yield image if labelled else replace(image, label=None)
 
 
 def _parsed(text: bytes) -> Mapping[str, Any] | None:

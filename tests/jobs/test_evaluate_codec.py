@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs import evaluate_codec
+from pipeline.evaluate_request import parse
 from tests.difficmh.test_metrics import photo
 
 
@@ -133,6 +134,15 @@ def test_a_report_that_fails_costs_no_measurement(images: Path, monkeypatch: pyt
     arguments = ["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(images / "out")]
     assert evaluate_codec.main(arguments) == 2
     assert pyarrow.parquet.read_table(images / "out" / "measurements.parquet").num_rows == 2
+
+
+def test_json_of_another_form_matters_to_detection_only(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "photos" / "deep" / "b.json").write_text(json.dumps({"objects": [{"name": "car"}]}))
+    assert len(run(images, "--codec", "jpeg@20")["rows"]) == 1
+    arguments = ["--images", str(images / "photos"), "--codec", "jpeg@20", "--output", str(images / "out")]
+    request = parse(None, [*arguments, "--measure", "detection:model.onnx"])
+    with pytest.raises(ValueError, match=r"deep/b\.jpg: an object is no label with a box"):
+        evaluate_codec.prepared(request)
 
 
 def test_a_file_that_is_no_picture_is_named(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

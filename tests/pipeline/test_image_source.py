@@ -27,6 +27,7 @@ def test_labels_lie_beside_images_in_folders_and_shards(tmp_path: Path) -> None:
         SourceImage("b.png", b"second"),
         SourceImage("shard.tar/key", b"first", {"objects": []}),
     ]
+    assert [image.label for image in read_images([str(folder), str(tmp_path / "*.tar")], labelled=False)] == [None] * 3
 
 
 def test_names_that_come_again_get_a_number(tmp_path: Path) -> None:
