@@ -12,7 +12,7 @@ import ray
 
 from pipeline.evaluate_request import EvaluateRequest, parse
 from pipeline.image_source import read_images
-from pipeline.job import QUIET_RAY, exit_code
+from pipeline.job import QUIET_RAY, connect_ray, exit_code
 from pipeline.measurement_files import read_files, write_rows
 from pipeline.ray_data import mapped
 from pipeline.rejects import JobError
@@ -52,14 +52,14 @@ def found(request: EvaluateRequest) -> Findings:
     if request.workers is None:
         results = measured_here(pictures, plan, evaluator)
     else:
-        ray.init(**QUIET_RAY)
+        connect_ray(partial(ray.init, **QUIET_RAY))
         results = mapped(pictures, len(plan.codecs), partial(Worker, plan), request.workers)
     measurements = watched(results, len(names) * evaluator.points)
     return Findings(plan, in_order(measurements, names, evaluator.names), evaluator.metrics)
 
 
 def prepared(request: EvaluateRequest) -> tuple[list[str], Iterator[EncodedPicture]]:
-    """Names of all images, and the images, with what is marked in them where a measure of detection wants that."""
+    """Names of all images, and the images with what is marked in them: read twice, and with Ray all held at once."""
     from difficmh.evaluation.labels import classes_by_source, truth
     from difficmh.evaluation.worker import EncodedPicture
 

@@ -84,6 +84,20 @@ def test_ray_measures_the_same(images: Path) -> None:
     assert there["images"] == here["images"]
 
 
+def test_ray_that_does_not_come_up_is_one_line(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", slow)
+    arguments = ["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(images / "out"), "--ray", "1"]
+    assert evaluate_codec.main(arguments) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: Ray can be neither reached nor started: Exception: The current node timed out during startup."
+    ]
+
+
 @pytest.mark.parametrize(
     ("images_url", "arguments", "message"),
     [
