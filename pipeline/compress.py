@@ -74,7 +74,7 @@ def _try_codec(codec: Codec, settings: CompressSettings) -> None:
     try:
         codec.compress([np.zeros((64, 64, 3), np.uint8)], quality=settings.quality, tags=[[]], effort=settings.effort)
     except ValueError as error:
-        raise JobError(f"{codec.name} cannot compress with quality {settings.quality}: {error}") from error
+        raise JobError(f"{codec.name} cannot compress: {error}") from error
 
 
 class CompressWorker:

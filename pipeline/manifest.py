@@ -1,7 +1,7 @@
 """What a job's output says about itself, and which shards are still to do.
 
 The manifest (`archive.json` in an archive) is written before the first shard and never changed by a resumed run;
-a run with another configuration is refused. Resume is the input's shards minus the reports, listed once.
+once a shard is done, a run with another configuration is refused. Resume is the input's shards minus the reports, listed once.
 """
 
 from __future__ import annotations
@@ -180,8 +180,9 @@ def _check_manifest(
     reports: Mapping[str, ObjectInfo],
     overwrite: bool,
 ) -> None:
+    """Refuses another configuration than that of the shards that are done; while there are none, it may change."""
     present = read_manifest(storage, manifest.kind)
-    if present is None or present.job_fingerprint == manifest.job_fingerprint:
+    if present is None or present.job_fingerprint == manifest.job_fingerprint or not reports:
         return
     if not overwrite:
         raise JobError(f"{storage.url} was made {_difference(present, manifest)}; choose another place or --overwrite")
