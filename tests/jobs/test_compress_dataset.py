@@ -104,10 +104,7 @@ def test_a_quality_that_the_codec_has_not_ends_the_job(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--quality", "9"]) == 2
-    assert (
-        capsys.readouterr().err.splitlines()[-1]
-        == "error: fake cannot compress: quality 9 is not in 1..6"
-    )
+    assert capsys.readouterr().err.splitlines()[-1] == "error: fake cannot compress: quality 9 is not in 1..6"
 
 
 @pytest.mark.ray
