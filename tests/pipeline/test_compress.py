@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -248,6 +249,13 @@ def test_names_that_are_no_text_do_not_stop_a_shard(bench: Bench) -> None:
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
     data = corpora.tar_bytes([(f"{name}.jpg", corpora.jpeg(1))])
     assert bench.compress(bench.source(data)).images == 1
+
+
+def test_a_shard_whose_own_path_is_no_text_is_compressed(bench: Bench) -> None:
+    data = corpora.tar_bytes([*corpora.sample_members("a"), ("b.jpg", b"nothing")])
+    report = bench.compress(bench.source(data, os.fsdecode(b"caf\xe9.tar")))
+    assert (report.images, report.rejects) == (1, 1)
+    assert {row["shard"] for row in [*bench.rows(), *bench.rows("rejects")]} == {f"{bench.root}/caf\\udce9.tar"}
 
 
 def test_two_attempts_write_the_same_bytes(bench: Bench) -> None:
