@@ -96,7 +96,7 @@ def _check(parser: argparse.ArgumentParser, fields: Mapping[str, Any]) -> None:
 def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     often: dict[str, Any] = {"action": "append", "default": [], "help": "any number of times, see below"}
-    add("--images", nargs="+", default=[], metavar="URL", help="folders of images, or WebDataset shards")
+    add("--images", nargs="+", default=[], metavar="URL", help="images, folders of them, or WebDataset shards")
     add("--codec", dest="codecs", metavar="CODEC", **often)
     add("--measure", dest="measures", metavar="NAME", **often)
     add("--from", type=Path, dest="earlier", metavar="DIR", help="output of an earlier run, for other rates")
