@@ -18,7 +18,7 @@ from pipeline.listing import expand
 from pipeline.manifest import Manifest
 from pipeline.records import ShardReport
 from pipeline.storage import Storage
-from pipeline.table import open_part, read_rows
+from pipeline.table import open_part
 from tests import corpora
 from tests.fakes import FakeCodecFactory
 from tests.s3_server import Bucket
@@ -54,7 +54,7 @@ def fake_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
 
 def rows(archive: Storage, folder: str = "data") -> list[dict[str, Any]]:
     parts = [open_part(io.BytesIO(archive.read(path))) for path in archive.list(folder)]
-    return [row for part in parts for row in read_rows(part)]
+    return [row for part in parts for row in part.read().to_pylist()]
 
 
 @pytest.mark.ray

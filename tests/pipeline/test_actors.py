@@ -16,7 +16,7 @@ from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage
-from pipeline.table import open_part, read_rows
+from pipeline.table import open_part
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300, func_only=True), pytest.mark.usefixtures("ray_local")]
 
@@ -78,7 +78,7 @@ def test_lost_workers_are_replaced_and_their_shards_done_or_rejected(output: Sto
     assert done == set(names) - {"deadly", "bad"}
     errors = {}
     for path in output.list("rejects"):
-        for row in read_rows(open_part(io.BytesIO(output.read(path)))):
+        for row in open_part(io.BytesIO(output.read(path))).read().to_pylist():
             errors[Path(row["shard"]).stem] = row["error"]
     assert errors.keys() == {"deadly", "bad"}
     assert "the worker died" in errors["deadly"]

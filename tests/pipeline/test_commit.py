@@ -14,7 +14,7 @@ from pipeline.commit import ShardCommit, output_name, report_path, set_aside
 from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.rejects import TransientError
 from pipeline.storage import Storage
-from pipeline.table import open_part, read_rows
+from pipeline.table import open_part
 
 SOURCE = ShardSource("s3://bucket/folder/cam-000001.tar", 100, "tag")
 FINGERPRINT = "0123456789abcdef"
@@ -59,7 +59,7 @@ def write_part(commit: ShardCommit, data: bytes = b"part") -> None:
 
 
 def rejected(storage: Storage) -> list[dict[str, object]]:
-    return list(read_rows(open_part(io.BytesIO(storage.read(REJECTS)))))
+    return open_part(io.BytesIO(storage.read(REJECTS))).read().to_pylist()
 
 
 def test_data_then_rejects_then_report(storage: Storage) -> None:

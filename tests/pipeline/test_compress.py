@@ -21,7 +21,7 @@ from pipeline.protocols import Image, Mode
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError, TransientError
 from pipeline.storage import Storage, UrlOpener
-from pipeline.table import open_part, part_fingerprint, read_rows
+from pipeline.table import open_part, part_fingerprint
 from tests import corpora
 from tests.fakes import FakeCodec
 
@@ -88,7 +88,7 @@ class Bench:
     def rows(self, folder: str = "data") -> Rows:
         rows: Rows = []
         for path in self.archive.list(folder):
-            rows += read_rows(open_part(io.BytesIO(self.archive.read(path))))
+            rows += open_part(io.BytesIO(self.archive.read(path))).read().to_pylist()
         return rows
 
 
