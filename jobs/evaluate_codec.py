@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import ray
 
 from pipeline.evaluate_request import EvaluateRequest, parse
-from pipeline.image_source import SourceImage, read_images
-from pipeline.job import QUIET_RAY, exit_code
+from pipeline.image_source import read_images
+from pipeline.job import QUIET_RAY, connect_ray, exit_code
 from pipeline.measurement_files import read_files, write_rows
 from pipeline.ray_data import mapped
 from pipeline.rejects import JobError
@@ -25,48 +25,50 @@ if TYPE_CHECKING:
 def run(request: EvaluateRequest) -> int:
     """Evaluates and prints the findings; the exit status. Raises JobError before any work for what cannot work."""
     from difficmh.evaluation.earlier import read_earlier
-    from difficmh.evaluation.output import write_report
+    from difficmh.evaluation.output import prepare_output, write_report
     from difficmh.evaluation.rows import flat_rows
     from difficmh.evaluation.summary import Request
 
     try:
         earlier = read_files(request.earlier) if request.earlier else None
         findings = read_earlier(*earlier, request.rates) if earlier else found(request)
+        prepare_output(request.output)  # measuring has done so already, --from has not
+        write_rows(request.output, flat_rows(findings.measurements))
         print(write_report(request.output, findings, Request(request.rates, request.bd_range)))
     except ValueError as error:
         raise JobError(str(error)) from error
-    write_rows(request.output, flat_rows(findings.measurements))
     return 0
 
 
 def found(request: EvaluateRequest) -> Findings:
     from difficmh.evaluation.measure import Evaluator, Plan
-    from difficmh.evaluation.output import Findings
+    from difficmh.evaluation.output import Findings, prepare_output
     from difficmh.evaluation.worker import Worker, in_order, measured_here, watched
 
     plan = Plan(request.codecs, request.measures, request.device, request.crop_rate, request.detect_in)
     evaluator = Evaluator(plan)
     names, pictures = prepared(request)
+    prepare_output(request.output)
     if request.workers is None:
         results = measured_here(pictures, plan, evaluator)
     else:
-        ray.init(**QUIET_RAY)
+        connect_ray(partial(ray.init, **QUIET_RAY))
         results = mapped(pictures, len(plan.codecs), partial(Worker, plan), request.workers)
     measurements = watched(results, len(names) * evaluator.points)
     return Findings(plan, in_order(measurements, names, evaluator.names), evaluator.metrics)
 
 
 def prepared(request: EvaluateRequest) -> tuple[list[str], Iterator[EncodedPicture]]:
-    """Names of all images, and the images with what is marked in them; they are read twice and never all held."""
+    """Names of all images, and the images with what is marked in them: read twice, and with Ray all held at once."""
     from difficmh.evaluation.labels import classes_by_source, truth
     from difficmh.evaluation.worker import EncodedPicture
 
-    def images() -> Iterator[SourceImage]:
-        return islice(read_images(request.images, request.storage_options), request.limit)
-
-    labels = {image.name: image.label for image in images()}
-    classes = classes_by_source(labels.values())
-    return list(labels), (EncodedPicture(one.name, one.data, truth(one.label, classes)) for one in images())
+    labelled = any(measure.startswith("detection:") for measure in request.measures)
+    images = partial(read_images, request.images, request.storage_options, labelled)
+    labels = {image.name: image.label for image in islice(images(), request.limit)}
+    classes = classes_by_source(labels)
+    again = islice(images(), request.limit)
+    return list(labels), (EncodedPicture(one.name, one.data, truth(one.label, classes)) for one in again)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

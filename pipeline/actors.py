@@ -40,13 +40,26 @@ class PoolSize:
 
 
 def pool_size(workers: int | Literal["auto"], shards: int) -> PoolSize:
-    """A size that fits the connected cluster: one worker per GPU, or one per two cores; never more than shards."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cores, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+    """A size that fits the connected cluster: one worker per GPU, or one per two cores; never more than shards.
+
+    No worker asks for more cores than one machine has: Ray would look for such a machine without end.
+    """
+    machines = _machines()
+    cores, gpus = sum(cpus for cpus, _ in machines), sum(gpus for _, gpus in machines)
     wanted = workers if workers != "auto" else gpus or cores // CORES_PER_WORKER
     count = max(1, min(wanted, shards))
-    cpus = max(1, min(cores // max(count, gpus, 1), 8 if gpus else cores))
+    widest = max((cpus // max(gpus, 1) for cpus, gpus in machines), default=1)
+    cpus = max(1, min(cores // max(count, gpus), widest, 8 if gpus else cores))
     return PoolSize(count, cpus, 1.0 if gpus else 0.0)
+
+
+def _machines() -> list[tuple[int, int]]:
+    """Cores and GPUs of each machine that can hold a worker: those with a GPU, where there are any."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    sizes = [(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]
+    with_cores = [size for size in sizes if size[0]]
+    return [size for size in with_cores if size[1]] or with_cores
 
 
 class ShardActor:

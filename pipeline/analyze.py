@@ -171,10 +171,13 @@ class AnalyzeWorker:
         table = [
             join | {name: getattr(each, name) for name in names} for join, each in zip(joins, answers, strict=True)
         ]
+        undeclared = f"the analyzer {self._analyzer.name} answers what it does not declare"
         try:
-            pa.Table.from_pylist(table, self._schema)
+            answered = pa.Table.from_pylist(table, self._schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise JobError(f"the analyzer {self._analyzer.name} answers what it does not declare: {error}") from error
+            raise JobError(f"{undeclared}: {error}") from error
+        if missing := [name for name in names if answered[name].null_count and not self._schema.field(name).nullable]:
+            raise JobError(f"{undeclared}: None in {', '.join(missing)}")
         return table
 
 

@@ -117,7 +117,7 @@ def build(factory: WorkerFactory, context: WorkerContext) -> ShardWorker:
 
 
 class LocalPool:
-    """One worker in this process, without Ray: for small jobs and tests."""
+    """One worker in this process, without Ray: for tests. Jobs have a `RayPool`, small ones too."""
 
     def __init__(self, factory: WorkerFactory, context: WorkerContext | None = None) -> None:
         self._factory = factory

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from pipeline.manifest import CAPSULE, CAPSULE_MANIFEST
@@ -27,7 +28,8 @@ def default_cache() -> Path:
 def fetch_capsule(archive: Storage, cache: Path) -> Path:
     """Copies an archive's capsule below `cache`, checks every file's SHA-256, and returns the directory.
 
-    A copy that is there already is checked again and used. Safe for several processes at once: a copy appears whole.
+    A copy that is there already is checked again and used. Of several processes of one machine, one fetches and the
+    others wait for it; where they cannot, they are safe all the same, as a copy appears whole.
     Raises ArchiveError where the capsule is missing, incomplete or altered.
     """
     try:
@@ -37,8 +39,20 @@ def fetch_capsule(archive: Storage, cache: Path) -> Path:
     digests = _file_digests(manifest, archive)
     target = cache / hashlib.sha256(manifest).hexdigest()[:16]
     if not _is_whole(target, digests):
-        _copy(archive, manifest, digests, target)
+        with _alone(target):
+            if not _is_whole(target, digests):  # unless another process fetched it meanwhile
+                _copy(archive, manifest, digests, target)
     return target
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Waits until no other process fetches `target`. Shared file systems that know no locks let everybody in."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_suffix(".lock"), "w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a process that is killed
+        yield
 
 
 def _file_digests(manifest: bytes, archive: Storage) -> Mapping[str, str]:
@@ -55,7 +69,6 @@ def _file_digests(manifest: bytes, archive: Storage) -> Mapping[str, str]:
 
 
 def _copy(archive: Storage, manifest: bytes, digests: Mapping[str, str], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
     try:
         for name, digest in digests.items():

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.rejects import TransientError
+from pipeline.rows import plain_text
 from pipeline.storage import Storage
 from pipeline.table import REJECT_SCHEMA, PartWriter, with_versions
 
@@ -36,7 +37,8 @@ def output_name(source: ShardSource) -> str:
     for suffix in SHARD_SUFFIXES:
         name = name.removesuffix(suffix)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:100] or "shard"
-    return f"{name}-{hashlib.sha256(source.url.encode()).hexdigest()[:12]}"
+    url = source.url.encode(errors="surrogateescape")  # a local path may be no text: its bytes then
+    return f"{name}-{hashlib.sha256(url).hexdigest()[:12]}"
 
 
 def report_path(source: ShardSource) -> str:
@@ -101,12 +103,13 @@ class ShardCommit:
         self._written.append(_Written(path, size, digest))
 
     def reject(self, failure: Failure) -> None:
-        """Sets a sample aside with its bytes."""
+        """Sets a sample aside with its bytes; text that is not valid Unicode is escaped."""
         if self._rejects is None:
             file = self._stack.enter_context(self.output(self._rejects_path))
             schema = with_versions(REJECT_SCHEMA, self._fingerprint)
             self._rejects = self._stack.enter_context(PartWriter(file, schema))
-        self._rejects.write(vars(failure))
+        row = {name: plain_text(value) if isinstance(value, str) else value for name, value in vars(failure).items()}
+        self._rejects.write(row)
 
     @property
     def _rejects_path(self) -> str:

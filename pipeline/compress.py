@@ -74,7 +74,7 @@ def _try_codec(codec: Codec, settings: CompressSettings) -> None:
     try:
         codec.compress([np.zeros((64, 64, 3), np.uint8)], quality=settings.quality, tags=[[]], effort=settings.effort)
     except ValueError as error:
-        raise JobError(f"{codec.name} cannot compress with quality {settings.quality}: {error}") from error
+        raise JobError(f"{codec.name} cannot compress: {error}") from error
 
 
 class CompressWorker:
@@ -217,11 +217,13 @@ class _RowWriter:
             if len(batch) == 1:
                 self.reject(_failure(batch[0].sample, "compress", error))
                 return
-            for decoded in batch:
-                self.compress([decoded])
+        else:
+            for row in rows:
+                self._write(row)
             return
-        for row in rows:
-            self._write(row)
+        # Not above: an error's trace holds what the batch had in memory, which may have been too much.
+        for decoded in batch:
+            self.compress([decoded])
 
     def reject(self, failure: Failure) -> None:
         self.commit.reject(failure)

@@ -18,8 +18,9 @@ EXAMPLES = """examples:
   python jobs/evaluate_codec.py --from runs/mine --output runs/mine-low --rates 0.03,0.05 --bd-range 0.03,0.1
 
 A codec is jpeg, webp, avif or jpegxl; difficmh:CAPSULE, also with a mode (preview, full, reference) and behind that
-,steps=N (denoising steps) ,tags=off (encoded without tags) ,name=TEXT (in the report);
-compressai:ARCHITECTURE=FILE[,FILE...]. @ lists qualities. The first one is on trial: cases are sorted by its deficit.
+,steps=N (denoising steps) ,tags=off (encoded without tags) ,effort=N (encoded with so many gradient steps) ,name=TEXT
+(in the report); compressai:ARCHITECTURE=FILE[,FILE...]. @ lists qualities. The first one is on trial: cases are sorted
+by its deficit.
 PSNR and MS-SSIM are always measured; --measure adds
   ssimulacra2              half a second or more for each decoded picture
   lpips, dists             where their packages and weights are on this machine already
@@ -95,7 +96,7 @@ def _check(parser: argparse.ArgumentParser, fields: Mapping[str, Any]) -> None:
 def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     often: dict[str, Any] = {"action": "append", "default": [], "help": "any number of times, see below"}
-    add("--images", nargs="+", default=[], metavar="URL", help="folders of images, or WebDataset shards")
+    add("--images", nargs="+", default=[], metavar="URL", help="images, folders of them, or WebDataset shards")
     add("--codec", dest="codecs", metavar="CODEC", **often)
     add("--measure", dest="measures", metavar="NAME", **often)
     add("--from", type=Path, dest="earlier", metavar="DIR", help="output of an earlier run, for other rates")

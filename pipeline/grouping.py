@@ -22,6 +22,9 @@ SAMPLE_BYTES = 256 << 20
 WAITING_METADATA_BYTES = 32 << 20
 """Bytes of metadata that are held until their image has come."""
 
+HOLDING_BYTES = 300
+"""What Python itself takes to hold a group, and each file of it: labels of a few bytes count, too, if they are many."""
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -49,9 +52,10 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Bytes held."""
+        """Bytes held, about."""
+        holding = HOLDING_BYTES * (1 + len(self.metadata) + len(self.images))
         texts = sum(len(content) for content in self.metadata.values() if isinstance(content, bytes))
-        return texts + sum(len(image.content) for image in self.images)
+        return holding + texts + sum(len(image.content) for image in self.images)
 
     def samples(self, url: str) -> Iterator[Sample]:
         """One sample per image, in the order they came."""

@@ -29,16 +29,18 @@ class SourceImage:
     label: Mapping[str, Any] | None = None
 
 
-def read_images(urls: Sequence[str], storage_options: Mapping[str, Any] | None = None) -> Iterator[SourceImage]:
-    """Each image, still encoded, in the order of the URLs.
+def read_images(
+    urls: Sequence[str], storage_options: Mapping[str, Any] | None = None, labelled: bool = True
+) -> Iterator[SourceImage]:
+    """Each image, still encoded, in the order of the URLs; without labels unless `labelled`.
 
-    A URL is a folder of image files (at any depth), or whatever `listing.expand` takes for shards. Raises JobError
-    where a URL leads to no images or a shard is damaged: an evaluation of fewer images than meant would mislead.
+    A URL is an image file, a folder of them (at any depth), or whatever `listing.expand` takes for shards. Raises
+    JobError where one leads to no images or a shard is damaged: an evaluation of fewer images than meant would mislead.
     """
     seen: Counter[str] = Counter()
     for url in urls:
         found = False
-        for image in _read_url(url, storage_options or {}):
+        for image in _read_url(url, storage_options or {}, labelled):
             found = True
             seen[image.name] += 1
             yield image if seen[image.name] == 1 else replace(image, name=f"{image.name}~{seen[image.name]}")
@@ -46,19 +48,36 @@ def read_images(urls: Sequence[str], storage_options: Mapping[str, Any] | None =
             raise JobError(f"{url} holds no images")
 
 
-def _read_url(url: str, storage_options: Mapping[str, Any]) -> Iterator[SourceImage]:
+def _read_url(url: str, storage_options: Mapping[str, Any], labelled: bool) -> Iterator[SourceImage]:
     opener = UrlOpener(storage_options)
     with reaching(url):
-        folder = Storage.from_url(url, storage_options)
-        files = folder.list()
-        images = [path for path in files if path.lower().rpartition(".")[2] in IMAGE_EXTENSIONS]
+        folder, files = _files(Storage.from_url(url, storage_options))
+        images = [path for path in files if _is_image(path)]
         sources = [] if images else expand([url], storage_options)
-    present = set(files)
+    labels = set(files) if labelled else set()
     for path in images:
-        beside = f"{path.rpartition('.')[0]}.json"
-        yield SourceImage(path, folder.read(path), _parsed(folder.read(beside)) if beside in present else None)
+        beside = _beside(path)
+        yield SourceImage(path, folder.read(path), _parsed(folder.read(beside)) if beside in labels else None)
     for source in sources:
-        yield from _read_source(source, opener)
+        for image in _read_source(source, opener):
+            yield image if labelled else replace(image, label=None)
+
+
+def _files(place: Storage) -> tuple[Storage, list[str]]:
+    """A folder and the files of it that are meant: all below `place`, or the image that it is and the JSON beside."""
+    if not _is_image(place.url) or not place.exists(""):
+        return place, place.list()
+    parent, _, name = place.url.rpartition("/")
+    folder = replace(place, url=parent or "/")
+    return folder, [path for path in (name, _beside(name)) if folder.exists(path)]
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().rpartition(".")[2] in IMAGE_EXTENSIONS
+
+
+def _beside(path: str) -> str:
+    return f"{path.rpartition('.')[0]}.json"
 
 
 def _parsed(text: bytes) -> Mapping[str, Any] | None:

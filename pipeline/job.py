@@ -4,7 +4,7 @@
     1   more rejects than allowed, or shards left unfinished
     2   wrong usage or configuration; the job did not start, or could not go on
 
-`ray.init` is the job's own call, which it passes to `execute`: nothing here connects.
+`ray.init` is the job's own call, which it passes on: nothing here starts Ray by itself.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def execute(
     start = time.monotonic()
     summary = Summary(plan.done, Totals())
     if plan.pending:
-        _connect(connect)
+        connect_ray(connect)
         pool = RayPool(factory, pool_size(request.workers, len(plan.pending)))
         with open_progress(plan) as progress:
             summary = run(plan, pool, output, progress)
@@ -123,7 +123,8 @@ def execute(
     return exit_status(summary, request.max_rejects)
 
 
-def _connect(connect: Callable[[], object]) -> None:
+def connect_ray(connect: Callable[[], object]) -> None:
+    """Calls the job's own `ray.init`; raises JobError where that fails, in whatever way."""
     try:
         connect()
     except Exception as error:  # Ray raises bare exceptions, too, such as for a node that was slow to start

@@ -9,12 +9,15 @@ photos.tar, file:///data/photos.bin     a named file, whatever its extension
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import fsspec
 
 from pipeline.explanations import explain
 from pipeline.records import ShardSource
@@ -104,11 +107,23 @@ class _Stores:
         self._by_scheme: dict[str, Any] = {}
 
     def of(self, url: str) -> Any:
-        """fsspec's file system for `url`."""
+        """fsspec's file system for `url`. Raises InputError for an address with a host, which its paths would lose."""
         scheme = url if "::" in url else url.rpartition("://")[0]  # chained URLs are each their own file system
+        _refuse_host(scheme, url)
         if scheme not in self._by_scheme:
             self._by_scheme[scheme] = connect(url, self._options)[0]
         return self._by_scheme[scheme]
+
+
+def _refuse_host(scheme: str, url: str) -> None:
+    """For ftp, webhdfs and their like; a bucket is no host, and an http address is a path as a whole."""
+    try:
+        named = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(url)
+    except (ValueError, ImportError):
+        return  # `connect` has the words for it
+    if named.get("host"):
+        options = json.dumps({name: named[name] for name in ("host", "port") if named.get(name)})
+        raise InputError(f"{scheme}://{named['host']}: give --storage-options '{options}', and shards as {scheme}:///…")
 
 
 class _Lister:

@@ -1,7 +1,8 @@
 """What a job's output says about itself, and which shards are still to do.
 
 The manifest (`archive.json` in an archive) is written before the first shard and never changed by a resumed run;
-a run with another configuration is refused. Resume is the input's shards minus the reports, listed once.
+once a shard is done, a run with another configuration is refused. Resume is the input's shards minus the reports,
+listed once.
 """
 
 from __future__ import annotations
@@ -145,12 +146,16 @@ def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
 def copy_capsule(storage: Storage, capsule: Path) -> None:
     """Copies the model directory into the output once, its manifest last; a capsule that is there is kept.
 
-    Raises JobError for a directory without a manifest, and TransientError where a copy does not read back.
+    Its manifest stands for all its files, gigabytes that are not read back by every run. Raises JobError for a
+    directory without a manifest, and where a copy does not read back.
     """
     files = (path for path in capsule.rglob("*") if path.is_file() and not path.name.startswith("."))
     names = sorted(str(path.relative_to(capsule).as_posix()) for path in files)
     if CAPSULE_MANIFEST not in names:
         raise JobError(f"{capsule} is no model capsule: it has no {CAPSULE_MANIFEST}")
+    if _holds(storage, f"{CAPSULE}/{CAPSULE_MANIFEST}", (capsule / CAPSULE_MANIFEST).read_bytes()):
+        return
+    storage.delete(f"{CAPSULE}/{CAPSULE_MANIFEST}")  # another model's, whose files are replaced now
     names.remove(CAPSULE_MANIFEST)
     for name in [*names, CAPSULE_MANIFEST]:
         _copy_file(storage, capsule / name, f"{CAPSULE}/{name}")
@@ -158,12 +163,16 @@ def copy_capsule(storage: Storage, capsule: Path) -> None:
 
 def _copy_file(storage: Storage, local: Path, path: str) -> None:
     data = local.read_bytes()
-    if storage.exists(path) and storage.read(path) == data:
+    if _holds(storage, path, data):
         return
     with storage.atomic_write(path) as file:
         file.write(data)
     if storage.read(path) != data:
         raise JobError(f"{storage.path_url(path)} does not read back as written")
+
+
+def _holds(storage: Storage, path: str, data: bytes) -> bool:
+    return storage.exists(path) and storage.read(path) == data
 
 
 def _check_kind(storage: Storage, manifest: Manifest) -> None:
@@ -180,8 +189,9 @@ def _check_manifest(
     reports: Mapping[str, ObjectInfo],
     overwrite: bool,
 ) -> None:
+    """Refuses another configuration than that of the shards that are done; while there are none, it may change."""
     present = read_manifest(storage, manifest.kind)
-    if present is None or present.job_fingerprint == manifest.job_fingerprint:
+    if present is None or present.job_fingerprint == manifest.job_fingerprint or not reports:
         return
     if not overwrite:
         raise JobError(f"{storage.url} was made {_difference(present, manifest)}; choose another place or --overwrite")

@@ -42,7 +42,8 @@ class Where:
     """A WHERE clause over the columns of `schema`; `sql=None` lets every row pass.
 
     `columns` are those that the clause reads. Raises QueryError at once where the clause does not parse, names an
-    unknown column, or holds more than one expression without subqueries. Not picklable: send the SQL.
+    unknown column, is nested too deeply, or holds more than one expression without subqueries. Not picklable: send the
+    SQL.
     """
 
     def __init__(self, sql: str | None, schema: pa.Schema) -> None:
@@ -51,7 +52,10 @@ class Where:
         self._connection = duckdb.connect(":memory:", config=_SANDBOX)
         self.columns: list[str] = []
         if sql is not None:
-            self.columns = self._referenced(sql)
+            try:
+                self.columns = self._referenced(sql)
+            except RecursionError as error:
+                raise self._refusal("the clause is nested too deeply") from error
             self._check(sql, schema)
 
     def rows(self, table: pa.Table) -> list[int]:

@@ -29,7 +29,7 @@ def mapped(
     """`make()(item, variant)` for every item and every variant from 0 on, in any order, on a Ray that is connected.
 
     `make` is called once in each of the `workers` actors; it, items and results are pickled. One row is one item with
-    one variant. Raises what Ray raises where a worker does.
+    one variant, and all items are held at once. Raises what Ray raises where a worker does.
     """
     import ray.data
 

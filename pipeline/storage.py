@@ -207,7 +207,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class UrlOpener:
-    """Opens objects by full URL, with one connection per scheme. Picklable."""
+    """Opens objects by full URL, with one connection, to the folder of the last one. Picklable."""
 
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _roots: dict[str, Storage] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -216,7 +216,7 @@ class UrlOpener:
         """The storage of the folder of `url`, and the name in it."""
         folder, _, name = url.rpartition("/")
         if folder not in self._roots:
-            self._roots.clear()  # shards come folder by folder: one open connection is enough
+            self._roots.clear()  # shards come folder by folder
             self._roots[folder] = Storage.from_url(folder or "/", self.options)
         return self._roots[folder], name
 

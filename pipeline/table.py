@@ -6,7 +6,7 @@ A row group is what a reader fetches to get at one frame, so groups are cut by b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -166,12 +166,6 @@ def open_part(file: BinaryIO | str | os.PathLike[str]) -> pq.ParquetFile:
 def part_fingerprint(part: pq.ParquetFile) -> str:
     """The fingerprint in a part's key-value metadata; empty where there is none."""
     return str((part.schema_arrow.metadata or {}).get(b"fingerprint", b"").decode())
-
-
-def read_rows(part: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a part as dictionaries, one row group in memory at a time; `columns=None` reads all."""
-    for group in range(part.num_row_groups):
-        yield from part.read_row_group(group, columns=columns).to_pylist()
 
 
 def _leaf_paths(schema: pa.Schema) -> list[str]:

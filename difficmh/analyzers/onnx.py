@@ -146,8 +146,10 @@ def _open_session(model: Path, device: str) -> Any:
     wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
     available = set(onnxruntime.get_available_providers())
     providers = [name for name in wanted if name in available] + ["CPUExecutionProvider"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # this worker's share; the default is all cores
     try:
-        return onnxruntime.InferenceSession(str(model), providers=providers)
+        return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise AnalyzerError(f"onnxruntime cannot load {model}: {error}") from error
 

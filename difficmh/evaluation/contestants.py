@@ -170,7 +170,8 @@ def name_and_qualities(text: str) -> tuple[str, tuple[int, ...]]:
     qualities: list[int] = []
     for part in listed.split(",") if listed else ():
         found = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", part)
-        if found is None:
+        several = range(int(found[1]), int(found[2] or found[1]) + 1) if found else ()
+        if not several:  # nothing that can be read, or a range that runs backwards
             raise ValueError(f"{listed!r} in {text!r} is no list of qualities such as 1-6 or 10,30,50")
-        qualities += range(int(found[1]), int(found[2] or found[1]) + 1)
+        qualities += several
     return name, tuple(dict.fromkeys(qualities))

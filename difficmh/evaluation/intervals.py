@@ -28,7 +28,12 @@ class Interval:
 
 
 def draws(pictures: int, count: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:
-    """`(1 + count, pictures)` weights: ones, then how often each picture came in each sample of `pictures` pictures."""
+    """`(1 + count, pictures)` weights: ones, then how often each picture came in each sample of `pictures` pictures.
+
+    Of one picture there is one sample, itself, which tells nothing of others: the ones are then all.
+    """
+    if pictures < 2:
+        return np.ones((1, pictures))
     random = np.random.default_rng(seed)
     drawn = random.multinomial(pictures, np.full(pictures, 1 / pictures), size=count)
     return np.concatenate((np.ones((1, pictures)), drawn))

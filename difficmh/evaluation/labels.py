@@ -8,7 +8,7 @@ The classes that are marked anywhere in the pictures of one `source` are taken f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from difficmh.evaluation.graders import Box, Truth
@@ -16,12 +16,19 @@ from difficmh.evaluation.graders import Box, Truth
 Label = Mapping[str, Any]
 
 
-def classes_by_source(labels: Iterable[Label | None]) -> dict[str, frozenset[str]]:
-    """What each source marks. Raises ValueError for objects that are not of the form above."""
+def classes_by_source(labels: Mapping[str, Label | None]) -> dict[str, frozenset[str]]:
+    """What each source marks, from what lies beside each picture.
+
+    Raises ValueError, with the picture's name, for objects that are not of the form above.
+    """
     found: dict[str, set[str]] = {}
-    for label in labels:
+    for picture, label in labels.items():
         if label is not None and is_marked(label):
-            found.setdefault(_source(label), set()).update(box.label for box in boxes(label))
+            try:
+                names = {box.label for box in boxes(label)}
+            except ValueError as error:
+                raise ValueError(f"{picture}: {error}") from error
+            found.setdefault(_source(label), set()).update(names)
     return {source: frozenset(names) for source, names in found.items()}
 
 
@@ -39,6 +46,8 @@ def is_marked(label: Label) -> bool:
 
 def boxes(label: Label) -> list[Box]:
     """Raises ValueError for objects without a label, or whose box is not four numbers with x1 < x2 and y1 < y2."""
+    if not isinstance(label["objects"], list):
+        raise ValueError(f"its objects are no list: {label['objects']!s:.100}")
     found = []
     for thing in label["objects"]:
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from difficmh.baselines import BASELINES
 from difficmh.evaluation.measure import Measurement, Plan
@@ -13,6 +15,9 @@ from difficmh.evaluation.plots import curves_png
 from difficmh.evaluation.report import table, to_json
 from difficmh.evaluation.statistics import Metric
 from difficmh.evaluation.summary import MetricSummary, Request, summarise
+
+REPORT_PACKAGES = ("jinja2", "matplotlib.figure")
+"""What is imported only where a report is written."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,24 @@ class Findings:
     measurements: Sequence[Measurement]
     metrics: Sequence[Metric]
     kept: Sequence[MetricSummary] = ()
+
+
+def prepare_output(output: Path) -> None:
+    """Makes the folder, and finds out before hours of measuring whether `write_report` will be able to do its work.
+
+    Raises ValueError where the folder cannot be written into or a package is missing.
+    """
+    for package in REPORT_PACKAGES:
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise ValueError(f"a report needs a package: pip install {package.partition('.')[0]}") from error
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write into {output}: {error}") from error
 
 
 def write_report(output: Path, findings: Findings, request: Request) -> str:

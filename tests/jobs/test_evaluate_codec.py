@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs import evaluate_codec
+from pipeline.evaluate_request import parse
 from tests.difficmh.test_metrics import photo
 
 
@@ -82,6 +84,20 @@ def test_ray_measures_the_same(images: Path) -> None:
     assert there["images"] == here["images"]
 
 
+def test_ray_that_does_not_come_up_is_one_line(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", slow)
+    arguments = ["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(images / "out"), "--ray", "1"]
+    assert evaluate_codec.main(arguments) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: Ray can be neither reached nor started: Exception: The current node timed out during startup."
+    ]
+
+
 @pytest.mark.parametrize(
     ("images_url", "arguments", "message"),
     [
@@ -100,6 +116,47 @@ def test_what_cannot_work_is_said_before_any_work(
     assert message in printed
     assert "Traceback" not in printed
     assert not (images / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib.figure"])
+def test_a_package_for_the_report_is_missed_before_measuring(
+    images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    arguments = ["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(images / "out")]
+    assert evaluate_codec.main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert f"a report needs a package: pip install {package.split('.')[0]}" in printed
+    assert "decoded pictures measured" not in printed
+
+
+def test_an_output_that_cannot_be_written_is_found_before_measuring(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = images / "photos" / "deep" / "a.PNG" / "out"
+    assert evaluate_codec.main(["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(output)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: cannot write into {output}: ")
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_report_that_fails_costs_no_measurement(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise RuntimeError("a defect of the page")
+
+    monkeypatch.setattr("difficmh.evaluation.output.render_page", fails)
+    arguments = ["--images", str(images / "photos"), "--codec", "jpeg@9", "--output", str(images / "out")]
+    assert evaluate_codec.main(arguments) == 2
+    assert pyarrow.parquet.read_table(images / "out" / "measurements.parquet").num_rows == 2
+
+
+def test_json_of_another_form_matters_to_detection_only(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "photos" / "deep" / "b.json").write_text(json.dumps({"objects": [{"name": "car"}]}))
+    assert len(run(images, "--codec", "jpeg@20")["rows"]) == 1
+    arguments = ["--images", str(images / "photos"), "--codec", "jpeg@20", "--output", str(images / "out")]
+    request = parse(None, [*arguments, "--measure", "detection:model.onnx"])
+    with pytest.raises(ValueError, match=r"deep/b\.jpg: an object is no label with a box"):
+        evaluate_codec.prepared(request)
 
 
 def test_a_file_that_is_no_picture_is_named(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage
-from pipeline.table import open_part, read_rows
+from pipeline.table import open_part
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300, func_only=True), pytest.mark.usefixtures("ray_local")]
 
@@ -78,7 +78,7 @@ def test_lost_workers_are_replaced_and_their_shards_done_or_rejected(output: Sto
     assert done == set(names) - {"deadly", "bad"}
     errors = {}
     for path in output.list("rejects"):
-        for row in read_rows(open_part(io.BytesIO(output.read(path)))):
+        for row in open_part(io.BytesIO(output.read(path))).read().to_pylist():
             errors[Path(row["shard"]).stem] = row["error"]
     assert errors.keys() == {"deadly", "bad"}
     assert "the worker died" in errors["deadly"]
@@ -151,15 +151,6 @@ def test_sizes_follow_the_cluster() -> None:
     assert pool_size("auto", 100) == PoolSize(1, 2, 0.0)
     assert pool_size(2, 100) == PoolSize(2, 1, 0.0)
     assert pool_size(50, 3) == PoolSize(3, 1, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("resources", "expected"),
-    [({"CPU": 64, "GPU": 8}, PoolSize(8, 8, 1.0)), ({"CPU": 16, "GPU": 1}, PoolSize(1, 8, 1.0)), ({}, PoolSize(1, 1))],
-)
-def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], expected: PoolSize) -> None:
-    monkeypatch.setattr("pipeline.actors.ray.cluster_resources", lambda: resources)
-    assert pool_size("auto", 100) == expected
 
 
 def test_progress_shows_within_a_shard(output: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,7 @@ def test_analyzer_gets_batches(tmp_path: Path) -> None:
         lambda images: [],
         lambda images: [3.0] * len(images),
         lambda images: [BrightnessRow("bright", [1]) for _ in images],  # type: ignore[arg-type]
+        lambda images: [BrightnessRow(0.5, None) for _ in images],  # type: ignore[arg-type]
     ],
 )
 def test_an_analyzer_that_breaks_its_word_ends_the_job(tmp_path: Path, answers: Any) -> None:

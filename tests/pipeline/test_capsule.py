@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,7 +61,32 @@ def test_nothing_is_left_behind(archive: Storage, tmp_path: Path) -> None:
     put(archive, "capsule/weights.safetensors", bytes(999))
     with pytest.raises(ArchiveError, match=r"weights\.safetensors was altered"):
         fetch_capsule(archive, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_of_several_workers_one_fetches(archive: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, asked = Storage.read, []
+
+    def slowly(self: Storage, path: str) -> bytes:
+        asked.append(path)
+        time.sleep(0.02)
+        return read(self, path)
+
+    monkeypatch.setattr(Storage, "read", slowly)
+    with ThreadPoolExecutor(4) as workers:
+        found = set(workers.map(lambda _: fetch_capsule(archive, tmp_path / "cache"), range(4)))
+    assert len(found) == 1
+    assert {name: asked.count(f"capsule/{name}") for name in FILES} == dict.fromkeys(FILES, 1)
+
+
+def test_where_nothing_can_be_locked_each_worker_fetches(
+    archive: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    assert contents(fetch_capsule(archive, tmp_path / "cache")).keys() > FILES.keys()
 
 
 def test_a_missing_file(archive: Storage, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The commit of a shard: names, order, what an exception or a bad store leaves, whole-shard rejects."""
 
+import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from pipeline.commit import ShardCommit, output_name, report_path, set_aside
 from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.rejects import TransientError
 from pipeline.storage import Storage
-from pipeline.table import open_part, read_rows
+from pipeline.table import open_part
 
 SOURCE = ShardSource("s3://bucket/folder/cam-000001.tar", 100, "tag")
 FINGERPRINT = "0123456789abcdef"
@@ -57,7 +59,7 @@ def write_part(commit: ShardCommit, data: bytes = b"part") -> None:
 
 
 def rejected(storage: Storage) -> list[dict[str, object]]:
-    return list(read_rows(open_part(io.BytesIO(storage.read(REJECTS)))))
+    return open_part(io.BytesIO(storage.read(REJECTS))).read().to_pylist()
 
 
 def test_data_then_rejects_then_report(storage: Storage) -> None:
@@ -75,6 +77,20 @@ def test_data_then_rejects_then_report(storage: Storage) -> None:
     assert done.outputs == {DATA: 4, REJECTS: storage.size(REJECTS)}
     assert set(done.seconds) == {"read", "commit"}
     assert report_path(SOURCE) == REPORT
+
+
+def test_a_path_that_is_no_text_has_a_name_too() -> None:
+    path = b"/in/caf\xe9.tar"
+    source = ShardSource(os.fsdecode(path), 100, "tag")
+    assert output_name(source) == f"caf_-{hashlib.sha256(path).hexdigest()[:12]}"
+
+
+def test_a_shard_whose_path_is_no_text_is_set_aside_under_an_escaped_one(storage: Storage) -> None:
+    source = ShardSource(os.fsdecode(b"/in/caf\xe9.tar"), 100, "tag")
+    done = set_aside(storage, source, FINGERPRINT, f"OSError: {source.url}")
+    (row,) = open_part(io.BytesIO(storage.read(f"rejects/{output_name(source)}.parquet"))).read().to_pylist()
+    assert (row["shard"], row["error"]) == ("/in/caf\\udce9.tar", "OSError: /in/caf\\udce9.tar")
+    assert ShardReport.from_json(storage.read(report_path(source)).decode()) == done
 
 
 def test_an_exception_leaves_no_report_and_no_open_part(storage: Storage) -> None:

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from pipeline.protocols import Image, Mode
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError, TransientError
 from pipeline.storage import Storage, UrlOpener
-from pipeline.table import open_part, part_fingerprint, read_rows
+from pipeline.table import open_part, part_fingerprint
 from tests import corpora
 from tests.fakes import FakeCodec
 
@@ -86,7 +88,7 @@ class Bench:
     def rows(self, folder: str = "data") -> Rows:
         rows: Rows = []
         for path in self.archive.list(folder):
-            rows += read_rows(open_part(io.BytesIO(self.archive.read(path))))
+            rows += open_part(io.BytesIO(self.archive.read(path))).read().to_pylist()
         return rows
 
 
@@ -170,6 +172,23 @@ def test_a_batch_too_large_for_memory_goes_one_by_one(tmp_path: Path) -> None:
     assert bench.compress(bench.source(corpora.shard_bytes(6))).images == 6
 
 
+def test_a_batch_too_large_for_memory_is_gone_before_its_images_are_tried(tmp_path: Path) -> None:
+    held: list[weakref.ref[Image]] = []
+
+    class Holding(FragileCodec):
+        def compress(self, images: Sequence[Image], **how: Any) -> list[bytes]:
+            assert all(reference() is None for reference in held), "the failed batch is still in memory"
+            if len(images) > 1:
+                stacked = np.stack(images)
+                held.append(weakref.ref(stacked))
+                raise MemoryError(f"{len(stacked)} at once are too many")
+            return super().compress(images, **how)
+
+    bench = Bench(tmp_path, Holding(tmp_path))
+    assert bench.compress(bench.source(corpora.shard_bytes(6))).images == 6
+    assert held
+
+
 def test_a_stream_that_does_not_decode_is_not_kept(tmp_path: Path) -> None:
     bench = Bench(tmp_path, FragileCodec(tmp_path, broken_decoder=True))
     report = bench.compress(bench.source(corpora.shard_bytes(2)))
@@ -232,6 +251,13 @@ def test_names_that_are_no_text_do_not_stop_a_shard(bench: Bench) -> None:
     assert bench.compress(bench.source(data)).images == 1
 
 
+def test_a_shard_whose_own_path_is_no_text_is_compressed(bench: Bench) -> None:
+    data = corpora.tar_bytes([*corpora.sample_members("a"), ("b.jpg", b"nothing")])
+    report = bench.compress(bench.source(data, os.fsdecode(b"caf\xe9.tar")))
+    assert (report.images, report.rejects) == (1, 1)
+    assert {row["shard"] for row in [*bench.rows(), *bench.rows("rejects")]} == {f"{bench.root}/caf\\udce9.tar"}
+
+
 def test_two_attempts_write_the_same_bytes(bench: Bench) -> None:
     rng = np.random.default_rng(0)
     members = [(f"{number}.png", corpora.png(number, *rng.integers(8, 200, 2))) for number in range(30)]
@@ -260,7 +286,7 @@ def test_a_shard_that_changed_since_it_was_listed_is_left_for_another_run(bench:
 
 def test_other_weights_and_wrong_qualities_end_the_job(tmp_path: Path) -> None:
     source = ShardSource("x", 1, "")
-    with pytest.raises(JobError, match="quality 9"):
+    with pytest.raises(JobError, match=r"^fake cannot compress: quality 9 is not in"):
         Bench(tmp_path, FragileCodec(tmp_path), {"quality": 9}).compress(source)
     settings = CompressSettings(Storage.from_url(str(tmp_path)), UrlOpener(), "j" * 16, "f" * 16, 3)
     with pytest.raises(JobError, match="weights"):

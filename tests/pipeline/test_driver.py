@@ -14,7 +14,7 @@ from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError, TransientError, Verdict
 from pipeline.storage import Storage
-from pipeline.table import open_part, read_rows
+from pipeline.table import open_part
 
 FINGERPRINT = "0123456789abcdef"
 Answer = Callable[[Task], Outcome]
@@ -112,7 +112,7 @@ def test_a_shard_that_kills_its_worker_is_rejected_as_a_whole(output: Storage) -
     assert pool.attempts == {f"/in/{number}.tar": ATTEMPTS if number == 1 else 1 for number in range(4)}
     assert (summary.totals.shards, summary.totals.failed_shards, summary.unfinished) == (4, 1, 0)
     (rejects,) = output.list("rejects")
-    (row,) = read_rows(open_part(io.BytesIO(output.read(rejects))))
+    (row,) = open_part(io.BytesIO(output.read(rejects))).read().to_pylist()
     assert (row["shard"], row["stage"], row["error"]) == ("/in/1.tar", "shard", "the worker died (3 times)")
     assert len(output.list("reports")) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -119,6 +120,21 @@ class TestOrder:
         assert samples[1].metadata == {"txt": "\0" * 400}
         assert [(failure.key, failure.stage) for failure in failures] == [("t0", "group")]
         assert skipped == 2
+
+    def test_samples_without_an_image_are_held_in_bounded_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(grouping, "WAITING_METADATA_BYTES", 100_000)
+        waiting, crowded_out = grouping.Waiting(), 0
+        tracemalloc.start()
+        try:
+            for number in range(5000):
+                group = waiting.take(str(number))
+                group.metadata["cls"] = b"1"
+                crowded_out += len(waiting.put(group))
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert crowded_out + len(waiting.rest()) == 5000
+        assert held < 100_000 + 5000 * 200, "but for the keys of those that have gone"
 
     def test_images_wait_for_fewer_others_if_they_are_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(grouping, "LOOK_BACK_BYTES", 3 * len(A))

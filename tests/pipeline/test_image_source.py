@@ -27,6 +27,24 @@ def test_labels_lie_beside_images_in_folders_and_shards(tmp_path: Path) -> None:
         SourceImage("b.png", b"second"),
         SourceImage("shard.tar/key", b"first", {"objects": []}),
     ]
+    assert [image.label for image in read_images([str(folder), str(tmp_path / "*.tar")], labelled=False)] == [None] * 3
+
+
+def test_a_single_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.JPG").write_bytes(b"first")
+    (tmp_path / "a.json").write_text(json.dumps({"objects": []}))
+    (tmp_path / "b.png").write_bytes(b"second")
+    monkeypatch.chdir(tmp_path)
+    first = SourceImage("a.JPG", b"first", {"objects": []})
+    assert list(read_images([str(tmp_path / "a.JPG"), "b.png"])) == [first, SourceImage("b.png", b"second")]
+    with pytest.raises(JobError, match=r"c\.jpg"):
+        list(read_images(["c.jpg"]))
+
+
+def test_a_folder_may_be_named_like_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "day.jpg").mkdir()
+    (tmp_path / "day.jpg" / "a.jpg").write_bytes(b"first")
+    assert list(read_images([str(tmp_path / "day.jpg")])) == [SourceImage("a.jpg", b"first")]
 
 
 def test_names_that_come_again_get_a_number(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.manifest import Manifest, copy_capsule, establish, make_plan
 from pipeline.protocols import Image
 from pipeline.records import ShardReport, ShardSource
 from pipeline.storage import ObjectInfo, Storage, UrlOpener
-from pipeline.table import open_part, read_rows
+from pipeline.table import open_part
 from tests import corpora
 from tests.fakes import FakeCodec
 
@@ -136,7 +136,7 @@ def committed(archive: Storage) -> Counter[tuple[str, str, str]]:
         for output, size in report.outputs.items():
             data = Storage(archive.url).read(output)
             assert len(data) == size
-            for row in read_rows(open_part(io.BytesIO(data))):
+            for row in open_part(io.BytesIO(data)).read().to_pylist():
                 found[output.split("/")[0], row["shard"], f"{row['key']} {row.get('original_sha256', '')}"] += 1
     return found
 

@@ -126,6 +126,27 @@ class TestLocal:
             expand(["nosuch://x/y.tar"])
 
 
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("ftp://user:secret@host1/day/*.tar", '{"host": "host1"}'),
+        ("webhdfs://host1:9870/a.tar", '{"host": "host1", "port": 9870}'),
+    ],
+)
+def test_a_host_in_an_address_would_be_lost(url: str, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "connect", lambda *_: pytest.fail("the address alone tells"))
+    with pytest.raises(InputError) as caught:
+        expand([url])
+    scheme = url.partition("://")[0]
+    assert str(caught.value) == f"{scheme}://host1: give --storage-options '{options}', and shards as {scheme}:///…"
+
+
+def test_a_store_whose_host_is_among_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CountingFiles()
+    monkeypatch.setattr(listing, "connect", lambda url, options: (files, "bucket"))
+    assert expand(["webhdfs:///bucket/cam-{000000..000009}.tar"], {"host": "host1"})[0].size == 1
+
+
 def test_memory() -> None:
     files = fsspec.filesystem("memory")
     files.pipe({"/listing-test/a.tar": b"12345", "/listing-test/b/c.tgz": b"1"})
@@ -150,7 +171,7 @@ class CountingFiles:
         self.requests: list[str] = []
 
     def _strip_protocol(self, url: str) -> str:
-        return url.partition("://")[2]
+        return url.partition("://")[2].lstrip("/")
 
     def unstrip_protocol(self, path: str) -> str:
         return f"counting://{path}"

@@ -1,8 +1,10 @@
 """What an output says about itself, what a resumed run finds to do, and what it refuses."""
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -92,6 +94,14 @@ def test_another_configuration_is_refused(storage: Storage, other: Manifest, rea
     assert storage.list("reports") == [], "a shard that is being redone is not done"
 
 
+def test_where_nothing_was_done_yet_another_configuration_takes_over(storage: Storage) -> None:
+    mistyped = replace(MANIFEST, settings={"quality": 9})
+    establish(storage, mistyped, make_plan(storage, mistyped, SOURCES, overwrite=False))
+    plan = make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    establish(storage, MANIFEST, plan)
+    assert read_manifest(storage, "archive") == MANIFEST
+
+
 def test_overwriting_part_of_an_archive_is_refused(storage: Storage) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
     finish(storage, MANIFEST, *SOURCES)
@@ -153,6 +163,40 @@ def test_the_capsule_is_copied_once_with_its_manifest_last(storage: Storage, tmp
     before = storage.scan("capsule")
     copy_capsule(storage, capsule)
     assert storage.scan("capsule") == before
+
+
+def test_a_capsule_that_is_there_is_not_read_back(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsule = write_capsule(tmp_path / "capsule")
+    copy_capsule(storage, capsule)
+    read, asked = Storage.read, []
+    monkeypatch.setattr(Storage, "read", lambda self, path: asked.append(path) or read(self, path))
+    copy_capsule(storage, capsule)
+    assert asked == ["capsule/manifest.json"]
+
+
+def test_a_capsule_that_another_one_began_to_replace_is_written_again(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsule, other = write_capsule(tmp_path / "capsule"), write_capsule(tmp_path / "other")
+    for name in ("config.json", "manifest.json"):
+        (other / name).write_bytes(b"of the other")
+    copy_capsule(storage, capsule)
+    write = Storage.atomic_write
+
+    def killed(self: Storage, path: str) -> AbstractContextManager[BinaryIO]:
+        if path.endswith("manifest.json"):
+            raise KeyboardInterrupt
+        return write(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "atomic_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            copy_capsule(storage, other)
+    assert storage.read("capsule/config.json") == b"of the other"
+    copy_capsule(storage, capsule)
+    assert storage.read("capsule/config.json") == (capsule / "config.json").read_bytes()
 
 
 def test_a_half_copied_capsule_is_completed(storage: Storage, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_rows_that_pass_and_columns_that_are_read(sql: str | None, rows: list[in
         ("width > (SELECT avg(width) FROM archive)", "reads no tables"),
         ("key = ?", "parameter"),
         ("__row = 1", "__row"),
+        ("NOT " * 900 + "true", "nested too deeply"),
     ],
 )
 def test_a_clause_that_cannot_be_used(sql: str, reason: str) -> None:

@@ -17,7 +17,6 @@ from pipeline.table import (
     TableRow,
     open_part,
     part_fingerprint,
-    read_rows,
     row_bytes,
     with_versions,
 )
@@ -59,7 +58,7 @@ def part(rows: list[TableRow], row_group_bytes: int = 2**20, schema: pa.Schema =
 def test_rows_come_back() -> None:
     rows = [row(number) for number in range(5)]
     opened = open_part(io.BytesIO(part(rows)))
-    assert [TableRow(**fields) for fields in read_rows(opened)] == rows
+    assert [TableRow(**fields) for fields in opened.read().to_pylist()] == rows
     assert part_fingerprint(opened) == FINGERPRINT
     assert opened.schema_arrow.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
 
@@ -70,7 +69,7 @@ def test_the_rows_fields_are_the_columns() -> None:
 
 def test_optional_columns_may_be_null_and_others_may_not() -> None:
     bare = TableRow("k", "k.jpg", "s", b"x", "fake", 1, 1, 1, "00", 8.0)
-    (fields,) = read_rows(open_part(io.BytesIO(part([bare]))))
+    (fields,) = open_part(io.BytesIO(part([bare]))).read().to_pylist()
     assert TableRow(**fields) == bare
     assert {field.name for field in ARCHIVE_SCHEMA if field.nullable} == {
         "psnr_db",
@@ -90,7 +89,7 @@ def test_row_groups_are_cut_by_bytes() -> None:
 
 def test_a_part_without_rows_is_a_part() -> None:
     opened = open_part(io.BytesIO(part([])))
-    assert list(read_rows(opened)) == []
+    assert opened.read().to_pylist() == []
     assert opened.schema_arrow.names == ARCHIVE_SCHEMA.names
 
 
@@ -129,7 +128,7 @@ def test_rejects_have_their_own_schema() -> None:
     fields: dict[str, Any] = {"key": "k", "shard": "s", "stage": "decode", "error": "bad", "data": b"raw"}
     with PartWriter(file, with_versions(REJECT_SCHEMA, FINGERPRINT)) as writer:
         writer.write(fields)
-    assert list(read_rows(open_part(file))) == [fields]
+    assert open_part(file).read().to_pylist() == [fields]
 
 
 def test_rows_are_weighed_by_what_is_in_them() -> None:

@@ -44,6 +44,16 @@ def test_values_and_shape_of_the_output(tmp_path: Path) -> None:
     assert row.mean_shape == [1, 3]
 
 
+def test_a_session_keeps_to_the_threads_of_its_process(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        analyzer = OnnxAnalyzer(write(tmp_path, mean_model()))
+    finally:
+        torch.set_num_threads(before)
+    assert analyzer._session.get_session_options().intra_op_num_threads == 3
+
+
 def test_options_reorder_scale_and_shift(tmp_path: Path) -> None:
     options = {"channels": "BGR", "range": 255, "mean": [4, 2, 1], "std": [10, 20, 50]}
     (row,) = OnnxAnalyzer(write(tmp_path, mean_model(), **options))([COLOUR])

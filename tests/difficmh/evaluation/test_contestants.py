@@ -64,6 +64,8 @@ def test_baselines_by_description(text: str, qualities: tuple[int, ...]) -> None
         ("jpeg2000", "neither difficmh:CAPSULE"),
         ("webp@best", "no list of qualities"),
         ("webp@1-", "no list of qualities"),
+        ("jpeg@50-10", "no list of qualities"),
+        ("difficmh:lite@6-1", "no list of qualities"),
         ("webp@101", "0 to 100"),
         ("lite", "neither difficmh:CAPSULE"),
         ("difficmh:lite@x:full", "no list of qualities"),

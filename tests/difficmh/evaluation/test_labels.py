@@ -13,7 +13,8 @@ BUS = {"label": "bus", "box": [0.5, 0, 1, 1]}
 
 def test_a_source_marks_what_it_marks_anywhere() -> None:
     labels = [{"source": "a", "objects": [CAR]}, {"source": "a", "objects": [BUS]}, {"source": "b", "objects": []}]
-    classes = classes_by_source([*labels, None, {"source": "c", "label_kind": "none"}])
+    listed = [*labels, None, {"source": "c", "label_kind": "none"}]
+    classes = classes_by_source({f"{number}.jpg": label for number, label in enumerate(listed)})
     assert classes == {"a": {"car", "bus"}, "b": frozenset()}
     assert truth(labels[0], classes) == Truth((Box("car", (0, 0, 0.5, 1)),), frozenset({"car", "bus"}))
 
@@ -25,10 +26,16 @@ def test_pictures_in_which_no_boxes_were_looked_for(label: dict[str, object] | N
 
 @pytest.mark.parametrize("thing", [{"box": [0, 0, 1, 1]}, {"label": "car"}, {"label": "car", "box": [0, 1]}, "car"])
 def test_objects_of_another_form(thing: object) -> None:
-    with pytest.raises(ValueError, match="no label with a box"):
-        classes_by_source([{"objects": [thing]}])
+    with pytest.raises(ValueError, match=r"^a\.jpg: an object is no label with a box"):
+        classes_by_source({"a.jpg": {"objects": [thing]}})
+
+
+@pytest.mark.parametrize("objects", [3, None, "car", {"car": [0, 0, 1, 1]}])
+def test_objects_that_are_no_list(objects: object) -> None:
+    with pytest.raises(ValueError, match=r"^a\.jpg: its objects are no list: "):
+        classes_by_source({"a.jpg": {"objects": objects}})
 
 
 def test_boxes_that_are_upside_down() -> None:
     with pytest.raises(ValueError, match="not x1, y1, x2, y2"):
-        classes_by_source([{"objects": [{"label": "car", "box": [0.5, 0, 0.2, 1]}]}])
+        classes_by_source({"a.jpg": {"objects": [{"label": "car", "box": [0.5, 0, 0.2, 1]}]}})

@@ -41,6 +41,10 @@ def test_intervals_cover_the_true_mean_about_as_often_as_they_say() -> None:
     assert 0.88 <= covered / 200 <= 0.99
 
 
+def test_one_picture_says_nothing_about_the_choice_of_pictures() -> None:
+    assert interval([mean([1.5])(weights) for weights in draws(1)]) == Interval(1.5, None, None)
+
+
 def test_figures_without_bounds_and_no_figure() -> None:
     assert interval([None, 1.0, 2.0]) is None
     assert interval([1.5]) == Interval(1.5, None, None)

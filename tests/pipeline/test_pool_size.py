@@ -1,0 +1,47 @@
+"""Sizes of workers for clusters of several machines, which are only described here."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.actors import PoolSize, pool_size
+
+Node = dict[str, float]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
+    """The machines that Ray tells of; a test fills it. One more has died."""
+    nodes: list[Node] = []
+    dead = {"Alive": False, "Resources": {"CPU": 128.0, "GPU": 8.0}}
+    monkeypatch.setattr(
+        "pipeline.actors.ray.nodes", lambda: [dead, *({"Alive": True, "Resources": node} for node in nodes)]
+    )
+    return nodes
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([{"CPU": 64, "GPU": 8}], PoolSize(8, 8, 1.0)),
+        ([{"CPU": 16, "GPU": 1}], PoolSize(1, 8, 1.0)),
+        ([{"CPU": 8}] * 4, PoolSize(16, 2)),
+        ([{}], PoolSize(1, 1)),
+        ([], PoolSize(1, 1)),
+    ],
+)
+def test_one_worker_per_gpu_or_two_cores(cluster: list[Node], nodes: list[Node], expected: PoolSize) -> None:
+    cluster += nodes
+    assert pool_size("auto", 100) == expected
+
+
+@pytest.mark.parametrize("workers", ["auto", 1, 2])
+def test_no_worker_asks_for_more_cores_than_a_machine_has(cluster: list[Node], workers: int) -> None:
+    cluster += [{"CPU": 8}, {"CPU": 4}, {"CPU": 8}, {"CPU": 8}]
+    assert pool_size(workers, 1) == PoolSize(1, 8)
+
+
+def test_machines_without_what_a_worker_needs_do_not_count(cluster: list[Node]) -> None:
+    cluster += [{"CPU": 64}, {"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}, {"GPU": 8}]
+    assert pool_size("auto", 100) == PoolSize(2, 4, 1.0)
+    assert pool_size("auto", 1) == PoolSize(1, 4, 1.0)
