@@ -131,6 +131,21 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def read_limits(path: Path) -> tuple[range, bool]:
+    """Which qualities a capsule has, and whether its encoder takes effort, without its networks.
+
+    Models of `lite` have as many qualities as lambdas, those of another family one. Raises CapsuleError as
+    `read_config`.
+    """
+    config = read_config(path)
+    if config.get("family", "lite") != "lite":
+        return range(1, 2), False
+    try:
+        return range(1, len(config["codec"]["lambdas"]) + 1), True
+    except (KeyError, TypeError) as error:
+        raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
+
+
 def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
     """Seals a capsule: hashes every file in it and writes the manifest. Returns the fingerprint.
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 import difficmh
-from difficmh.capsule import built_in_names, read_config, verify
+from difficmh.capsule import built_in_names, read_config, read_limits, verify
 from difficmh.errors import CapsuleError
 from difficmh.images import decode_image
 from pipeline.compress import CompressSettings, CompressWorkerFactory
@@ -35,11 +35,12 @@ def installed_codec(name: str) -> InstalledCodec:
     try:
         capsule = difficmh.capsule_path(name).resolve()
         verify(capsule, again=False)
+        limits = read_limits(capsule)
     except CapsuleError as error:
         raise JobError(str(error)) from error
     # Workers on other machines have the built-in capsules in folders of their own.
     load = partial(difficmh.load, name if name in built_in_names() else str(capsule))
-    return InstalledCodec(read_config(capsule)["name"], difficmh.capsule_fingerprint(capsule), capsule, load)
+    return InstalledCodec(read_config(capsule)["name"], difficmh.capsule_fingerprint(capsule), capsule, load, *limits)
 
 
 def run(job: CompressRequest, options: dict[str, Any]) -> int:

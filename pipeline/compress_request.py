@@ -50,6 +50,8 @@ class InstalledCodec:
     fingerprint: str
     capsule: Path
     factory: CodecFactory
+    qualities: range
+    takes_effort: bool
 
 
 def parse_request(
@@ -85,7 +87,13 @@ def parse_request(
 
 
 def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifest:
-    """The manifest of the archive that `request` makes."""
+    """The manifest of the archive that `request` makes. Raises JobError for settings that the codec has not."""
+    if request.quality not in codec.qualities:
+        first, last = codec.qualities[0], codec.qualities[-1]
+        has = f"{first} to {last}" if last > first else f"{first} alone"
+        raise JobError(f"{codec.name} cannot compress with quality {request.quality}: it has {has}")
+    if request.effort and not codec.takes_effort:
+        raise JobError(f"{codec.name} takes no effort")
     deciding = {"quality": request.quality, "effort": request.effort, "fidelity": request.fidelity}
     return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
 

@@ -1,8 +1,7 @@
 """What a job's output says about itself, and which shards are still to do.
 
 The manifest (`archive.json` in an archive) is written before the first shard and never changed by a resumed run;
-once a shard is done, a run with another configuration is refused. Resume is the input's shards minus the reports,
-listed once.
+a run with another configuration is refused. Resume is the input's shards minus the reports, listed once.
 """
 
 from __future__ import annotations
@@ -189,9 +188,9 @@ def _check_manifest(
     reports: Mapping[str, ObjectInfo],
     overwrite: bool,
 ) -> None:
-    """Refuses another configuration than that of the shards that are done; while there are none, it may change."""
+    """Refuses another configuration, also where no shard is done yet: another job may be at work on its first."""
     present = read_manifest(storage, manifest.kind)
-    if present is None or present.job_fingerprint == manifest.job_fingerprint or not reports:
+    if present is None or present.job_fingerprint == manifest.job_fingerprint:
         return
     if not overwrite:
         raise JobError(f"{storage.url} was made {_difference(present, manifest)}; choose another place or --overwrite")

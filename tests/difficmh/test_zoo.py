@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import difficmh
-from difficmh.capsule import write_manifest
+from difficmh.capsule import BUILT_IN, read_limits, write_manifest
+from difficmh.codec import Codec
 from difficmh.errors import CapsuleError
 from difficmh.vocabulary import Tag, Vocabulary
 
@@ -92,3 +93,13 @@ def test_what_is_no_device(tiny_capsule: Path, device: str) -> None:
 def test_a_gpu_that_is_not_there(tiny_capsule: Path) -> None:
     with pytest.raises(CapsuleError, match="no such CUDA device"):
         difficmh.load(tiny_capsule, f"cuda:{torch.cuda.device_count()}")
+
+
+def test_limits_are_told_without_networks(lite: Codec) -> None:
+    assert read_limits(BUILT_IN / "lite") == (lite.qualities, lite.networks.max_effort > 0)
+
+
+def test_a_configuration_without_limits(capsule: Path) -> None:
+    (capsule / "config.json").write_text('{"codec": {}}')
+    with pytest.raises(CapsuleError, match="describes no codec"):
+        read_limits(capsule)

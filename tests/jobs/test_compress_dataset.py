@@ -11,12 +11,9 @@ import pytest
 
 from jobs import compress_dataset
 from jobs.compress_dataset import main
-from pipeline.commit import ShardCommit
 from pipeline.compress import CompressWorkerFactory
 from pipeline.compress_request import InstalledCodec
-from pipeline.listing import expand
 from pipeline.manifest import Manifest
-from pipeline.records import ShardReport
 from pipeline.storage import Storage
 from pipeline.table import open_part
 from tests import corpora
@@ -46,7 +43,7 @@ def fake_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
     known = {"fingerprint": FINGERPRINT}
 
     def installed(name: str) -> InstalledCodec:
-        return InstalledCodec("fake", known["fingerprint"], capsule, FakeCodecFactory(capsule))
+        return InstalledCodec("fake", known["fingerprint"], capsule, FakeCodecFactory(capsule), range(1, 7), True)
 
     monkeypatch.setattr(compress_dataset, "installed_codec", installed)
     return known
@@ -98,13 +95,12 @@ def test_too_many_rejects_make_a_failure(tmp_path: Path) -> None:
     assert (reject["key"], reject["data"]) == ("000009", b"these bytes are no picture")
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_local")
-def test_a_quality_that_the_codec_has_not_ends_the_job(
+def test_a_quality_that_the_codec_has_not_claims_no_archive(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--quality", "9"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "error: fake cannot compress: quality 9 is not in 1..6"
+    assert one_error(capsys) == "error: fake cannot compress with quality 9: it has 1 to 6"
+    assert not (tmp_path / "archive").exists()
 
 
 @pytest.mark.ray
@@ -130,12 +126,6 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def finish_one(archive: Path, corpus: Path, manifest: Manifest) -> None:
-    source = expand([str(corpus)])[0]
-    with ShardCommit(Storage.from_url(str(archive)), source, manifest.job_fingerprint) as commit:
-        commit.finish(ShardReport(source.url, source, manifest.job_fingerprint))
-
-
 def test_settings_that_do_not_fit_the_archive_are_refused(
     corpus: Path, tmp_path: Path, fake_codec: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,7 +136,6 @@ def test_settings_that_do_not_fit_the_archive_are_refused(
         "archive", "compress_dataset", "fake", FINGERPRINT, {"quality": 3, "effort": 0, "fidelity": "preview"}
     )
     (archive / "archive.json").write_text(manifest.to_json())
-    finish_one(archive, corpus, manifest)
     assert main(arguments) == 0
     capsys.readouterr()
     assert main([*arguments, "--quality", "4"]) == 2
@@ -166,7 +155,6 @@ def test_effort_is_told_to_workers_and_decides_the_content(
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--effort"]
     assert main([*arguments, "4"]) == 0
     assert [workers.settings.effort for workers in told] == [4]
-    finish_one(tmp_path / "archive", corpus, Manifest.from_json((tmp_path / "archive" / "archive.json").read_text()))
     capsys.readouterr()
     assert main([*arguments, "5"]) == 2
     assert "effort 4, not 5" in one_error(capsys)

@@ -94,14 +94,6 @@ def test_another_configuration_is_refused(storage: Storage, other: Manifest, rea
     assert storage.list("reports") == [], "a shard that is being redone is not done"
 
 
-def test_where_nothing_was_done_yet_another_configuration_takes_over(storage: Storage) -> None:
-    mistyped = replace(MANIFEST, settings={"quality": 9})
-    establish(storage, mistyped, make_plan(storage, mistyped, SOURCES, overwrite=False))
-    plan = make_plan(storage, MANIFEST, SOURCES, overwrite=False)
-    establish(storage, MANIFEST, plan)
-    assert read_manifest(storage, "archive") == MANIFEST
-
-
 def test_overwriting_part_of_an_archive_is_refused(storage: Storage) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
     finish(storage, MANIFEST, *SOURCES)
