@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -156,12 +155,6 @@ def fixture_tables(_: Path) -> OfficialEntropyTables:
         for name in ("gaussian", "bottleneck")
     )
     return OfficialEntropyTables(z=z, y=y)
-
-
-@needs_parity
-def test_the_papers_model_takes_no_effort() -> None:
-    with pytest.raises(ValueError, match=r"effort 1 is not in 0\.\.0, what fixture takes"):
-        fixture_codec().compress([np.zeros((64, 64, 3), np.uint8)], tags=[[]], effort=1)
 
 
 @needs_parity
