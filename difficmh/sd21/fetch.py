@@ -251,8 +251,8 @@ class HuggingFaceHub:
         client = _hub_client()
         try:
             found = client.get_hf_file_metadata(client.hf_hub_url(repository, path, revision=revision))
-        except (OSError, ValueError) as error:
-            raise CapsuleError(f"{repository}/{path} cannot be had from the hub: {error}") from error
+        except Exception as error:  # of whatever library the client speaks http with, which has changed before
+            raise CapsuleError(f"{repository}/{path} cannot be had from the hub: {error!r}") from error
         etag = found.etag or ""
         return RemoteFile(found.commit_hash, etag if SHA256.fullmatch(etag) else None, found.size)
 
@@ -260,8 +260,8 @@ class HuggingFaceHub:
         client = _hub_client()
         try:
             return Path(client.hf_hub_download(repository, path, revision=revision, local_dir=folder))
-        except (OSError, ValueError) as error:
-            raise CapsuleError(f"{repository}/{path} was not downloaded: {error}; fetch again to continue") from error
+        except Exception as error:
+            raise CapsuleError(f"{repository}/{path} was not downloaded: {error!r}; fetch again to continue") from error
 
 
 def _hub_client() -> Any:

@@ -92,6 +92,20 @@ def test_the_hub_client_is_asked_for_commit_size_and_hash(tmp_path: Path, monkey
     assert asked[1] == ("owner/name", "model.ckpt", "c0ffee")
 
 
+@pytest.mark.parametrize("error", [ConnectionError("no route"), RuntimeError("no route")])
+def test_whatever_the_hub_client_raises_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Its errors are those of an http library of its own, which derive from no built-in one but Exception."""
+
+    def metadata(url: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
+    with pytest.raises(CapsuleError, match=r"owner/name/model.ckpt cannot be had from the hub.*no route"):
+        Fetcher(tmp_path).fetch(Source("hub://owner/name/model.ckpt"), "model.ckpt")
+
+
 @pytest.mark.parametrize("location", ["hub://", "hub://owner", "hub://owner/name", "hub://owner/name@/x", "hub:///n/x"])
 def test_a_hub_location_has_four_parts(location: str) -> None:
     with pytest.raises(CapsuleError, match="is not hub://"):
