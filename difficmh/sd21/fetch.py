@@ -1,8 +1,9 @@
 """Fetching the files of a preset: once, whole, checked, and continued where it was interrupted.
 
-    hub://…  ─► huggingface_hub ─┐
-    URL      ─► opener ─► NAME.partial ─► size, SHA-256 ─► NAME ─► fetched.json
-    path     ─────────────────────┘  (checked where it lies, not copied)
+    hub://…  ─► huggingface_hub: commit, size, SHA-256, URL ─┐
+    URL      ────────────────────────────────────────────────┴─► opener ─► NAME.partial ─┐
+    path     ──────────────────────────── size, SHA-256 ◄────────────────────────────────┘
+             (checked where it lies, not copied)   └─► NAME ─► fetched.json
 
 What a source does not state of size, SHA-256 and revision is recorded on the first fetch and demanded afterwards. This
 package opens no URL itself: the caller passes an `Opener`, such as `fsspec.open`.
@@ -52,8 +53,9 @@ class Fetched:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What a hub says of a file; None where it does not."""
+    """What a hub says of a file, None where it does not, and the URL of these very contents."""
 
+    url: str
     revision: str | None
     sha256: str | None
     size: int | None
@@ -64,12 +66,14 @@ class Hub(Protocol):
 
     def describe(self, repository: str, revision: str | None, path: str) -> RemoteFile: ...
 
-    def download(self, repository: str, revision: str | None, path: str, folder: Path) -> Path: ...
-
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Fetches sources into a folder. `opener` is needed for URLs only, `hub` is the Hugging Face one by default."""
+    """Fetches sources into a folder.
+
+    `opener` is needed for all but local files, also for those of a hub, which says only where they are; `hub` is the
+    Hugging Face one by default.
+    """
 
     folder: Path
     opener: Opener | None = None
@@ -97,33 +101,32 @@ class Fetcher:
         if target.is_file() and wanted.sha256 is not None:
             return check(target, wanted)
         target.parent.mkdir(parents=True, exist_ok=True)
-        fetch = self._from_hub if source.location.startswith("hub://") else self._from_url
-        fresh, wanted = fetch(wanted, target)
+        url = source.location
+        if url.startswith("hub://"):
+            url, wanted = self._of_hub(wanted)
+        fresh, wanted = self._download(url, wanted, target)
         found = replace(_check_fresh(fresh, wanted), path=target)
         self._record(source.location, found)
         os.replace(fresh, target)
         return found
 
-    def _from_url(self, source: Source, target: Path) -> tuple[Path, Source]:
+    def _download(self, url: str, source: Source, target: Path) -> tuple[Path, Source]:
         if self.opener is None:
             raise CapsuleError(f"{source.location} is a URL, and nothing was given that opens it")
         partial = target.with_name(f"{target.name}.partial")
-        with self.opener(source.location) as stream:
+        with self.opener(url) as stream:
             size = _size(stream, source)
             require_space(self.folder, size - _length(partial))
             _continue(stream, partial, size)
         return partial, replace(source, size=size)
 
-    def _from_hub(self, source: Source, _target: Path) -> tuple[Path, Source]:
-        hub = self.hub or HuggingFaceHub()
+    def _of_hub(self, source: Source) -> tuple[str, Source]:
+        """The URL of a hub's file, and the source with all that the hub says of it."""
         repository, revision, path = parse_hub(source.location)
-        described = hub.describe(repository, revision, path)
-        size = source.size or described.size
-        require_space(self.folder, size or 0)
+        described = (self.hub or HuggingFaceHub()).describe(repository, revision, path)
         revision = described.revision or revision
-        file = hub.download(repository, revision, path, self.folder / ".hub")
         location = f"hub://{repository}{f'@{revision}' if revision else ''}/{path}"
-        return file, Source(location, source.sha256 or described.sha256, size)
+        return described.url, Source(location, source.sha256 or described.sha256, source.size or described.size)
 
     def _with_record(self, source: Source) -> Source:
         """The source with what its first fetch found, where it does not state that itself."""
@@ -241,27 +244,25 @@ def _check_fresh(fresh: Path, source: Source) -> Fetched:
 
 
 class HuggingFaceHub:
-    """The Hugging Face hub through its own client, which continues interrupted downloads itself.
+    """The Hugging Face hub, asked through its own client.
 
-    Raises CapsuleError where the client is not installed or the hub does not answer as wanted.
+    The client downloads nothing: from version 2 on, it starts an interrupted file anew.
     """
 
     def describe(self, repository: str, revision: str | None, path: str) -> RemoteFile:
-        """Commit, size and, for large files, SHA-256."""
+        """Commit, its URL, size and, for large files, SHA-256.
+
+        Raises CapsuleError where the client is not installed or the hub does not answer as wanted.
+        """
         client = _hub_client()
         try:
             found = client.get_hf_file_metadata(client.hf_hub_url(repository, path, revision=revision))
+            commit = found.commit_hash or revision
+            url = client.hf_hub_url(repository, path, revision=commit)
         except Exception as error:  # of whatever library the client speaks http with, which has changed before
             raise CapsuleError(f"{repository}/{path} cannot be had from the hub: {error!r}") from error
         etag = found.etag or ""
-        return RemoteFile(found.commit_hash, etag if SHA256.fullmatch(etag) else None, found.size)
-
-    def download(self, repository: str, revision: str | None, path: str, folder: Path) -> Path:
-        client = _hub_client()
-        try:
-            return Path(client.hf_hub_download(repository, path, revision=revision, local_dir=folder))
-        except Exception as error:
-            raise CapsuleError(f"{repository}/{path} was not downloaded: {error!r}; fetch again to continue") from error
+        return RemoteFile(url, commit, etag if SHA256.fullmatch(etag) else None, found.size)
 
 
 def _hub_client() -> Any:

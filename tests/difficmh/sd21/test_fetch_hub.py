@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import huggingface_hub
 import pytest
 
 from difficmh.errors import CapsuleError
-from difficmh.sd21.fetch import Fetcher, RemoteFile, parse_hub
+from difficmh.sd21 import fetch as fetching
+from difficmh.sd21.fetch import RECORD, Fetcher, RemoteFile, parse_hub
 from difficmh.sd21.sources import Source
-from tests.difficmh.sd21.fake_server import DATA, SHA
+from tests.difficmh.sd21.fake_server import DATA, SHA, Server
 
 
 @dataclass
 class FakeHub:
-    """Serves `data` at the newest commit."""
+    """Says that `DATA` is at the newest commit."""
 
-    data: bytes = DATA
     commit: str = "c0ffee"
     sha256: str | None = SHA
     asked: list[str | None] = field(default_factory=list)
@@ -30,37 +32,44 @@ class FakeHub:
     def describe(self, repository: str, revision: str | None, path: str) -> RemoteFile:
         self.before()
         self.asked.append(revision)
-        return RemoteFile(revision or self.commit, self.sha256, len(self.data))
-
-    def download(self, repository: str, revision: str | None, path: str, folder: Path) -> Path:
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(self.data)
-        return file
+        commit = revision or self.commit
+        return RemoteFile(f"https://hub/{repository}/{commit}/{path}", commit, self.sha256, len(DATA))
 
 
 def test_the_revision_of_a_hub_file_is_recorded_and_kept(tmp_path: Path) -> None:
     hub = FakeHub()
     source = Source("hub://owner/name/deep/model.ckpt")
-    found = Fetcher(tmp_path, hub=hub).fetch(source, "model.ckpt")
+    found = Fetcher(tmp_path, Server(), hub).fetch(source, "model.ckpt")
     assert (found.location, found.sha256) == ("hub://owner/name@c0ffee/deep/model.ckpt", SHA)
     found.path.unlink()
     hub.commit = "newer"
-    assert Fetcher(tmp_path, hub=hub).fetch(source, "model.ckpt") == found
+    assert Fetcher(tmp_path, Server(), hub).fetch(source, "model.ckpt") == found
     assert hub.asked == [None, "c0ffee"]
 
 
 def test_a_pinned_revision_is_asked_for(tmp_path: Path) -> None:
     hub = FakeHub()
-    Fetcher(tmp_path, hub=hub).fetch(Source("hub://owner/name@v1.0/model.ckpt"), "model.ckpt")
+    Fetcher(tmp_path, Server(), hub).fetch(Source("hub://owner/name@v1.0/model.ckpt"), "model.ckpt")
     assert hub.asked == ["v1.0"]
 
 
-@pytest.mark.parametrize("hub", [FakeHub(data=DATA[:-1] + b"?"), FakeHub(data=DATA[:-1], sha256=None)])
-def test_a_hub_file_that_differs_is_removed(tmp_path: Path, hub: FakeHub) -> None:
+@pytest.mark.parametrize("sha256", [SHA, None])
+def test_a_hub_file_that_differs_is_removed(tmp_path: Path, sha256: str | None) -> None:
+    fetcher = Fetcher(tmp_path, Server(DATA[:-1] + b"?"), FakeHub(sha256=sha256))
     with pytest.raises(CapsuleError, match="arrived corrupt"):
-        Fetcher(tmp_path, hub=hub).fetch(Source("hub://owner/name/model.ckpt", SHA, len(DATA)), "model.ckpt")
-    assert not (tmp_path / "model.ckpt").exists()
+        fetcher.fetch(Source("hub://owner/name/model.ckpt", None if sha256 else SHA), "model.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_download_from_a_hub_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "OVERLAP", 100)
+    source = Source("hub://owner/name/model.ckpt")
+    with pytest.raises(CapsuleError, match=r"hub://owner/name.*fetch again to continue"):
+        Fetcher(tmp_path, Server(breaks_at=5000), FakeHub()).fetch(source, "model.ckpt")
+    server = Server()
+    assert Fetcher(tmp_path, server, FakeHub()).fetch(source, "model.ckpt").path.read_bytes() == DATA
+    assert server.read == len(DATA) - 5000 + 100
+    assert sorted(file.name for file in tmp_path.iterdir()) == [RECORD, "model.ckpt"]
 
 
 def test_a_hub_out_of_reach_is_an_error_of_ours(tmp_path: Path) -> None:
@@ -78,18 +87,18 @@ def test_the_hub_client_is_asked_for_commit_size_and_hash(tmp_path: Path, monkey
         asked.append(url)
         return SimpleNamespace(commit_hash="c0ffee", etag=SHA, size=len(DATA))
 
-    def download(repository: str, path: str, *, revision: str | None, local_dir: Path) -> str:
-        asked.append((repository, path, revision))
-        local_dir.mkdir(parents=True)
-        (local_dir / path).write_bytes(DATA)
-        return str(local_dir / path)
+    @contextmanager
+    def opener(url: str) -> Iterator[IO[bytes]]:
+        asked.append(url)
+        yield io.BytesIO(DATA)
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    found = Fetcher(tmp_path).fetch(Source("hub://owner/name/model.ckpt"), "model.ckpt")
-    assert found.location == "hub://owner/name@c0ffee/model.ckpt"
-    assert asked[0].endswith("/owner/name/resolve/main/model.ckpt")
-    assert asked[1] == ("owner/name", "model.ckpt", "c0ffee")
+    found = Fetcher(tmp_path, opener).fetch(Source("hub://owner/name/model.ckpt"), "model.ckpt")
+    assert (found.location, found.sha256) == ("hub://owner/name@c0ffee/model.ckpt", SHA)
+    assert [url.partition("/owner/")[2] for url in asked] == [
+        "name/resolve/main/model.ckpt",
+        "name/resolve/c0ffee/model.ckpt",
+    ]
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route"), RuntimeError("no route")])
