@@ -121,9 +121,13 @@ class Fetcher:
         return partial, replace(source, size=size)
 
     def _of_hub(self, source: Source) -> tuple[str, Source]:
-        """The URL of a hub's file, and the source with all that the hub says of it."""
+        """The URL of a hub's file, and the source with all that the hub says of it.
+
+        Raises CapsuleError where that contradicts the source: it would show only after the whole download.
+        """
         repository, revision, path = parse_hub(source.location)
         described = (self.hub or HuggingFaceHub()).describe(repository, revision, path)
+        _check_described(source, described)
         revision = described.revision or revision
         location = f"hub://{repository}{f'@{revision}' if revision else ''}/{path}"
         return described.url, Source(location, source.sha256 or described.sha256, source.size or described.size)
@@ -182,6 +186,12 @@ def parse_hub(location: str) -> tuple[str, str | None, str]:
     if found is None:
         raise CapsuleError(f"{location!r} is not hub://OWNER/NAME[@REVISION]/PATH")
     return found["repository"], found["revision"], found["path"]
+
+
+def _check_described(source: Source, described: RemoteFile) -> None:
+    for what, wanted, there in (("bytes", source.size, described.size), ("SHA-256", source.sha256, described.sha256)):
+        if wanted is not None and there is not None and wanted != there:
+            raise CapsuleError(f"{source.location}: the hub has another file, {what} {there}, not {wanted}")
 
 
 def _size(stream: IO[bytes], source: Source) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -17,7 +17,7 @@ from difficmh.errors import CapsuleError
 from difficmh.sd21 import fetch as fetching
 from difficmh.sd21.fetch import RECORD, Fetcher, RemoteFile, parse_hub
 from difficmh.sd21.sources import Source
-from tests.difficmh.sd21.fake_server import DATA, SHA, Server
+from tests.difficmh.sd21.fake_server import DATA, SHA, URL, Server
 
 
 @dataclass
@@ -59,6 +59,24 @@ def test_a_hub_file_that_differs_is_removed(tmp_path: Path, sha256: str | None) 
     with pytest.raises(CapsuleError, match="arrived corrupt"):
         fetcher.fetch(Source("hub://owner/name/model.ckpt", None if sha256 else SHA), "model.ckpt")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stated", [Source(URL, "1" * 64), Source(URL, None, 5)])
+def test_another_file_than_the_stated_one_is_not_downloaded(tmp_path: Path, stated: Source) -> None:
+    server = Server()
+    source = replace(stated, location="hub://owner/name/model.ckpt")
+    with pytest.raises(CapsuleError, match="the hub has another file"):
+        Fetcher(tmp_path, server, FakeHub()).fetch(source, "model.ckpt")
+    assert server.read == 0
+
+
+def test_another_file_than_the_recorded_one_is_not_downloaded(tmp_path: Path) -> None:
+    source = Source("hub://owner/name/model.ckpt")
+    Fetcher(tmp_path, Server(), FakeHub()).fetch(source, "model.ckpt").path.unlink()
+    server = Server()
+    with pytest.raises(CapsuleError, match="the hub has another file"):
+        Fetcher(tmp_path, server, FakeHub(sha256="1" * 64)).fetch(source, "model.ckpt")
+    assert server.read == 0
 
 
 def test_an_interrupted_download_from_a_hub_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
