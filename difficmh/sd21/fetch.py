@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -99,7 +100,7 @@ class Fetcher:
     def _remote(self, source: Source, name: str) -> Fetched:
         wanted, target = self._with_record(source), self.folder / name
         if target.is_file() and wanted.sha256 is not None:
-            return check(target, wanted)
+            return _check_earlier(target, wanted)
         target.parent.mkdir(parents=True, exist_ok=True)
         url = source.location
         if url.startswith("hub://"):
@@ -116,7 +117,7 @@ class Fetcher:
         partial = target.with_name(f"{target.name}.partial")
         with self.opener(url) as stream:
             size = _size(stream, source)
-            require_space(self.folder, size - _length(partial))
+            require_space(self.folder, (size or 0) - _length(partial))
             _continue(stream, partial, size)
         return partial, replace(source, size=size)
 
@@ -165,11 +166,11 @@ def check(path: Path, source: Source) -> Fetched:
         raise CapsuleError(f"there is no file {path}")
     size = path.stat().st_size
     if source.size is not None and size != source.size:
-        raise CapsuleError(f"{path} has {size:,} bytes, not {source.size:,}: remove it to fetch it again")
+        raise CapsuleError(f"{path} has {size:,} bytes, not {source.size:,}")
     with path.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     if source.sha256 is not None and sha256 != source.sha256:
-        raise CapsuleError(f"{path} has SHA-256 {sha256}, not {source.sha256}: remove it to fetch it again")
+        raise CapsuleError(f"{path} has SHA-256 {sha256}, not {source.sha256}")
     return Fetched(path, source.location, sha256, size)
 
 
@@ -194,14 +195,18 @@ def _check_described(source: Source, described: RemoteFile) -> None:
             raise CapsuleError(f"{source.location}: the hub has another file, {what} {there}, not {wanted}")
 
 
-def _size(stream: IO[bytes], source: Source) -> int:
-    """Bytes of the source: a download that ends early could not be told from a whole one without it."""
+def _size(stream: IO[bytes], source: Source) -> int | None:
+    """Bytes of the source, None where only its SHA-256 is known.
+
+    Raises CapsuleError where neither is: a download that ends early could not be told from a whole one.
+    """
     try:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
     except (OSError, ValueError) as error:
-        if source.size is None:
-            raise CapsuleError(f"{source.location} does not say how large it is: state its size") from error
+        if source.size is None and source.sha256 is None:
+            hint = "give #sha256=DIGEST after its location"
+            raise CapsuleError(f"{source.location} does not say how large it is: {hint}") from error
         return source.size
     if source.size is not None and size != source.size:
         raise CapsuleError(f"{source.location} has {size:,} bytes, not {source.size:,}")
@@ -212,19 +217,22 @@ def _length(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _continue(stream: IO[bytes], partial: Path, size: int) -> None:
-    """Appends what a partial file lacks, or starts it anew where it does not belong to the stream."""
-    done = _length(partial)
-    mode = "ab" if 0 < done <= size and _agrees(stream, partial, done) else "wb"
+def _continue(stream: IO[bytes], partial: Path, size: int | None) -> None:
+    """Appends what a partial file lacks, or starts it anew where it does not belong to the stream.
+
+    Without a size, the stream is read to its end, whatever that is: the hash decides.
+    """
+    done, end = _length(partial), sys.maxsize if size is None else size
+    mode = "ab" if 0 < done <= end and _agrees(stream, partial, done) else "wb"
     if mode == "wb":
         done = 0
         if stream.tell():
             stream.seek(0)
     with partial.open(mode) as file:
-        while done < size and (chunk := stream.read(min(CHUNK, size - done))):
+        while done < end and (chunk := stream.read(min(CHUNK, end - done))):
             file.write(chunk)
             done += len(chunk)
-    if done < size:
+    if size is not None and done < size:
         raise CapsuleError(f"interrupted after {done:,} of {size:,} bytes: fetch again to continue")
 
 
@@ -242,6 +250,14 @@ def _agrees(stream: IO[bytes], partial: Path, done: int) -> bool:
     while len(found) < len(expected) and (chunk := stream.read(len(expected) - len(found))):
         found += chunk
     return found == expected
+
+
+def _check_earlier(file: Path, source: Source) -> Fetched:
+    """Checks a file that an earlier fetch brought."""
+    try:
+        return check(file, source)
+    except CapsuleError as error:
+        raise CapsuleError(f"{error}: remove it to fetch it again") from error
 
 
 def _check_fresh(fresh: Path, source: Source) -> Fetched:

@@ -48,8 +48,9 @@ def test_a_local_file_is_checked_where_it_lies(tmp_path: Path) -> None:
 )
 def test_a_local_file_that_differs_is_refused(tmp_path: Path, source: Source, message: str) -> None:
     (tmp_path / "here.ckpt").write_bytes(DATA)
-    with pytest.raises(CapsuleError, match=message):
+    with pytest.raises(CapsuleError, match=message) as refusal:
         Fetcher(tmp_path).fetch(Source(str(tmp_path / source.location), source.sha256, source.size), "model.ckpt")
+    assert "remove it" not in str(refusal.value), "it is not ours to fetch again"
 
 
 # --- URLs
@@ -113,16 +114,23 @@ def test_a_partial_file_of_other_contents_is_not_continued(tmp_path: Path) -> No
 def test_a_stream_that_cannot_be_sought_is_read_from_its_start(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt.partial").write_bytes(DATA[:5000])
     server = Server(seekable=False)
-    with pytest.raises(CapsuleError, match="does not say how large it is"):
+    with pytest.raises(CapsuleError, match="does not say how large it is: give #sha256="):
         Fetcher(tmp_path, server).fetch(Source(URL), "model.ckpt")
     assert Fetcher(tmp_path, server).fetch(Source(URL, SHA, len(DATA)), "model.ckpt").sha256 == SHA
+
+
+def test_a_hash_is_enough_where_the_size_is_not_known(tmp_path: Path) -> None:
+    with pytest.raises(CapsuleError, match="arrived corrupt"):
+        Fetcher(tmp_path, Server(DATA[:-1], seekable=False)).fetch(Source(URL, SHA), "model.ckpt")
+    assert Fetcher(tmp_path, Server(seekable=False)).fetch(Source(URL, SHA), "model.ckpt").size == len(DATA)
 
 
 def test_a_corrupt_download_is_removed(tmp_path: Path) -> None:
     flipped = bytearray(DATA)
     flipped[7000] ^= 1
-    with pytest.raises(CapsuleError, match=r"arrived corrupt and was removed.*SHA-256"):
+    with pytest.raises(CapsuleError, match=r"arrived corrupt and was removed.*SHA-256") as refusal:
         Fetcher(tmp_path, Server(bytes(flipped))).fetch(Source(URL, SHA), "model.ckpt")
+    assert "remove it" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
     assert Fetcher(tmp_path, Server()).fetch(Source(URL, SHA), "model.ckpt").sha256 == SHA
 

@@ -66,11 +66,11 @@ def test_a_download_is_continued_where_the_server_can(
     assert server.starts == starts  # type: ignore[attr-defined]
 
 
-def test_a_server_that_states_no_size_needs_it_stated(tmp_path: Path, server: HTTPServer) -> None:
+def test_a_server_that_states_no_size_needs_a_stated_hash(tmp_path: Path, server: HTTPServer) -> None:
     fetcher = Fetcher(tmp_path, open_http)
     with pytest.raises(CapsuleError, match="does not say how large it is"):
         fetcher.fetch(Source(address(server, "endless")), "file")
-    assert fetcher.fetch(Source(address(server, "endless"), SHA, len(DATA)), "file").size == len(DATA)
+    assert fetcher.fetch(Source(address(server, "endless"), SHA), "file").size == len(DATA)
 
 
 def test_what_is_not_there_and_who_does_not_answer_are_errors_of_ours(tmp_path: Path, server: HTTPServer) -> None:
