@@ -75,6 +75,9 @@ SCHEDULE = frozenset(
 )
 """Vectors of the noise schedule, which follow from the configuration."""
 
+AVERAGING = frozenset(("model_ema.decay", "model_ema.num_updates"))
+"""Two scalars that Stable Diffusion's files keep of averaged weights ("ema-pruned") that have replaced the others."""
+
 WEIGHT_ENTRIES = ("state_dict", "model")
 """Where files keep their weights; epoch, optimizer_states, lr_schedulers, callbacks beside them are never looked at."""
 
@@ -108,7 +111,7 @@ def read_parts(path: Path, expected: Mapping[str, Shapes | None]) -> Iterator[tu
     misshapen tensors, in any part; tensors that are ignorable and not expected are dropped.
     """
     weights = _weights(path)
-    foreign = [name for name in weights if _part_of(name) is None and name not in SCHEDULE]
+    foreign = [name for name in weights if _part_of(name) is None and name not in SCHEDULE | AVERAGING]
     _refuse(path, "unexpected", foreign)
     for part, shapes in expected.items():
         yield part, _select(path, weights, PARTS[part], shapes)

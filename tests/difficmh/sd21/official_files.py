@@ -35,6 +35,8 @@ IGNORABLE = (
     "cond_stage_model.model.transformer.resblocks.23.ln_1.weight",
     "preprocess_tag_model.preprocess_normalize_mean",
     "preprocess_tag_model.model.visual_encoder.layers.0.blocks.1.attn_mask",
+    "model_ema.decay",
+    "model_ema.num_updates",
 )
 EMPTY = tuple(
     f"preprocess_model.{coder}.{name}"

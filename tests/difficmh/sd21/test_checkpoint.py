@@ -66,6 +66,7 @@ def test_an_ignorable_tensor_is_kept_where_it_is_expected(tmp_path: Path) -> Non
         ("control_model.surprise", r"1 unexpected: control_model\.surprise"),
         ("preprocess_model.entropy_bottleneck._matrix5", r"unexpected: .*matrices\.5"),
         ("discriminator.weight", r"1 unexpected: discriminator\.weight"),
+        ("model_ema.diffusion_modelout2weight", r"1 unexpected: model_ema\.diffusion_modelout2weight"),
         ("preprocess_model.g_a3.target_scale", "unexpected"),
     ],
 )
