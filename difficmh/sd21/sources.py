@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from difficmh.errors import CapsuleError
+
 RATES = (2, 4, 8, 16, 32)
 """Weights of the rate in the loss of the released models; a larger one means fewer bits."""
 
@@ -22,8 +24,6 @@ STABLE_DIFFUSION_CODE = (
 STABLE_DIFFUSION = "hub://Manojb/stable-diffusion-2-1-base"
 CHECKPOINT_BYTES = 11_654_100_259
 """Of the model of rate 4. The others have the same tensors, and so the same size but for small text."""
-
-RAM_PLUS = "hub://xinyu1205/recognize-anything-plus-model/ram_plus_swin_large_14m.pth"
 
 STATED_DIGEST = re.compile(r"(?P<location>.+)#sha256=(?P<digest>[0-9a-fA-F]{64})")
 
@@ -44,8 +44,13 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """A location as a person gives it, its SHA-256 after it or not: `s3://bucket/model.ckpt#sha256=…`."""
+        """A location as a person gives it, its SHA-256 after it or not: `s3://bucket/model.ckpt#sha256=…`.
+
+        Raises CapsuleError for a mistyped one, which would else become a part of the location that nobody checks.
+        """
         stated = STATED_DIGEST.fullmatch(text)
+        if stated is None and "#sha256=" in text.lower():
+            raise CapsuleError(f"{text} states no SHA-256: 64 hexadecimal digits after #sha256=")
         return cls(stated["location"], stated["digest"].lower()) if stated else cls(text)
 
 
@@ -97,9 +102,3 @@ SHARED: Mapping[str, Source] = {
     ),
 }
 """What all presets share. Hashes are those of the files at the commits in their addresses."""
-
-SEPARATE: Mapping[str, Source] = {
-    "stable_diffusion": Source(f"{STABLE_DIFFUSION}/v2-1_512-ema-pruned.ckpt"),
-    "ram_plus": Source(RAM_PLUS),
-}
-"""The frozen parts as released by themselves; a preset's checkpoint has them too."""
