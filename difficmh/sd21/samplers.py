@@ -11,6 +11,7 @@ there is a single step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -32,16 +33,24 @@ SamplerName = Literal["ddpm", "ddim", "dpm++", "unipc"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 REFERENCE_STEPS = 50
 
+MOST_STEPS: Mapping[SamplerName, int] = {
+    "ddpm": TRAIN_STEPS,
+    "ddim": TRAIN_STEPS,
+    "dpm++": TRAIN_STEPS - 1,
+    "unipc": TRAIN_STEPS - 1,
+}
+"""diffusers spaces one place more than there are steps, which makes two of 1000 one: a step of no length gives NaN."""
+
 
 def draw(name: SamplerName, estimate: NoiseEstimate, x: Tensor, noise: StepNoise, steps: int) -> Tensor:
     """The latent x0 `(B, C, H, W)` float32 from standard normal `x` of that shape in `steps` evaluations.
 
-    Raises ValueError for a name that is not in `SAMPLERS` or a number of steps outside 1..1000.
+    Raises ValueError for a name that is not in `SAMPLERS` or a number of steps outside 1..`MOST_STEPS`.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r} is not one of {', '.join(SAMPLERS)}")
-    if not 1 <= steps <= TRAIN_STEPS:
-        raise ValueError(f"steps must be in 1..{TRAIN_STEPS}, not {steps}")
+    if not 1 <= steps <= MOST_STEPS[name]:
+        raise ValueError(f"steps of {name} must be in 1..{MOST_STEPS[name]}, not {steps}")
     if name == "ddpm":
         return sample_ddpm(estimate, x, noise, steps)
     if name == "ddim":

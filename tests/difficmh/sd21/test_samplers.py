@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from difficmh.sampler import TRAIN_STEPS, NoiseField, alphas_cumprod
-from difficmh.sd21.samplers import SAMPLERS, clean_estimate, draw
+from difficmh.sd21.samplers import MOST_STEPS, SAMPLERS, clean_estimate, draw
 
 MEAN, SPREAD = 0.8, 0.3
 FIELD = NoiseField((3, 4), 4, slice(0, 24), slice(0, 16), across=16)
@@ -71,11 +71,18 @@ def test_the_estimate_of_the_noise_and_of_the_latent_agree() -> None:
     torch.testing.assert_close(clean_estimate(x_t, 400, noise), clean, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_most_steps_that_are_allowed_make_a_sample(name: Any) -> None:
+    x0 = draw(name, normal_data, FIELD.start(), FIELD.at, MOST_STEPS[name])
+    assert x0.isfinite().all()
+    assert x0.mean() == pytest.approx(MEAN, abs=0.03)
+
+
 def test_unknown_names_and_steps_are_refused() -> None:
     name: Any = "euler"
     with pytest.raises(ValueError, match="not one of ddpm, ddim"):
         draw(name, normal_data, FIELD.start(), FIELD.at, 4)
     for known in SAMPLERS:
-        for steps in (0, 1001):
+        for steps in (0, MOST_STEPS[known] + 1):
             with pytest.raises(ValueError, match="steps"):
                 draw(known, normal_data, FIELD.start(), FIELD.at, steps)
