@@ -86,7 +86,10 @@ class RangeReader(io.RawIOBase):
 
     def _ask(self, start: int) -> HTTPResponse:
         headers = {"Range": f"bytes={start}-"} if start else {}
-        response: HTTPResponse = urlopen(Request(self._url, headers=headers), timeout=TIMEOUT)
+        try:
+            response: HTTPResponse = urlopen(Request(self._url, headers=headers), timeout=TIMEOUT)
+        except HTTPException as error:  # an address with a blank, say, or an answer that is no http
+            raise OSError(f"{self._url} cannot be had: {error!r}") from error
         if start and response.status != PARTIAL_CONTENT:
             response.close()
             raise OSError(f"{self._url} was asked for from byte {start} and came from its start")

@@ -19,11 +19,14 @@ from tests.difficmh.sd21.fake_server import DATA, SHA
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/ranges` continues, `/whole` does not, `/endless` states no size, all else is missing."""
+    """`/ranges` continues, `/whole` does not, `/endless` states no size, `/garbage` is no http, all else is missing."""
 
     def do_GET(self) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(asked[1]) if asked and self.path == "/ranges" else 0
+        if self.path == "/garbage":
+            self.wfile.write(b"nonsense\r\n\r\n")
+            return
         if self.path not in ("/ranges", "/whole", "/endless"):
             self.send_error(404)
             return
@@ -78,6 +81,12 @@ def test_what_is_not_there_and_who_does_not_answer_are_errors_of_ours(tmp_path: 
         Fetcher(tmp_path, open_http).fetch(Source(address(server, "missing")), "file")
     with pytest.raises(CapsuleError, match="was not fetched"):
         Fetcher(tmp_path, open_http).fetch(Source("http://127.0.0.1:1/file"), "file")
+
+
+@pytest.mark.parametrize("path", ["with blank", "garbage"])
+def test_what_is_no_http_is_an_error_of_ours(tmp_path: Path, server: HTTPServer, path: str) -> None:
+    with pytest.raises(CapsuleError, match="cannot be had"):
+        Fetcher(tmp_path, open_http).fetch(Source(address(server, path)), "file")
 
 
 def test_other_schemes_are_refused(tmp_path: Path) -> None:
