@@ -91,13 +91,10 @@ PLAIN = frozenset(
     (
         *("builtins.dict", "builtins.list", "builtins.tuple", "builtins.int", "builtins.float", "builtins.str"),
         *("builtins.bool", "builtins.object", "builtins.set", "builtins.frozenset", "builtins.slice"),
-        *("argparse.Namespace", "collections.deque"),
+        *("argparse.Namespace", "collections.defaultdict", "collections.deque"),
     )
 )
 """Packages whose objects, and plain types that, may lie beside the weights; none of them is created."""
-
-DEFAULT_DICT = "collections.defaultdict"
-"""Is filled item by item, which the unpickler allows for plain dictionaries only: it becomes one."""
 
 
 def read_parts(path: Path, expected: Mapping[str, Shapes | None]) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -207,7 +204,7 @@ def _unpickle(path: Path) -> Any:
     with _safe_globals():
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     _refuse(path, "kinds of object that weights do not need", (name for name in foreign if not _harmless(name)))
-    with _safe_globals(*((_plain_dict if name == DEFAULT_DICT else _Inert, name) for name in foreign)):
+    with _safe_globals(*((_stand_in(name), name) for name in foreign)):
         return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
 
 
@@ -225,7 +222,16 @@ def _safe_globals(*stand_ins: Any) -> Iterator[None]:
 
 
 def _harmless(name: str) -> bool:
-    return name.split(".")[0] in FRAMEWORKS or name in PLAIN or name == DEFAULT_DICT
+    return name.split(".")[0] in FRAMEWORKS or name in PLAIN
+
+
+def _stand_in(name: str) -> type:
+    """What takes the place of a harmless kind. The unpickler fills plain containers only, item by item."""
+    if name == "collections.deque":
+        return _PlainList
+    # Lightning keeps hyperparameters in its AttributeDict, in another module in each of its versions.
+    filled = name == "collections.defaultdict" or name.endswith(".AttributeDict")
+    return _PlainDict if filled else _Inert
 
 
 class _Inert:
@@ -241,8 +247,18 @@ class _Inert:
         pass
 
 
-def _plain_dict(*_factory: object) -> dict[Any, Any]:
-    return {}
+class _PlainDict:
+    """Makes plain dictionaries, in whatever way a pickle creates its objects."""
+
+    def __new__(cls, *_arguments: object) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
+
+
+class _PlainList:
+    """Makes plain lists."""
+
+    def __new__(cls, *_arguments: object) -> list[Any]:  # type: ignore[misc]
+        return []
 
 
 class _Safetensors(Mapping[str, Tensor]):

@@ -189,6 +189,26 @@ def test_what_a_framework_leaves_behind_is_not_created(tmp_path: Path, monkeypat
     assert not made
 
 
+def test_containers_beside_the_weights_may_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("pytorch_lightning")
+    made: list[object] = []
+
+    class AttributeDict(dict[str, Any]):
+        def __init__(self, *arguments: object) -> None:
+            made.append(self)
+
+    AttributeDict.__module__, AttributeDict.__qualname__ = module.__name__, "AttributeDict"
+    module.AttributeDict = AttributeDict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    parameters = AttributeDict()
+    parameters["lr"] = 1e-4
+    callbacks = {"last": collections.deque([1, 2], maxlen=5), "all": collections.deque([3])}
+    path = write_lightning(tmp_path / "model.ckpt", callbacks=callbacks, hyper_parameters=parameters)
+    made.clear()
+    assert len(dict(read_parts(path, expected()))) == len(PARTS)
+    assert not made
+
+
 def test_what_other_libraries_allow_is_not_allowed_here(tmp_path: Path) -> None:
     with torch.serialization.safe_globals([os.mkdir, collections.defaultdict]):
         torch.save(lightning_content() | {"x": _Attack(os.mkdir, str(tmp_path / "owned"))}, tmp_path / "model.ckpt")
