@@ -37,6 +37,9 @@ DECODING_FILES = ("config.json", "model.safetensors", "tables.safetensors", "tag
 A manifest of another family names its own in the entry `decoding`.
 """
 
+TAGGER_FILE = re.compile(r"tagger(-\d+-of-\d+)?\.safetensors")
+"""Weights of a tagger: the file of `lite`, or the shards of a model at full size."""
+
 BUILT_IN = Path(__file__).parent / "capsules"
 
 MODELS_VARIABLE = "DIFFICMH_MODELS"
@@ -159,6 +162,18 @@ def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
         manifest["decoding"] = list(decoding)
     (path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return str(manifest["fingerprint"])
+
+
+def verify_tagger(path: Path) -> None:
+    """Checks the tagger's weights, which decoding does not need; a tagger needs `tags.json` and other files besides.
+
+    An altered one would give other tags, or other scores, and nobody would notice. Raises CapsuleError as `verify`, and
+    where the manifest lists none.
+    """
+    names = [name for name in read_manifest(path)["files"] if TAGGER_FILE.fullmatch(name)]
+    if not names:
+        raise CapsuleError(f"the manifest of {path} lists no tagger")
+    verify(path, names, again=False)
 
 
 def verify(path: Path, names: Iterable[str] | None = None, *, again: bool = True) -> None:

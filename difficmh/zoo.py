@@ -20,6 +20,7 @@ from difficmh.capsule import (
     read_config,
     read_manifest,
     verify,
+    verify_tagger,
 )
 from difficmh.cdf_tables import CdfTables
 from difficmh.codec import Codec, CodecParts, Tagger
@@ -156,4 +157,5 @@ def load_tables(path: Path) -> EntropyTables:
 def _load_tagger(path: Path, device: str) -> Tagger:
     from difficmh.taggers.efficientnet import EfficientNetTagger
 
+    verify_tagger(path)
     return EfficientNetTagger(path, device)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from difficmh.capsule import verify_tagger
 from difficmh.errors import CapsuleError
 from difficmh.sd21.capsule_writer import load_part
 from difficmh.sd21.checkpoint import PARTS, TAGGER_PREFIX, without_prefix
@@ -68,7 +69,8 @@ def load_networks(
 
 
 def load_tagger(capsule: Path, config: RamConfig, device: torch.device | str = "cpu") -> RamTagger:
-    """RAM++ from a capsule that has it. Raises CapsuleError."""
+    """RAM++ from a capsule that has it. Raises CapsuleError, also for a file that is not the one it was sealed with."""
+    verify_tagger(capsule)
     weights = without_prefix(load_part(capsule, "tagger"), TAGGER_PREFIX)
     return RamTagger(load_network(config, weights), TagList.load(capsule), device)
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,3 +104,16 @@ def test_a_configuration_without_limits(capsule: Path) -> None:
     (capsule / "config.json").write_text('{"codec": {}}')
     with pytest.raises(CapsuleError, match="describes no codec"):
         read_limits(capsule)
+
+
+def test_an_altered_tagger_is_no_tagger(capsule: Path) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(CapsuleError, match="lists no tagger"):
+        difficmh.load(capsule).tag([image])
+    shutil.copy(BUILT_IN / "lite" / "tagger.safetensors", capsule)
+    write_manifest(capsule)
+    content = bytearray((capsule / "tagger.safetensors").read_bytes())
+    content[-3] ^= 1
+    (capsule / "tagger.safetensors").write_bytes(content)
+    with pytest.raises(CapsuleError, match=r"tagger\.safetensors is not the file"):
+        difficmh.load(capsule).tag([image])

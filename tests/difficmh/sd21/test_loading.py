@@ -124,6 +124,17 @@ def test_an_altered_byte(spoiled: Path) -> None:
         difficmh.load(spoiled)
 
 
+def test_an_altered_byte_of_the_tagger(spoiled: Path) -> None:
+    """Decoding does not read it, so that loading does not; tagging would give other scores."""
+    file = spoiled / "tagger-00001-of-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    codec = difficmh.load(spoiled)
+    with pytest.raises(CapsuleError, match=r"tagger-00001-of-00001\.safetensors is not the file"):
+        codec.tag([photograph(64, 64)])
+
+
 def test_decoding_needs_no_tagger(spoiled: Path, sd21_capsule: Path) -> None:
     codec = difficmh.load(sd21_capsule)
     (stream,) = codec.compress([photograph(64, 64)], tags=[["cow"]])
