@@ -48,7 +48,8 @@ def load(
 
     `dtype` is the precision of the denoiser where its family leaves a choice (`sd21`: float32, bfloat16, float16).
     `compiled` puts the denoiser of `sd21` through torch.compile: minutes for the first picture of each padded size and
-    batch size, and faster pictures after; symbols come from networks that are never compiled.
+    batch size, and faster pictures after; symbols come from networks that are never compiled. Beyond the 8 variants of
+    torch's own limit (`torch._dynamo.config.recompile_limit`), further sizes run uncompiled.
     Raises CapsuleError where there is no such capsule, its files are not those it was sealed with or do not fit each
     other, the packages of its family are not installed, or the device is not there; ValueError for what is no device
     or no dtype of the family, and for `lite` compiled.
