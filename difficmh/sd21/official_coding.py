@@ -28,6 +28,9 @@ from difficmh.sd21.lfgcm_entropy import LfgcmEntropy, normal_cdf
 from difficmh.sd21.official_rans import OfficialDecoder, OfficialTables, encode_official
 from difficmh.symbols import DecodedSymbols, EntropyTables
 
+OTHER_ARITHMETIC = "or it was written under another arithmetic: --device cpu, or cuda, may read it"
+"""The same symptoms: where a scale falls on another table, all that follows is misread."""
+
 
 @dataclass(frozen=True)
 class OfficialStrings:
@@ -75,17 +78,24 @@ def decode_strings(
     """
     z_symbols = torch.tensor([_decode_z(string, tables.z, z_size) for string in strings.z], device=model.device)
     z_symbols = z_symbols.view(len(strings.z), model.hyper_channels, *z_size)
-    decoder = OfficialDecoder(strings.y)
+    try:
+        return DecodedSymbols(z_symbols.int(), _decode_y(model, tables.y, strings.y, z_symbols))
+    except BitstreamError as error:
+        raise BitstreamError(f"{error}; {OTHER_ARITHMETIC}") from error
+
+
+def _decode_y(model: LfgcmEntropy, tables: OfficialTables, string: bytes, z_symbols: Tensor) -> Tensor:
+    decoder = OfficialDecoder(string)
 
     def decode(means: Tensor, scales: Tensor) -> Tensor:
-        symbols = decoder.pull(scale_indexes(scales).flatten().tolist(), tables.y)
+        symbols = decoder.pull(scale_indexes(scales).flatten().tolist(), tables)
         return torch.tensor(symbols, dtype=torch.float32).view(means.shape).to(means.device) + means
 
     y_hat = model.walk(model.z_hat(z_symbols), decode).y_hat
     decoder.finish()
     if not torch.isfinite(y_hat).all():
         raise BitstreamError("damaged: the decoded latent is not finite")
-    return DecodedSymbols(z_symbols.int(), y_hat)
+    return y_hat
 
 
 def _decode_z(string: bytes, tables: OfficialTables, size: tuple[int, int]) -> list[int]:

@@ -128,6 +128,16 @@ def test_damage_is_noticed(model: Lfgcm, tables: OfficialEntropyTables) -> None:
             decode_strings(model, tables, OfficialStrings(y_string, (z_string,)), (1, 2))
 
 
+def test_another_arithmetic_is_named_where_it_may_be_the_reason(model: Lfgcm, tables: OfficialEntropyTables) -> None:
+    """The entropy networks decide the tables of y alone."""
+    strings = encode_strings(model, tables, *random_latents())
+    with pytest.raises(BitstreamError, match=r"damaged.*another arithmetic.*--device cpu"):
+        decode_strings(model, tables, OfficialStrings(strings.y + bytes(4), strings.z), (1, 2))
+    with pytest.raises(BitstreamError) as refusal:
+        decode_strings(model, tables, OfficialStrings(strings.y, (strings.z[0][:-4],)), (1, 2))
+    assert "arithmetic" not in str(refusal.value)
+
+
 def test_a_size_without_symbols_behind_it_is_refused_early(model: Lfgcm, tables: OfficialEntropyTables) -> None:
     y, z = random_latents()
     strings = encode_strings(model, tables, y, z)
