@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difficmh.config import DOWNSCALE
+from difficmh.sd21.checkpoint import TABLE_BUFFERS, current_name
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy, Likelihoods, Prediction
 from difficmh.sd21.lfgcm_layers import (
@@ -33,14 +34,6 @@ from difficmh.sd21.lfgcm_layers import (
 
 LATENT_BLOCK = 8
 """Pixels a side of one position of a latent."""
-
-IGNORED_BUFFERS = frozenset(
-    [f"entropy_bottleneck.{name}" for name in ("_offset", "_quantized_cdf", "_cdf_length", "target")]
-    + [f"gaussian_conditional.{name}" for name in ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")]
-    + [f"gaussian_conditional.{name}" for name in ("scale_bound", "lower_bound_scale.bound")]
-    + [f"{name}.likelihood_lower_bound.bound" for name in ("entropy_bottleneck", "gaussian_conditional")]
-)
-"""What a checkpoint holds beside weights: compressai's constants, and integer tables, which training leaves empty."""
 
 
 class Analysis(nn.Module):
@@ -198,25 +191,11 @@ def bits_per_pixel(likelihoods: Likelihoods, height: int, width: int) -> tuple[T
     return y.mean() / (height * width), z.mean() / (height * width)
 
 
-def migrate_bottleneck_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors; the 14 of the entropy bottleneck that compressai before 1.2.7 named otherwise get new names.
-
-    `_matrix0` becomes `matrices.0`, and so on. Keys may carry any prefix.
-    """
-    renamed = {}
-    for old, new in (("_matrix", "matrices"), ("_bias", "biases"), ("_factor", "factors")):
-        renamed.update({f"entropy_bottleneck.{old}{i}": f"entropy_bottleneck.{new}.{i}" for i in range(5)})
-    result = {}
-    for key, value in state.items():
-        prefix, found, name = key.rpartition("entropy_bottleneck.")
-        result[prefix + renamed.get(found + name, found + name)] = value
-    return result
-
-
 def load_lfgcm(model: Lfgcm, state: Mapping[str, Tensor]) -> None:
-    """Loads an official state dict, keys as below `preprocess_model.`, of either naming, strictly.
+    """Loads an official state dict, keys as below `preprocess_model.`, of either naming, strictly but for tables.
 
     Raises RuntimeError, torch's own, that names what is missing, unexpected or of another shape.
     """
-    weights = {key: value for key, value in state.items() if key not in IGNORED_BUFFERS}
-    model.load_state_dict(migrate_bottleneck_names(weights), strict=True)
+    tables = tuple(f".{name}" for name in TABLE_BUFFERS)
+    weights = {current_name(name): tensor for name, tensor in state.items() if not name.endswith(tables)}
+    model.load_state_dict(weights, strict=True)

@@ -7,7 +7,7 @@ it into 77 vectors, those after the last block but one and the final norm. Stabl
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,17 +71,6 @@ def load_tokenizer(directory: Path, positions: int = 77) -> Tokenize:
     if ends != [BEGIN, END]:
         raise CapsuleError(f"{directory} holds another tokenizer than CLIP's: it makes {ends} of an empty text")
     return tokenize
-
-
-def prompt(tags: Iterable[str], positions: Mapping[str, int]) -> str:
-    """The text for a set of tags, in the order of the vocabulary; `positions` is where each name stands in it.
-
-    Raises ValueError for a tag outside the vocabulary.
-    """
-    wanted = set(tags)
-    if unknown := sorted(wanted - positions.keys()):
-        raise ValueError(f"not in the tag vocabulary of this model: {', '.join(unknown)}")
-    return ", ".join(sorted(wanted, key=lambda tag: positions[tag]))
 
 
 def build_text_encoder(config: TextConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Prompts, tokens and cached embeddings."""
+"""Tokens and cached embeddings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from difficmh.errors import CapsuleError
-from difficmh.sd21.text import BEGIN, END, PADDING, TextConditioner, TextConfig, load_tokenizer, prompt
+from difficmh.sd21.text import BEGIN, END, PADDING, TextConditioner, TextConfig, load_tokenizer
 from tests.difficmh.sd21.tiny_tokenizer import write_tokenizer
 
 SMALL = TextConfig(width=16, heads=2, blocks=3, positions=8)
@@ -24,14 +24,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def conditioner(files: Path) -> TextConditioner:
     torch.manual_seed(0)
     return TextConditioner(SMALL, load_tokenizer(files, SMALL.positions), cached=2).eval()
-
-
-def test_a_prompt_is_in_the_order_of_the_vocabulary() -> None:
-    positions = {"zebra": 0, "Abbey": 1, "stop sign": 2}
-    assert prompt(["stop sign", "zebra", "Abbey", "zebra"], positions) == "zebra, Abbey, stop sign"
-    assert prompt([], positions) == ""
-    with pytest.raises(ValueError, match="not in the tag vocabulary of this model: Zebra"):
-        prompt(["Zebra"], positions)
 
 
 def test_tokens_are_clips(files: Path) -> None:

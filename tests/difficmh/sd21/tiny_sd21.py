@@ -13,7 +13,7 @@ from difficmh.sd21.checkpoint import PARTS, TAGGER_PREFIX
 from difficmh.sd21.config import DrawingConfig, Sd21Config
 from difficmh.sd21.control import ControlConfig
 from difficmh.sd21.denoiser import Denoiser, DenoiserConfig
-from difficmh.sd21.lfgcm import IGNORED_BUFFERS, Lfgcm
+from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.tables import capsule_tables
 from difficmh.sd21.text import TextConditioner, TextConfig
 from difficmh.sd21.unet import UNetConfig
@@ -63,9 +63,8 @@ def _parts(lfgcm: Lfgcm, seed: int) -> dict[str, dict[str, Tensor]]:
     for conv in (*denoiser.control.enc_out, denoiser.control.mid_out, *denoiser.control.dec_out):
         nn.init.normal_(conv.weight, std=0.1)
     text = TextConditioner(CONFIG.text, lambda prompt: [])
-    weights = {name: tensor for name, tensor in lfgcm.state_dict().items() if name not in IGNORED_BUFFERS}
     return {
-        "lfgcm": {f"{PARTS['lfgcm'].prefix}{name}": tensor for name, tensor in weights.items()},
+        "lfgcm": {f"{PARTS['lfgcm'].prefix}{name}": tensor for name, tensor in lfgcm.state_dict().items()},
         "unet": official_unet(denoiser.unet),
         "control": official_control(denoiser.control),
         "vae": official_vae(LatentAutoencoder(CONFIG.vae)),
