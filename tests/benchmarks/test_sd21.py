@@ -116,4 +116,4 @@ def test_the_benchmark_needs_only_what_a_bare_gpu_machine_has() -> None:
                 waiting += [place for place in places if place.is_file() and place not in seen]
             elif found.at_load and top not in sys.stdlib_module_names:
                 foreign.add(top)
-    assert foreign == {"torch", "numpy", "diffusers", "transformers"}
+    assert foreign == {"torch", "numpy", "diffusers", "transformers", "safetensors"}
