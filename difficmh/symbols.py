@@ -43,7 +43,7 @@ class EntropyNetworks(Protocol):
 
 @dataclass(frozen=True)
 class DecodedSymbols:
-    """Symbols of z, `(B, N, h, w)` int32, and y_hat, `(B, M, 4h, 4w)` float32, both on the model's device."""
+    """Symbols of z, `(B, N, h, w)` int32, and y_hat, `(B, M, 4h, 4w)` float32; of a whole image on the CPU."""
 
     z_symbols: Tensor
     y_hat: Tensor
