@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from difficmh.config import DOWNSCALE
-from difficmh.distortion import MS_SSIM_SIDE, MSE_SHARE, distortions, mixed_distortion, squared_error
+from difficmh.distortion import MS_SSIM_SIDE, distortion, squared_error
 from difficmh.entropy_model import EntropyOutput
 from difficmh.model import CodecModel
 from difficmh.tiling import Tile, plan
@@ -120,7 +120,7 @@ class Refinement:
         share = (
             self.latents.images.shape[2] * self.latents.images.shape[3] / (self.tile.core.height * self.tile.core.width)
         )
-        return bits + lambdas * share * distortion(preview, self.latents.images)
+        return bits + lambdas * share * distance(preview, self.latents.images)
 
     def _amid_surroundings(self, core: Tensor) -> Tensor:
         """The window's y with this core."""
@@ -142,8 +142,8 @@ def estimated_bits(expected: EntropyOutput) -> Tensor:
     return -torch.log2((upper - lower).clamp(min=UNLIKELY)).flatten(1).sum(1)
 
 
-def distortion(decoded: Tensor, images: Tensor) -> Tensor:
-    """Squared error and MS-SSIM as in training, `(B,)`; the former alone for pictures too small for the latter."""
+def distance(decoded: Tensor, images: Tensor) -> Tensor:
+    """Distortion as in training, `(B,)`; squared error alone for pictures too small for MS-SSIM."""
     if min(images.shape[2:]) < MS_SSIM_SIDE:
         return squared_error(decoded, images)
-    return mixed_distortion(*distortions(decoded, images), MSE_SHARE)
+    return distortion(decoded, images).mixed()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from difficmh.autoencoder import BLOCK
 from difficmh.denoiser import Denoiser
-from difficmh.distortion import distortions
+from difficmh.distortion import Distortion, distortion
 from difficmh.entropy_model import EntropyOutput
 from difficmh.layers import full_precision
 from difficmh.model import CodecModel
@@ -28,13 +28,11 @@ NEIGHBOURS = 8
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """Results of one pass: the preview `(B, 3, H, W)`, and per sample `(B,)` bits per pixel, squared error of 8-bit
-    values and MS-SSIM in [0, 1]."""
+    """Results of one pass: the preview `(B, 3, H, W)`, bits per pixel of each sample `(B,)`, and its distortion."""
 
     preview: Tensor
     bpp: Tensor
-    mse: Tensor
-    ms_ssim: Tensor
+    distortion: Distortion
 
 
 def quantise(model: CodecModel, images: Tensor, quality: Tensor) -> Tensor:
@@ -63,7 +61,7 @@ def rate_distortion(model: CodecModel, images: Tensor, quality: Tensor) -> RateD
     """One pass through the codec without diffusion. Images must exceed 160 pixels a side for MS-SSIM."""
     y_hat, bpp = code(model, images, quality)
     preview = model.preview(y_hat, quality)
-    return RateDistortion(preview, bpp, *distortions(preview, images))
+    return RateDistortion(preview, bpp, distortion(preview, images))
 
 
 def decibels(mse: Tensor) -> Tensor:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from difficmh.distortion import MSE_SHARE
+from difficmh.distortion import MEANS_WEIGHT, MSE_SHARE
 
 
 @dataclass(frozen=True)
 class LossSettings:
     """All are at least 0, shares at most 1. A weight of 0 switches a part off.
 
-    `mse_share`: squared error in the distortion, the rest is MS-SSIM. `codec_features`: features of a classifier in it,
-    so that bits go where meaning is; in units of squared error. `semantic`: semantic consistency of the guide
-    latent, from the share `semantic_start` of the stage on, when the base UNet's features are worth agreeing with.
-    `tag_dropout`, `control_dropout`: samples and steps that go without. `teacher`, `features`, `adversarial`, `grid`:
-    parts of the one-step loss. `rehearsal`: weight of the diffusion loss in it, on the share `rehearsal_share` of each
-    batch, one sample at least.
+    `mse_share`: squared error in the distortion, the rest is MS-SSIM. `means`: squared error of means over 16 x 16
+    pixels beside them. `codec_features`: features of a classifier in it, so that bits go where meaning is; in units of
+    squared error. `semantic`: semantic consistency of the guide latent, from the share `semantic_start` of the stage
+    on, when the base UNet's features are worth agreeing with. `tag_dropout`, `control_dropout`: samples and steps that
+    go without. `teacher`, `features`, `adversarial`, `grid`: parts of the one-step loss. `rehearsal`: weight of the
+    diffusion loss in it, on the share `rehearsal_share` of each batch, one sample at least.
     """
 
     mse_share: float = MSE_SHARE
+    means: float = MEANS_WEIGHT
     codec_features: float = 20.0
     semantic: float = 0.15
     semantic_start: float = 0.3

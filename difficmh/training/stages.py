@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from difficmh.distortion import distortions, mixed_distortion
+from difficmh.distortion import distortion
 from difficmh.model import CodecModel
 from difficmh.sampler import TRAIN_STEPS, rates
 from difficmh.taggers.lite0 import load_lite0
@@ -96,16 +96,17 @@ class RateDistortionStage:
         with _autocast(batch.images.device):
             result = losses.rate_distortion(self.model, batch.images, batch.quality)
             features = self._feature_loss(batch.images, result.preview)
-        distortion = mixed_distortion(result.mse, result.ms_ssim, self.settings.mse_share)
-        distortion = distortion + self.settings.codec_features * features
+        found = result.distortion
+        mixed = found.mixed(self.settings.mse_share, self.settings.means) + self.settings.codec_features * features
         middle = float(lambdas[len(lambdas) // 2])
-        loss = losses.rate_distortion_loss(result.bpp, distortion, lambdas[batch.quality], middle)
+        loss = losses.rate_distortion_loss(result.bpp, mixed, lambdas[batch.quality], middle)
         norm = self.optimizers["codec"].step(loss, progress)
         return {
             "loss": loss.item(),
             "bpp": result.bpp.mean().item(),
-            "psnr": losses.decibels(result.mse).item(),
-            "ms_ssim": result.ms_ssim.mean().item(),
+            "psnr": losses.decibels(found.mse).item(),
+            "means": found.means.mean().item(),
+            "ms_ssim": found.ms_ssim.mean().item(),
             "features": features.mean().item(),
             "norm": norm,
         }
@@ -173,11 +174,11 @@ class DiffusionStage:
             guide = self.model.autoencoder.encode(preview)
             semantic, gradient = losses.semantic_gradient(self.model.denoiser, guide, latent, tags)
         lambdas = self.lambdas.to(latent.device)[batch.quality]
-        mse, similarity = distortions(preview, batch.images)
-        loss = (lambdas * mixed_distortion(mse, similarity, self.settings.mse_share)).mean()
+        found = distortion(preview, batch.images)
+        loss = (lambdas * found.mixed(self.settings.mse_share, self.settings.means)).mean()
         loss = loss + self.settings.semantic * (guide * gradient).sum()
         self.optimizers["g_s"].step(loss, progress)
-        return {"semantic": semantic.item(), "psnr": losses.decibels(mse).item()}
+        return {"semantic": semantic.item(), "psnr": losses.decibels(found.mse).item()}
 
     def extra_state(self) -> dict[str, Any]:
         return {}

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from difficmh.distortion import distortions
+from difficmh.distortion import distortion
 from difficmh.model import CodecModel
 from difficmh.training import losses
 from difficmh.training.data import CropSource
@@ -235,10 +235,11 @@ class Trainer:
         }
         parts = [f"{bpp.mean():.4f} bpp"]
         for mode, decoded in drawn.items():
-            mse, similarity = distortions(decoded, images)
-            ms_ssim = (-10 * torch.log10(1 - similarity)).mean()
-            parts.append(f"{mode} PSNR {losses.decibels(mse):.2f} MS-SSIM {ms_ssim:.2f} dB")
-            values = {f"{mode}_psnr": float(losses.decibels(mse)), f"{mode}_ms_ssim_db": float(ms_ssim)}
+            found = distortion(decoded, images)
+            psnr, ms_ssim = losses.decibels(found.mse), (-10 * torch.log10(1 - found.ms_ssim)).mean()
+            parts.append(f"{mode} PSNR {psnr:.2f} MS-SSIM {ms_ssim:.2f} dB")
+            values = {"psnr": float(psnr), "ms_ssim_db": float(ms_ssim), "means": float(found.means.mean())}
+            values = {f"{mode}_{name}": value for name, value in values.items()}
             self.log.write(self.steps, self.minutes, {f"quality_{index + 1}/{n}": value for n, value in values.items()})
         self.log.write(self.steps, self.minutes, {f"quality_{index + 1}/bpp": float(bpp.mean())})
         return "  ".join(parts)

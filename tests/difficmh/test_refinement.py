@@ -14,7 +14,7 @@ from benchmarks.images import benchmark_images
 from difficmh.codec import Codec
 from difficmh.entropy_model import EntropyOutput
 from difficmh.lite import LiteNetworks
-from difficmh.refinement import Latents, Refinement, distortion, estimated_bits, parts
+from difficmh.refinement import Latents, Refinement, distance, estimated_bits, parts
 from difficmh.tiling import plan
 from difficmh.transforms import Y_BLOCK
 from tests.difficmh.tiny_capsule import photograph
@@ -34,7 +34,7 @@ def cost_of_stream(codec: Codec, image: NDArray[np.uint8], stream: bytes, qualit
     (preview,) = codec.decompress([stream], mode="preview")
     weight = networks(codec).model.config.lambdas[quality - 1]
     height, width, _ = image.shape
-    return 8 * len(stream) / (height * width) + weight * float(distortion(preview[None], as_batch(image)))
+    return 8 * len(stream) / (height * width) + weight * float(distance(preview[None], as_batch(image)))
 
 
 @pytest.mark.parametrize("size", [(192, 192), (128, 320)], ids=["with MS-SSIM", "too small for it"])
@@ -129,7 +129,8 @@ def test_odd_pictures_never_get_worse(lite: Codec, kind: str) -> None:
         "checks": np.repeat(np.indices((192, 192)).sum(0)[..., None] % 2 * 255, 3, axis=2).astype(np.uint8),
     }[kind]
     plain, refined = (lite.compress([image], quality=3, tags=[[]], effort=effort)[0] for effort in (0, 2))
-    assert cost_of_stream(lite, image, refined, 3) <= 1.002 * cost_of_stream(lite, image, plain, 3)
+    one_byte = 8 / (192 * 192)  # what streams are rounded to
+    assert cost_of_stream(lite, image, refined, 3) <= 1.002 * cost_of_stream(lite, image, plain, 3) + one_byte
 
 
 def test_a_picture_of_several_tiles_is_refined_and_decodes(tiny_codec: Codec) -> None:

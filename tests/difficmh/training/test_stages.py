@@ -89,6 +89,7 @@ def test_stages_change_what_they_say(
     ("stage", "setting", "values"),
     [
         ("rate_distortion", "mse_share", (0.0, 1.0)),
+        ("rate_distortion", "means", (0.0, 5.0)),
         ("rate_distortion", "codec_features", (0.0, 40.0)),
         ("diffusion", "semantic", (0.0, 5.0)),
         ("one_step", "adversarial", (0.0, 5.0)),
