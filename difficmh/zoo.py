@@ -20,7 +20,6 @@ from difficmh.capsule import (
     read_config,
     read_manifest,
     verify,
-    verify_tagger,
 )
 from difficmh.cdf_tables import CdfTables
 from difficmh.codec import Codec, CodecParts, Tagger
@@ -158,5 +157,4 @@ def load_tables(path: Path) -> EntropyTables:
 def _load_tagger(path: Path, device: str) -> Tagger:
     from difficmh.taggers.efficientnet import EfficientNetTagger
 
-    verify_tagger(path)
     return EfficientNetTagger(path, device)

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from difficmh.capsule import MANIFEST, verify_tagger
 from difficmh.taggers.lite0 import Lite0Features, input_pixels, input_size
 from difficmh.taggers.tag_head import choose_tags, load_head
 from difficmh.vocabulary import TagScore, Vocabulary
@@ -30,11 +31,14 @@ GPU_BATCH = 32
 class EfficientNetTagger:
     """The tagger of a capsule: images to tags of its vocabulary.
 
-    Raises CapsuleError where `tags.json` or `tagger.safetensors` of the capsule is missing or does not fit.
+    Raises CapsuleError where `tags.json` or `tagger.safetensors` of the capsule is missing or does not fit, or is not
+    the file that the manifest describes; a capsule in the making has no manifest yet.
     """
 
     def __init__(self, capsule: Path, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
+        if (capsule / MANIFEST).is_file():
+            verify_tagger(capsule)
         self.vocabulary = Vocabulary.load(capsule / "tags.json")
         self._head = load_head(capsule / "tagger.safetensors", self.vocabulary).to(self.device)
         self._features = Lite0Features().to(self.device)

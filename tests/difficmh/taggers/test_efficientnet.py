@@ -61,6 +61,19 @@ def test_a_capsule_without_tagger_is_an_error(tmp_path: Path) -> None:
         EfficientNetTagger(tmp_path)
 
 
+def test_a_sealed_capsule_vouches_for_its_tagger(tmp_path: Path) -> None:
+    for name in ("manifest.json", "tags.json", "tagger.safetensors"):
+        (tmp_path / name).write_bytes((LITE / name).read_bytes())
+    EfficientNetTagger(tmp_path)
+    altered = bytearray((LITE / "tagger.safetensors").read_bytes())
+    altered[-1] ^= 1
+    (tmp_path / "tagger.safetensors").write_bytes(altered)
+    with pytest.raises(CapsuleError, match="is not the file that the manifest describes"):
+        EfficientNetTagger(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    EfficientNetTagger(tmp_path)  # as `jobs/train_tagger.py` leaves it, before there is a codec to seal
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_nearly_the_same_scores(tagger: EfficientNetTagger) -> None:
