@@ -97,7 +97,12 @@ def prior_from_count(count: int, images: int) -> int:
 
 def merge_nouns(*lists: Sequence[str]) -> list[str]:
     """All nouns of some lists in plain lower case, sorted, without duplicates."""
-    return sorted({" ".join(noun.lower().split()) for nouns in lists for noun in nouns})
+    return sorted({plain_noun(noun) for nouns in lists for noun in nouns})
+
+
+def plain_noun(noun: str) -> str:
+    """A noun as vocabularies spell it: lower case, single blanks."""
+    return " ".join(noun.lower().split())
 
 
 def tag_prior(vocabulary: Vocabulary) -> TagPrior:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         settings = LossSettings().changed(arguments.set)
     except ValueError as error:
         parser.error(f"--set: {error}")
+    _check_numbers(parser, arguments)
     job = TrainingJob(
         # Absolute, all of them: workers of a cluster run in folders of their own.
         data=tuple(Path(path).absolute() for pattern in arguments.data for path in _matching(pattern)),
@@ -46,6 +48,15 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         settings=settings,
     )
     return TrainingCommand(job, arguments.workers)
+
+
+def _check_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if not 0 < arguments.minutes < math.inf:
+        parser.error(f"--minutes {arguments.minutes:g}: a budget is more than nothing")
+    if not 0 < arguments.rate < math.inf:
+        parser.error(f"--rate {arguments.rate:g}: a learning rate is more than nothing")
+    if arguments.batch < 1 or arguments.workers < 1:
+        parser.error("--batch and --workers are 1 at least")
 
 
 def _matching(pattern: str) -> list[str]:

@@ -25,7 +25,13 @@ from difficmh.training.settings import LossSettings
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
 from difficmh.zoo import TRAINING_ONLY, load_tables
 
-PREVIOUS = {"decoder": "rate_distortion", "diffusion": "rate_distortion", "one_step": "diffusion"}
+PREVIOUS = {
+    "decoder": ("rate_distortion",),
+    "diffusion": ("decoder", "rate_distortion"),
+    "one_step": ("diffusion",),
+}
+"""Stages that a stage may start from; of several the one that was trained last."""
+
 HELD_BACK = 60
 """Every so many images one is kept for the validation table."""
 
@@ -99,9 +105,12 @@ def load_data(job: TrainingJob, tags: TagSource | None, vocabulary: int, crop: i
     kept = [sample for i, sample in enumerate(samples) if i % HELD_BACK]
     if not kept:
         raise ValueError(f"{len(samples)} pictures of {SMALLEST_SIDE} pixels a side are too few: two at least")
+    matrix = tag_matrix(kept, tags, vocabulary)
+    if tags:
+        print(f"{int(matrix.any(dim=1).sum())} of {len(kept)} pictures have tags", flush=True)
     return TrainingData(
         CropSource([sample.pixels for sample in kept], job.device),
-        tag_matrix(kept, tags, vocabulary),
+        matrix,
         validation_images(samples[::HELD_BACK], crop).to(job.device),
     )
 
@@ -120,10 +129,11 @@ def previous_weights(job: TrainingJob) -> Path | None:
         return job.start
     if job.stage not in PREVIOUS:
         return None
-    before = job.output / f"{PREVIOUS[job.stage]}.pt"
-    if not before.exists():
-        raise FileNotFoundError(f"{before} is missing: train stage {PREVIOUS[job.stage]} first")
-    return before
+    names = PREVIOUS[job.stage]
+    before = [path for name in names if (path := job.output / f"{name}.pt").exists()]
+    if not before:
+        raise FileNotFoundError(f"{job.output / f'{names[-1]}.pt'} is missing: train stage {names[-1]} first")
+    return max(before, key=lambda path: path.stat().st_mtime_ns)
 
 
 def build_model(previous: Path | None, vocabulary: int = 0, sizes: Path | None = None) -> CodecModel:

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from difficmh.vocabulary import plain_noun
+
 Metadata = Mapping[str, Any]
 
 DETECTION_SCORE = 0.75
@@ -67,6 +69,16 @@ class TagLabels:
     presumed: Tensor
 
 
+def with_plain_nouns(sample: Metadata) -> dict[str, Any]:
+    """The same sample, with labels and detections as the vocabulary spells nouns."""
+    plain = dict(sample)
+    if sample.get("labels") is not None:
+        plain["labels"] = [plain_noun(label) for label in sample["labels"]]
+    if sample.get("detected"):
+        plain["detected"] = [{**found, "label": plain_noun(found["label"])} for found in sample["detected"]]
+    return plain
+
+
 def label_counts(samples: Sequence[Metadata]) -> Counter[str]:
     """In how many samples each noun is a ground-truth label."""
     return Counter(noun for sample in samples for noun in sample.get("labels") or ())
@@ -76,7 +88,7 @@ def annotated_nouns(samples: Sequence[Metadata]) -> dict[str, frozenset[str]]:
     """The nouns that each source annotates: those it uses anywhere."""
     nouns: dict[str, set[str]] = {}
     for sample in samples:
-        nouns.setdefault(sample["source"], set()).update(sample.get("labels") or ())
+        nouns.setdefault(sample.get("source", ""), set()).update(sample.get("labels") or ())
     return {source: frozenset(used) for source, used in nouns.items()}
 
 
@@ -94,7 +106,7 @@ def read_labels(
     annotated, doubtful = np.zeros(shape, bool), np.zeros(shape, bool)
     for row, sample in enumerate(samples):
         if sample.get("labels") is not None:
-            known = [positions[name] for name in sources.get(sample["source"], ()) if name in positions]
+            known = [positions[name] for name in sources.get(sample.get("source", ""), ()) if name in positions]
             annotated[row, known] = True
             targets[row, [positions[name] for name in sample["labels"] if name in positions]] = 1
         for detection in sample.get("detected", ()):
@@ -116,8 +128,8 @@ def read_labels(
 
 def _absent_weights(samples: Sequence[Metadata], names: Sequence[str]) -> NDArray[np.float32]:
     """`(N, T)`: pictures taken for one object show little scenery; of others nothing is known."""
-    scenery = np.array([name in SCENERY for name in names])
-    one_object = np.array([sample.get("label_kind") == "image-class" for sample in samples])
+    scenery = np.array([name in SCENERY for name in names], bool)
+    one_object = np.array([sample.get("label_kind") == "image-class" for sample in samples], bool)
     weights = np.where(scenery & ~one_object[:, None], ABSENT_SCENERY_WEIGHT, ABSENT_WEIGHT)
     halved = np.where(scenery & one_object[:, None], weights / 2, weights)
     return halved.astype(np.float32)

@@ -8,6 +8,7 @@ nouns that ImageNet knows follow the classifier, calibrated by two numbers.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -102,7 +103,13 @@ def head_scores(head: TagHead, data: TaggerFeatures) -> Tensor:
 
 
 def given_tags(tagger: TrainedTagger, data: TaggerFeatures) -> dict[str, list[str]]:
-    """The tags that the tagger gives to each image, by key: what a codec trained on these images should be told."""
+    """The tags that the tagger gives to each image, by key: what a codec trained on these images should be told.
+
+    Raises ValueError where several images have one key.
+    """
+    repeated = [key for key, number in Counter(data.keys).items() if number > 1]
+    if repeated:
+        raise ValueError(f"{len(repeated)} keys stand for several images, {repeated[0]} for one: tags go by key")
     thresholds = torch.tensor([tag.threshold for tag in tagger.vocabulary.tags])
     chosen = choose_tags(head_scores(tagger.head, data), thresholds)
     names = tagger.vocabulary.names

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from difficmh.taggers.lite0 import Lite0Features, input_pixels
 from difficmh.training.data import TrainingSample, read_samples
-from difficmh.training.tag_labels import Metadata
+from difficmh.training.tag_labels import Metadata, with_plain_nouns
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,14 @@ def extract_features(samples: Sequence[TrainingSample], device: torch.device | s
         torch.stack(features),
         torch.stack(class_logits),
         tuple(sample.key for sample in samples),
-        tuple(sample.metadata for sample in samples),
+        tuple(with_plain_nouns(sample.metadata) for sample in samples),
     )
 
 
 def cached_features(paths: Sequence[Path], folder: Path, device: torch.device | str = "cpu") -> TaggerFeatures:
-    """Features of the images of tars, kept in `folder` under a hash of the tars' names and sizes."""
-    inputs = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
+    """Features of the images of tars, kept in `folder` under a hash of the tars' places, sizes and times of change:
+    other labels rarely change the size of a tar, whose members are padded."""
+    inputs = "\n".join(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths)
     cache = folder / f"tagger-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if cache.exists():
         return TaggerFeatures.load(cache)

@@ -67,6 +67,7 @@ class Trainer:
         if in_parallel():
             for tensor in model.state_dict().values():
                 distributed.broadcast(tensor, 0)
+            torch.manual_seed(options.seed + 1000 * self.rank)  # noise of its own for each worker
         self.average = MovingAverage(model)
         self.generator = torch.Generator().manual_seed(options.seed + 1000 * self.rank)
         self.steps = 0
@@ -115,7 +116,7 @@ class Trainer:
         self.options.output.mkdir(parents=True, exist_ok=True)
         self.resume()
         recent: list[dict[str, float]] = []
-        saved = time.monotonic()
+        saved = self.seconds
         while self.progress < 1:
             started = time.monotonic()
             recent.append(self.stage.step(self._batch(), self.progress, self.generator))
@@ -125,10 +126,12 @@ class Trainer:
             if self.steps % 50 == 0:
                 self._log(recent)
                 recent = []
-            if time.monotonic() - saved > 60 * self.options.checkpoint_minutes:
+            if self.seconds - saved > 60 * self.options.checkpoint_minutes:
                 self.save()
                 self._validate(validation)
-                saved = time.monotonic()
+                saved = self.seconds
+                if in_parallel():
+                    distributed.barrier()  # that no worker's next step lasts as long as the leader's table
         self.save()
         self._validate(validation)
 
@@ -161,6 +164,7 @@ class Trainer:
             "extra": {name: module.state_dict() for name, module in self.stage.extra_state().items()},
             "generator": self.generator.get_state(),
             "noise": torch.get_rng_state(),
+            "device_noise": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "steps": self.steps,
             "seconds": self.seconds,
             "history": [record.to_dict() for record in (*self.before, self.record)],
@@ -173,7 +177,8 @@ class Trainer:
         """Continues from this stage's checkpoint, where there is one."""
         if not self.checkpoint.exists():
             return
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        # To the CPU: loading moves what belongs on the device, and each step counter of Adam there would cost a wait.
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for name, optimizer in self.stage.optimizers.items():
@@ -190,8 +195,10 @@ class Trainer:
         """The leading worker draws on where it stopped. Its state is the only one in a checkpoint, and workers that
         drew the same would do the work of one: the others begin anew, elsewhere than at their first steps."""
         if self.leads:
-            self.generator.set_state(state["generator"].cpu())
-            torch.set_rng_state(state["noise"].cpu())
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["noise"])
+            if self.device.type == "cuda" and state.get("device_noise") is not None:
+                torch.cuda.set_rng_state(state["device_noise"], self.device)
         else:
             seed = self.options.seed + 1000 * self.rank + (self.steps << 32)
             self.generator.manual_seed(seed)

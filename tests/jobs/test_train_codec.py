@@ -79,6 +79,15 @@ def test_places_are_absolute_for_workers_elsewhere(tmp_path: Path, monkeypatch: 
     assert job.start == BUILT_IN / "lite"
 
 
+@pytest.mark.parametrize(
+    "number", ["--minutes=-1", "--minutes=0", "--minutes=nan", "--rate=0", "--batch=0", "--workers=0"]
+)
+def test_numbers_that_make_no_sense_are_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("", ["--data", "x", "--output", "y", "--stage", "decoder", "--minutes", "1", number])
+    assert number.partition("=")[0] in capsys.readouterr().err
+
+
 def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
     wanted = ["--data", f"{tmp_path}/*.tar", "--output", tmp_path / "run", "--stage", "rate_distortion", "--minutes", 1]
     with pytest.raises(FileNotFoundError, match=r"\*\.tar"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,15 @@ def test_a_stage_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert previous_weights(job(tmp_path, tmp_path / "other.pt")) == tmp_path / "rate_distortion.pt"
     assert previous_weights(job(tmp_path, stage="one_step")) == tmp_path / "diffusion.pt"
+
+
+def test_the_decoder_stage_counts_where_it_was_trained_last(tmp_path: Path) -> None:
+    for age, name in ((20, "rate_distortion.pt"), (10, "decoder.pt")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    assert previous_weights(job(tmp_path, stage="diffusion")) == tmp_path / "decoder.pt"
+    (tmp_path / "rate_distortion.pt").touch()  # trained again: what `decoder` drew is of another codec
+    assert previous_weights(job(tmp_path, stage="diffusion")) == tmp_path / "rate_distortion.pt"
 
 
 def test_tags_stay_with_their_pictures_beside_tiny_ones(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from difficmh.training.tag_labels import (
     annotated_nouns,
     label_counts,
     read_labels,
+    with_plain_nouns,
 )
 
 NAMES = ("car", "milk", "sky", "truck")
@@ -55,6 +56,19 @@ def test_sure_detections_are_soft_labels_and_unsure_ones_keep_silent() -> None:
     assert found.targets[0, 0].item() == torch.tensor(0.9).item()
     assert found.weights[0, [0, 3]].tolist() == [PSEUDO_WEIGHT, 0]
     assert found.presumed[0].tolist() == [False, True, True, False]
+
+
+def test_pictures_without_metadata_and_nouns_without_number_are_no_error() -> None:
+    found = labels({}, {"labels": ["car"]})
+    assert found.targets.tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
+    assert annotated_nouns([{}, {"labels": ["car"]}]) == {"": {"car"}}
+    assert read_labels([STREET], (), {}, torch.zeros(1, 0)).weights.shape == (1, 0)
+
+
+def test_labels_are_spelt_as_in_the_vocabulary() -> None:
+    plain = with_plain_nouns({"labels": ["Zebra  Crossing"], "detected": [{"label": "Car", "score": 0.9}]})
+    assert plain == {"labels": ["zebra crossing"], "detected": [{"label": "car", "score": 0.9}]}
+    assert with_plain_nouns(UNKNOWN) == UNKNOWN
 
 
 def test_annotations_beat_detections() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_tags_of_images(data: TaggerFeatures, tagger: TrainedTagger) -> None:
     assert {"pixie", "road"} <= set(tags["000003"])
     assert "pixie" not in tags["000004"]
     assert {"cat", "tabby"} <= set(tags["000010"]), "ImageNet's nouns follow the classifier"
+
+
+def test_keys_that_stand_for_several_images_are_refused(data: TaggerFeatures, tagger: TrainedTagger) -> None:
+    twice = replace(data, keys=("000001", *data.keys[1:]))
+    with pytest.raises(ValueError, match="000001"):
+        given_tags(tagger, twice)
+
+
+def test_pictures_without_labels_make_a_tagger_of_imagenets_nouns(data: TaggerFeatures) -> None:
+    bare = train_tagger(replace(data, metadata=({},) * COUNT), TaggerTraining(epochs=1))
+    assert bare.trained == ()
+    assert {"cat", "tabby"} <= set(given_tags(bare, data)["000010"])
 
 
 def test_priors_are_how_often_the_tagger_gives_a_tag(data: TaggerFeatures, tagger: TrainedTagger) -> None:
