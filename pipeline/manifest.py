@@ -56,7 +56,8 @@ class Manifest:
         """16 hexadecimal digits over all that decides what is written."""
         deciding = [self.job, self.codec, self.codec_fingerprint, self.schema_version, self.settings]
         text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        # A local path may be no text: its bytes then.
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "job_fingerprint": self.job_fingerprint}, indent=1, sort_keys=True)

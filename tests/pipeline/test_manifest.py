@@ -1,6 +1,7 @@
 """What an output says about itself, what a resumed run finds to do, and what it refuses."""
 
 import json
+import os
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,15 @@ def test_a_new_output(storage: Storage) -> None:
     establish(storage, MANIFEST, plan)
     assert read_manifest(storage, "archive") == MANIFEST
     assert json.loads(storage.read("archive.json"))["job_fingerprint"] == MANIFEST.job_fingerprint
+
+
+def test_an_archive_below_a_folder_whose_name_is_no_text(storage: Storage) -> None:
+    archive = os.fsdecode(b"/in/caf\xe9")
+    manifest = replace(MANIFEST, settings={"archive": archive})
+    establish(storage, manifest, make_plan(storage, manifest, SOURCES, overwrite=False))
+    assert read_manifest(storage, "archive") == manifest
+    others = {MANIFEST.job_fingerprint, replace(MANIFEST, settings={"archive": "/in/caf\xe9"}).job_fingerprint}
+    assert manifest.job_fingerprint not in others
 
 
 @pytest.mark.s3
