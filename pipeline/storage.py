@@ -86,6 +86,15 @@ class Storage:
         """The full URL of `path`."""
         return f"{self.url.rstrip('/')}/{path}"
 
+    def holds(self, other: Storage) -> bool:
+        """Whether `other` is this place or lies inside it, whatever their URLs and links on a local disk are called."""
+        inner, outer = other._place, self._place
+        return f"{inner}/".startswith(f"{outer.rstrip('/')}/")
+
+    @property
+    def _place(self) -> str:
+        return os.path.realpath(self._target[1]) if isinstance(self._fs, LocalFileSystem) else self.url
+
     def info(self, path: str) -> ObjectInfo:
         """Size and tag of `path`; raises FileNotFoundError."""
         return _object_info(path, self.retry(lambda: self._fs.info(self._full(path))))
