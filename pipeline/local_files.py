@@ -104,4 +104,4 @@ def once(paths: Iterable[str]) -> list[str]:
 
 
 def _links(folder: str) -> int:
-    return sum(os.path.islink(place) for place in (folder, *PurePath(folder).parents))
+    return sum(os.path.islink(place) for place in (PurePath(folder), *PurePath(folder).parents))
