@@ -23,8 +23,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from difficmh.config import MAX_EFFORT
 from difficmh.errors import CapsuleError
-from difficmh.verified import RECORD, Verified
+from difficmh.verified import Verified
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -134,17 +135,17 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def read_limits(path: Path) -> tuple[range, bool]:
-    """Which qualities a capsule has, and whether its encoder takes effort, without its networks.
+def read_limits(path: Path) -> tuple[range, int]:
+    """Which qualities a capsule has, and the largest effort of its encoder (0: it takes none), without its networks.
 
     Models of `lite` have as many qualities as lambdas, those of another family one. Raises CapsuleError as
     `read_config`.
     """
     config = read_config(path)
     if config.get("family", "lite") != "lite":
-        return range(1, 2), False
+        return range(1, 2), 0
     try:
-        return range(1, len(config["codec"]["lambdas"]) + 1), True
+        return range(1, len(config["codec"]["lambdas"]) + 1), MAX_EFFORT
     except (KeyError, TypeError) as error:
         raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
 
@@ -152,11 +153,15 @@ def read_limits(path: Path) -> tuple[range, bool]:
 def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
     """Seals a capsule: hashes every file in it and writes the manifest. Returns the fingerprint.
 
+    Hidden files, such as a record of one machine (`verified.py`) or those of desktops and editors, are no part of it.
+
     `decoding` are the files, relative to the capsule, that the fingerprint covers, in this order. Raises CapsuleError
     where one of them is missing.
     """
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in (MANIFEST, RECORD))
-    entries = {file.relative_to(path).as_posix(): _entry(file) for file in files}
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != MANIFEST)
+    names = (file.relative_to(path) for file in files)
+    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
+    entries = {name.as_posix(): _entry(path / name) for name in shown}
     manifest = {"format": FORMAT, "fingerprint": _fingerprint(path, decoding, entries), "files": entries}
     if tuple(decoding) != DECODING_FILES:
         manifest["decoding"] = list(decoding)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from difficmh import sampler
+from difficmh.config import MAX_EFFORT
 from difficmh.model import CodecModel
 from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
-from difficmh.refinement import MAX_EFFORT, Latents, refine
+from difficmh.refinement import Latents, refine
 from difficmh.sampler import rates
 from difficmh.symbols import DecodedSymbols, EntropyNetworks
 from difficmh.tiling import Tile

@@ -26,9 +26,6 @@ from difficmh.model import CodecModel
 from difficmh.tiling import Tile, plan
 from difficmh.transforms import Y_BLOCK
 
-MAX_EFFORT = 1000
-"""Gradient steps; long before, there is nothing left to gain."""
-
 RATE = 0.002
 """Length of the first steps in quantisation steps, root mean square over an image; they shorten to nothing."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -53,7 +54,8 @@ def found(request: EvaluateRequest) -> Findings:
         results = measured_here(pictures, plan, evaluator)
     else:
         connect_ray(partial(ray.init, **QUIET_RAY))
-        results = mapped(pictures, len(plan.codecs), partial(Worker, plan), request.workers)
+        worker = partial(Worker, plan, folder=os.getcwd())  # a cluster that was there before has its own
+        results = mapped(pictures, len(plan.codecs), worker, request.workers)
     measurements = watched(results, len(names) * evaluator.points)
     return Findings(plan, in_order(measurements, names, evaluator.names), evaluator.metrics)
 

@@ -44,14 +44,17 @@ class CompressRequest:
 
 @dataclass(frozen=True)
 class InstalledCodec:
-    """A codec that this machine has, without its networks: those are for the workers."""
+    """A codec that this machine has, without its networks: those are for the workers.
+
+    `max_effort` is 0 for one that takes no effort.
+    """
 
     name: str
     fingerprint: str
     capsule: Path
     factory: CodecFactory
     qualities: range
-    takes_effort: bool
+    max_effort: int
 
 
 def parse_request(
@@ -92,8 +95,9 @@ def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifes
         first, last = codec.qualities[0], codec.qualities[-1]
         has = f"{first} to {last}" if last > first else f"{first} alone"
         raise JobError(f"{codec.name} cannot compress with quality {request.quality}: it has {has}")
-    if request.effort and not codec.takes_effort:
-        raise JobError(f"{codec.name} takes no effort")
+    if request.effort > codec.max_effort:
+        takes = f"0 to {codec.max_effort}" if codec.max_effort else "none"
+        raise JobError(f"{codec.name} cannot compress with effort {request.effort}: it takes {takes}")
     deciding = {"quality": request.quality, "effort": request.effort, "fidelity": request.fidelity}
     return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
 

@@ -82,7 +82,11 @@ class _Run:
         """Rejects the shard as a whole, or leaves it for the next run where only the store failed."""
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= FAILURES_IN_A_ROW * self.pool.workers and self.failures_in_a_row > 1:
-            raise JobError(f"{self.failures_in_a_row} shards failed one after the other, the last: {outcome.error}")
+            aside = self.this_run.failed_shards
+            again = f"; {aside} shards count as done: delete their reports to try them again" if aside else ""
+            raise JobError(
+                f"{self.failures_in_a_row} shards failed one after the other, the last: {outcome.error}{again}"
+            )
         if outcome.verdict is Verdict.RETRY and not outcome.lost:
             self.unfinished += 1
             return

@@ -173,7 +173,7 @@ def _prefix(extension: str) -> str:
 def parse_metadata(extension: str, content: bytes | dict[str, int]) -> Any:
     """A file beside an image: parsed JSON, text, or `{"base64": …}`; what stands for bytes left out stays.
 
-    JSON that is not valid, or holds what no valid text can, is kept as text.
+    JSON that is not valid, or holds what no valid text can, is kept as text. A byte order mark before it is dropped.
     """
     if isinstance(content, dict):
         return content
@@ -184,7 +184,7 @@ def parse_metadata(extension: str, content: bytes | dict[str, int]) -> Any:
     if extension.rpartition(".")[2] != "json":
         return text
     try:
-        value = json.loads(text)
+        value = json.loads(text.removeprefix("\ufeff"))
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return text

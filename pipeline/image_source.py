@@ -65,8 +65,10 @@ def _read_url(url: str, storage_options: Mapping[str, Any], labelled: bool) -> I
 
 def _files(place: Storage) -> tuple[Storage, list[str]]:
     """A folder and the files of it that are meant: all below `place`, or the image that it is and the JSON beside."""
-    if not _is_image(place.url) or not place.exists(""):
+    if not place.exists(""):
         return place, place.list()
+    if not _is_image(place.url):
+        return place, []
     parent, _, name = place.url.rpartition("/")
     folder = replace(place, url=parent or "/")
     return folder, [path for path in (name, _beside(name)) if folder.exists(path)]

@@ -4,6 +4,9 @@ s3://corpus/cam-{000000..000999}.tar    1,000 named shards; it is an error if on
 s3://corpus/{day,night}/*.tar           what matches; `*` stops at `/`, `**` does not
 s3://corpus/day, photos/                all .tar, .tar.gz and .tgz below the folder
 photos.tar, file:///data/photos.bin     a named file, whatever its extension
+https://host/cam-{0..9}.tar             named files: over http(s) nothing can be searched
+
+A local file that is called like a pattern, such as `cam[1].tar`, is that file.
 """
 
 from __future__ import annotations
@@ -15,15 +18,17 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fsspec
 
 from pipeline.explanations import explain
+from pipeline.local_files import LocalFiles, once
 from pipeline.records import ShardSource
 from pipeline.rejects import JobError, Verdict, decide
 from pipeline.retry import BRIEF, Retry
-from pipeline.storage import check_bucket, connect
+from pipeline.storage import can_be_listed, check_bucket, connect, protocols
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_NAMES = 1_000_000
@@ -31,6 +36,8 @@ MAX_NAMES = 1_000_000
 
 FEW_NAMES = 4
 """Up to so many names of one folder are asked for one by one; beyond, the folder is listed."""
+
+PARALLEL_REQUESTS = 16
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})", re.ASCII)
@@ -111,7 +118,8 @@ class _Stores:
         scheme = url if "::" in url else url.rpartition("://")[0]  # chained URLs are each their own file system
         _refuse_host(scheme, url)
         if scheme not in self._by_scheme:
-            self._by_scheme[scheme] = connect(url, self._options)[0]
+            store = connect(url, self._options)[0]
+            self._by_scheme[scheme] = LocalFiles(store) if "file" in protocols(store) else store
         return self._by_scheme[scheme]
 
 
@@ -133,25 +141,37 @@ class _Lister:
         self.url = url
         self.retry = retry
         self._fs = store
-        self._protocols = (store.protocol,) if isinstance(store.protocol, str) else store.protocol
+        self._is_local = isinstance(store, LocalFiles)
 
     def sources(self) -> list[ShardSource]:
-        paths = [self._path(url) for url in expand_braces(self.url)]
-        patterns = [path for path in paths if _WILDCARD.search(path)]
-        names = [path for path in paths if not _WILDCARD.search(path)]
+        urls = [self.url] if self._is_there(self._path(self.url)) else expand_braces(self.url)
+        paths = [self._path(url) for url in urls]
+        patterns = [path for path in paths if self._is_pattern(path)]
+        names = [path for path in paths if not self._is_pattern(path)]
         infos: dict[str, Mapping[str, Any]] = {}
         for pattern in patterns:
             infos |= self._matching(pattern)
+        if self._is_local:
+            infos = {path: infos[path] for path in once(infos)}
         infos |= self._named(names)
         if not infos:
             self._try(check_bucket, self._fs, self._path(self.url))
-        return [self._source(path, info) for path, info in infos.items()]
+        return [self._source(path, info) for path, info in self._sized(infos).items()]
 
     def _path(self, url: str) -> str:
-        path = str(self._fs._strip_protocol(url))
-        return os.path.normpath(path) if "file" in self._protocols else path
+        return str(self._fs._strip_protocol(url))
+
+    def _is_there(self, path: str) -> bool:
+        """Whether a local path is that of a file, whatever its name looks like."""
+        return self._is_local and os.path.lexists(path)
+
+    def _is_pattern(self, path: str) -> bool:
+        name = path if can_be_listed(self._fs) else path.partition("?")[0]  # a web address has a query there
+        return _WILDCARD.search(name) is not None and not self._is_there(path)
 
     def _matching(self, pattern: str) -> Infos:
+        if not can_be_listed(self._fs):
+            raise InputError(f"{self.url}: wildcards need a store that can be listed; name the shards, as by {{0..9}}")
         found: Infos = self._try(self._fs.glob, pattern, detail=True)
         matches = {path: info for path, info in found.items() if info["type"] != "directory" and _is_shard(path)}
         for path in found.keys() - matches.keys():
@@ -171,9 +191,12 @@ class _Lister:
             folders[posixpath.dirname(path)].append(path)
         found: dict[str, Mapping[str, Any]] = {}
         for folder, members in folders.items():
-            found |= self._asked(members) if len(members) <= FEW_NAMES else self._listed(folder, members)
+            is_listed = len(members) > FEW_NAMES and can_be_listed(self._fs) and not self._is_local
+            found |= self._listed(folder, members) if is_listed else self._asked(members)
         missing = [path for path in paths if path not in found]
-        if missing and len(paths) > 1:
+        if missing and len(paths) == 1:
+            raise FileNotFoundError(missing[0])
+        if missing:
             raise InputError(f"{self.url}: {len(missing)} of {len(paths)} are missing, first {self._full(missing[0])}")
         shards: dict[str, Mapping[str, Any]] = {}
         for path, info in found.items():
@@ -181,15 +204,18 @@ class _Lister:
         return shards
 
     def _asked(self, paths: Sequence[str]) -> Infos:
-        found = {}
-        for path in paths:
-            try:
-                found[path] = self._try(self._fs.info, path)
-            except FileNotFoundError:
-                self._try(check_bucket, self._fs, path)
-                if len(paths) == 1:
-                    raise
-        return found
+        """Those of `paths` that are there, each asked for, some at a time."""
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as threads:
+            infos = threads.map(self._info, paths)
+            return {path: info for path, info in zip(paths, infos, strict=True) if info is not None}
+
+    def _info(self, path: str) -> Mapping[str, Any] | None:
+        try:
+            info: Mapping[str, Any] = self._try(self._fs.info, path)
+        except FileNotFoundError:
+            self._try(check_bucket, self._fs, path)
+            return None
+        return info
 
     def _listed(self, folder: str, paths: Sequence[str]) -> Infos:
         try:
@@ -200,20 +226,24 @@ class _Lister:
         by_path = {entry["name"].rstrip("/"): entry for entry in entries}
         return {path: by_path[path] for path in paths if path in by_path}
 
+    def _sized(self, infos: Infos) -> Infos:
+        """Where a listing leaves sizes out, they are asked for; raises InputError for what is not there then."""
+        unknown = [path for path, info in infos.items() if not isinstance(info.get("size"), int)]
+        asked = self._asked(unknown)
+        if gone := [path for path in unknown if path not in asked]:
+            raise InputError(f"{self._full(gone[0])}: no such file or folder, or a link that leads nowhere")
+        return {**infos, **asked}
+
     def _source(self, path: str, info: Mapping[str, Any]) -> ShardSource:
         if not isinstance(info.get("size"), int):
             raise InputError(f"{self._full(path)}: its size is not known, so that it cannot be read safely")
-        return ShardSource(self._full(path), info["size"], self._etag(path, info))
-
-    def _etag(self, path: str, info: Mapping[str, Any]) -> str:
-        if "file" in self._protocols:
-            return f"{os.stat(path).st_mtime_ns}-{info['size']}"
-        names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-        return str(next((info[name] for name in names if info.get(name)), "")).strip('"')
+        names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
+        tag = str(next((info[name] for name in names if info.get(name)), "")).strip('"')
+        return ShardSource(self._full(path), info["size"], tag)
 
     def _full(self, path: str) -> str:
         """One spelling for every shard: an absolute path, or a full URL."""
-        return path if "file" in self._protocols else str(self._fs.unstrip_protocol(path))
+        return str(self._fs.unstrip_protocol(path))
 
     def _try(self, call: Any, *arguments: Any, **options: Any) -> Any:
         return self.retry(lambda: call(*arguments, **options))

@@ -56,7 +56,8 @@ class Manifest:
         """16 hexadecimal digits over all that decides what is written."""
         deciding = [self.job, self.codec, self.codec_fingerprint, self.schema_version, self.settings]
         text = json.dumps(deciding, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        # A local path may be no text: its bytes then.
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "job_fingerprint": self.job_fingerprint}, indent=1, sort_keys=True)
@@ -143,21 +144,27 @@ def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
 
 
 def copy_capsule(storage: Storage, capsule: Path) -> None:
-    """Copies the model directory into the output once, its manifest last; a capsule that is there is kept.
+    """Copies what the model's manifest lists into the output once, the manifest last; a capsule that is there is kept.
 
     Its manifest stands for all its files, gigabytes that are not read back by every run. Raises JobError for a
     directory without a manifest, and where a copy does not read back.
     """
-    files = (path for path in capsule.rglob("*") if path.is_file() and not path.name.startswith("."))
-    names = sorted(str(path.relative_to(capsule).as_posix()) for path in files)
-    if CAPSULE_MANIFEST not in names:
-        raise JobError(f"{capsule} is no model capsule: it has no {CAPSULE_MANIFEST}")
+    names = _capsule_files(capsule)
     if _holds(storage, f"{CAPSULE}/{CAPSULE_MANIFEST}", (capsule / CAPSULE_MANIFEST).read_bytes()):
         return
     storage.delete(f"{CAPSULE}/{CAPSULE_MANIFEST}")  # another model's, whose files are replaced now
-    names.remove(CAPSULE_MANIFEST)
     for name in [*names, CAPSULE_MANIFEST]:
         _copy_file(storage, capsule / name, f"{CAPSULE}/{name}")
+
+
+def _capsule_files(capsule: Path) -> list[str]:
+    """What the manifest lists: just these files are asked for when the model is read."""
+    try:
+        return sorted(json.loads((capsule / CAPSULE_MANIFEST).read_bytes())["files"])
+    except FileNotFoundError as error:
+        raise JobError(f"{capsule} is no model capsule: it has no {CAPSULE_MANIFEST}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{capsule} is no model capsule: {CAPSULE_MANIFEST} lists no files") from error
 
 
 def _copy_file(storage: Storage, local: Path, path: str) -> None:

@@ -89,11 +89,12 @@ def _completed(known: CaptureMetadata, other: CaptureMetadata) -> CaptureMetadat
 def _from_exif(image: bytes) -> CaptureMetadata:
     exif = _exif(image)
     details = _directory(exif, ExifTags.IFD.Exif)
-    time = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
+    times = (details.get(ExifTags.Base.DateTimeOriginal), exif.get(ExifTags.Base.DateTime))
     offset = details.get(ExifTags.Base.OffsetTimeOriginal) or details.get(ExifTags.Base.OffsetTime) or ""
+    parsed = (parse_time(f"{_text(time)}{_text(offset)}") or parse_time(time) for time in times)
     latitude, longitude = _exif_place(_directory(exif, ExifTags.IFD.GPSInfo))
     return CaptureMetadata(
-        captured_at=parse_time(f"{_text(time)}{_text(offset)}") or parse_time(time),
+        captured_at=next(filter(None, parsed), None),
         camera=_camera(exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)),
         latitude=latitude,
         longitude=longitude,
@@ -145,7 +146,7 @@ def _degrees(gps: Mapping[int, Any], tag: int, reference_tag: int, signs: Mappin
 
 
 def _from_json(value: Mapping[str, Any]) -> CaptureMetadata:
-    fields = dict(_fields(value))
+    fields = {name: content for name, content in _fields(value) if content not in (None, "")}  # blanks hide nothing
     times = (parse_time(fields.get(name)) for name in TIME_FIELDS)
     cameras = (_json_camera(fields.get(name)) for name in CAMERA_FIELDS)
     latitudes = (fields[name] for name in LATITUDE_FIELDS if name in fields)

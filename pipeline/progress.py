@@ -15,6 +15,7 @@ from pipeline.manifest import Plan
 from pipeline.totals import RejectLimit, Totals
 
 PLAIN_SECONDS = 10.0
+_TRY_AGAIN = "delete their reports and run again to try them again"
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def summary_lines(plan: Plan, summary: Summary, seconds: float) -> list[str]:
     if totals.rejects:
         lines.append("rejects     with their bytes and the reason for each in rejects/")
     if totals.failed_shards:
-        lines.append(f"failed      {totals.failed_shards} shards rejected as a whole; see rejects/ and reports/")
+        lines.append(f"failed      {totals.failed_shards} shards rejected as a whole; reports/ say why, {_TRY_AGAIN}")
     if summary.unfinished:
         lines.append(f"unfinished  {summary.unfinished} shards; run again to resume ({summary.last_error})")
     return lines
@@ -179,7 +180,7 @@ def _volume(totals: Totals, kind: str) -> str:
     """What was read and written; how much smaller that is where bitstreams were made."""
     if kind != "archive":
         return f"{size(totals.bytes_in)} of bitstreams read, {size(totals.bytes_out)} written"
-    sizes = f"{size(totals.bytes_in)} → {size(totals.bytes_out)}"
+    sizes = f"{size(totals.bytes_in)} -> {size(totals.bytes_out)}"
     if not totals.bytes_out:
         return sizes
     return f"{sizes} ({totals.bytes_in / totals.bytes_out:.1f} : 1, {totals.bits_per_pixel:.3f} bits per pixel)"

@@ -23,7 +23,6 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",
     "threads": "1",
-    "lock_configuration": "true",
 }
 
 
@@ -49,7 +48,7 @@ class Where:
     def __init__(self, sql: str | None, schema: pa.Schema) -> None:
         self._sql = sql
         self._names = list(schema.names)
-        self._connection = duckdb.connect(":memory:", config=_SANDBOX)
+        self._connection = _sandbox()
         self.columns: list[str] = []
         if sql is not None:
             try:
@@ -106,6 +105,14 @@ class Where:
 
     def _refusal(self, reason: str) -> QueryError:
         return QueryError(str(self._sql), reason.split("\n\n")[0], self._names)
+
+
+def _sandbox() -> duckdb.DuckDBPyConnection:
+    """A database in memory whose answers do not depend on the machine: times with a zone are compared in UTC."""
+    connection = duckdb.connect(":memory:", config=_SANDBOX)
+    connection.execute("SET TimeZone = 'UTC'")  # not among the settings that `connect` takes, so the lock comes last
+    connection.execute("SET lock_configuration = true")
+    return connection
 
 
 def _is_table(node: dict[str, Any]) -> bool:

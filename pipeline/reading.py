@@ -99,9 +99,9 @@ def plan_output(
     Raises JobError where the output was made otherwise, lies inside the archive, or cannot be reached.
     """
     output = Storage.from_url(request.output, options.storage)
-    if f"{output.url}/".startswith(f"{archive.storage.url}/"):
-        raise JobError(f"{output.url} lies inside the archive, which is only read; choose another place")
     with reaching(request.output):
+        if archive.storage.holds(output):
+            raise JobError(f"{output.url} lies inside the archive, which is only read; choose another place")
         plan = make_plan(replace(output, retry=BRIEF), manifest, archive.parts, request.overwrite)
         print(plan_line(plan, request.output))
         if not options.dry_run:

@@ -20,6 +20,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.range_reader import RangeReader
 from pipeline.rejects import JobError, TransientError
 from pipeline.retry import PATIENT, Retry
 
@@ -85,6 +86,15 @@ class Storage:
         """The full URL of `path`."""
         return f"{self.url.rstrip('/')}/{path}"
 
+    def holds(self, other: Storage) -> bool:
+        """Whether `other` is this place or lies inside it, whatever their URLs and links on a local disk are called."""
+        inner, outer = other._place, self._place
+        return f"{inner}/".startswith(f"{outer.rstrip('/')}/")
+
+    @property
+    def _place(self) -> str:
+        return os.path.realpath(self._target[1]) if isinstance(self._fs, LocalFileSystem) else self.url
+
     def info(self, path: str) -> ObjectInfo:
         """Size and tag of `path`; raises FileNotFoundError."""
         return _object_info(path, self.retry(lambda: self._fs.info(self._full(path))))
@@ -105,7 +115,14 @@ class Storage:
         return True
 
     def scan(self, prefix: str = "") -> list[ObjectInfo]:
-        """All objects below the folder `prefix`, sorted by path; hidden ones (unfinished local writes) left out."""
+        """All objects below the folder `prefix`, sorted by path; hidden ones (unfinished local writes) left out.
+
+        Raises JobError for a store that cannot be listed.
+        """
+        if not can_be_listed(self._fs):
+            raise JobError(
+                f"{self.path_url(prefix)}: folders and archives need a store that can be listed, not http(s)"
+            )
         try:
             found = self.retry(lambda: self._fs.find(self._full(prefix), detail=True, withdirs=False))
         except FileNotFoundError:
@@ -150,7 +167,7 @@ class Storage:
         """
         if isinstance(self._fs, LocalFileSystem):
             return open(self._full(path), "rb")
-        raw = _RangeReader(self, path, self.size(path))
+        raw = RangeReader(lambda start, end: self.read(path, start, end), self.size(path))
         return cast(BinaryIO, io.BufferedReader(raw, buffer) if buffer else raw)
 
     @contextmanager
@@ -183,8 +200,9 @@ class Storage:
     def _publish(self, spool: str, path: str, size: int) -> None:
         full = self._full(path)
         if isinstance(self._fs, LocalFileSystem):
-            os.replace(spool, full)
-        elif OBJECT_STORES & set(_protocols(self._fs)):
+            if os.path.exists(spool):  # else a try before this one renamed it, and only the question after it failed
+                os.replace(spool, full)
+        elif OBJECT_STORES & set(protocols(self._fs)):
             self._fs.put_file(spool, full)
         else:
             self._rename_into(spool, full)
@@ -215,6 +233,8 @@ class UrlOpener:
     def locate(self, url: str) -> tuple[Storage, str]:
         """The storage of the folder of `url`, and the name in it."""
         folder, _, name = url.rpartition("/")
+        while folder.endswith("/") and not folder.endswith("://"):
+            folder, name = folder[:-1], f"/{name}"  # keys of object stores may have two: the folder's own would be lost
         if folder not in self._roots:
             self._roots.clear()  # shards come folder by folder
             self._roots[folder] = Storage.from_url(folder or "/", self.options)
@@ -243,38 +263,9 @@ def connect(url: str, options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSy
 
 def check_bucket(filesystem: fsspec.AbstractFileSystem, path: str) -> None:
     """Raises FileNotFoundError where there is no bucket, which a search that finds nothing does not tell."""
-    if "s3" in _protocols(filesystem):
+    if "s3" in protocols(filesystem):
         with suppress(PermissionError):  # to list the whole bucket is not needed
             filesystem.call_s3("list_objects_v2", Bucket=path.partition("/")[0], MaxKeys=1)
-
-
-class _RangeReader(io.RawIOBase):
-    """The bytes of one object, fetched range by range through `Storage.read`."""
-
-    def __init__(self, storage: Storage, path: str, size: int) -> None:
-        super().__init__()
-        self._storage, self._path, self._size, self._position = storage, path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._size, self._position + len(buffer))
-        data = self._storage.read(self._path, self._position, end)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
 
 
 def _object_info(path: str, info: Mapping[str, Any]) -> ObjectInfo:
@@ -285,6 +276,8 @@ def _object_info(path: str, info: Mapping[str, Any]) -> ObjectInfo:
 def _size(info: Mapping[str, Any]) -> int:
     if info.get("type") == "directory":
         raise FileNotFoundError(f"{info.get('name')} is a folder")
+    if not isinstance(info.get("size"), int):
+        raise JobError(f"{info.get('name')}: its size is not known, so that it cannot be read safely")
     return int(info["size"])
 
 
@@ -292,6 +285,11 @@ def _hidden(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".")
 
 
-def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+def can_be_listed(filesystem: fsspec.AbstractFileSystem) -> bool:
+    """Whether one can learn what is there: over http(s) the links of a page would be all, if there is one."""
+    return not {"http", "https"} & set(protocols(filesystem))
+
+
+def protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)

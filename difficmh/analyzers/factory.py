@@ -101,7 +101,7 @@ def _parse_onnx(model: Path) -> OnnxFactory:
     _require_package("onnxruntime", "onnx")
     if not model.is_file():
         raise AnalyzerError(f"no ONNX model at {model}")
-    return OnnxFactory(model)
+    return OnnxFactory(model.absolute())  # workers of a cluster that was there before have other folders
 
 
 def _parse_python(target: str) -> PythonFactory:

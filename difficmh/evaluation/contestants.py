@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from difficmh.baselines import BASELINES, load_baseline
+from difficmh.config import MAX_EFFORT
 from difficmh.evaluation.graders import Image
-from difficmh.refinement import MAX_EFFORT
 from difficmh.sampler import TRAIN_STEPS
 
 Mode = Literal["preview", "full", "reference"]

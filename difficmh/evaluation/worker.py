@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,9 +27,15 @@ class EncodedPicture:
 
 
 class Worker:
-    """Loads what the plan names, and measures. It keeps one decoded picture at a time, the last."""
+    """Loads what the plan names, and measures. It keeps one decoded picture at a time, the last.
 
-    def __init__(self, plan: Plan, evaluator: Evaluator | None = None) -> None:
+    `folder` is for a worker that has a process to itself: the plan's relative paths are those of that folder, in which
+    the job was started, where this machine has it.
+    """
+
+    def __init__(self, plan: Plan, evaluator: Evaluator | None = None, folder: str | None = None) -> None:
+        if folder is not None and os.path.isdir(folder):
+            os.chdir(folder)
         self._evaluator = evaluator or Evaluator(plan)
         self._examined: Examined | None = None
 

@@ -34,6 +34,15 @@ def test_the_fingerprint_of_lite_is_that_of_its_streams(tmp_path: Path) -> None:
     verify(lite)
 
 
+def test_hidden_files_are_no_part_of_a_capsule(tmp_path: Path) -> None:
+    write(tmp_path, *DECODING_FILES, "licences/CODEC")
+    fingerprint = write_manifest(tmp_path)
+    content = (tmp_path / MANIFEST).read_bytes()
+    write(tmp_path, ".DS_Store", "licences/.CODEC.swp", ".git/config")
+    assert write_manifest(tmp_path) == fingerprint
+    assert (tmp_path / MANIFEST).read_bytes() == content
+
+
 def test_a_family_names_its_own_decoding_files(tmp_path: Path) -> None:
     write(tmp_path, "config.json", "model-00001.safetensors", "tokenizer/vocab.json", "tagger.safetensors")
     decoding = ("config.json", "model-00001.safetensors", "tokenizer/vocab.json")

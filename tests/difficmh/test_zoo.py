@@ -97,7 +97,7 @@ def test_a_gpu_that_is_not_there(tiny_capsule: Path) -> None:
 
 
 def test_limits_are_told_without_networks(lite: Codec) -> None:
-    assert read_limits(BUILT_IN / "lite") == (lite.qualities, lite.networks.max_effort > 0)
+    assert read_limits(BUILT_IN / "lite") == (lite.qualities, lite.networks.max_effort)
 
 
 def test_a_configuration_without_limits(capsule: Path) -> None:

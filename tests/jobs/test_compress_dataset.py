@@ -39,11 +39,11 @@ def fake_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
     capsule = tmp_path / "capsule"
     capsule.mkdir()
     (capsule / "config.json").write_text("{}")
-    (capsule / "manifest.json").write_text("{}")
+    (capsule / "manifest.json").write_text('{"files": {"config.json": {}}}')
     known = {"fingerprint": FINGERPRINT}
 
     def installed(name: str) -> InstalledCodec:
-        return InstalledCodec("fake", known["fingerprint"], capsule, FakeCodecFactory(capsule), range(1, 7), True)
+        return InstalledCodec("fake", known["fingerprint"], capsule, FakeCodecFactory(capsule), range(1, 7), 1000)
 
     monkeypatch.setattr(compress_dataset, "installed_codec", installed)
     return known
@@ -93,6 +93,14 @@ def test_too_many_rejects_make_a_failure(tmp_path: Path) -> None:
     assert main([*arguments, "--max-rejects", "1"]) == 0
     (reject,) = rows(Storage.from_url(str(tmp_path / "archive")), "rejects")
     assert (reject["key"], reject["data"]) == ("000009", b"these bytes are no picture")
+
+
+def test_an_effort_that_the_codec_has_not_claims_no_archive(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--effort", "1001"]) == 2
+    assert one_error(capsys) == "error: fake cannot compress with effort 1001: it takes 0 to 1000"
+    assert not (tmp_path / "archive").exists()
 
 
 def test_a_quality_that_the_codec_has_not_claims_no_archive(

@@ -137,6 +137,24 @@ def test_an_archive_is_only_read(main: Any, tmp_path: Path, capsys: pytest.Captu
     assert sorted(Path(url).rglob("*")) == before
 
 
+def test_an_archive_is_only_read_by_whatever_name(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = reading.archive(tmp_path)
+    before = sorted(Path(url).rglob("*"))
+    (tmp_path / "link").symlink_to(url)
+    (tmp_path / "reports").symlink_to(f"{url}/reports")
+    for archive, output in (
+        (f"file://{url}", f"{url}/reports"),
+        (url, f"file://{url}/new"),
+        (url, f"{tmp_path}/link/new"),
+        (f"{tmp_path}/link", f"{tmp_path}/reports"),
+    ):
+        assert main("--archive", archive, "--output", output, "--overwrite") == 2
+        assert "lies inside the archive" in capsys.readouterr().err
+    assert sorted(Path(url).rglob("*")) == before
+
+
 def test_places_that_are_none(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = reading.archive(tmp_path)
     for output in ("", "s3://", "file:///"):

@@ -146,6 +146,13 @@ def test_a_job_where_everything_fails_ends_early(output: Storage) -> None:
     assert sum(pool.attempts.values()) < 20
 
 
+def test_an_end_tells_how_shards_are_tried_again(output: Storage) -> None:
+    pool = FakePool(lambda task: Outcome(task, verdict=Verdict.REJECT, error="bad"))
+    with pytest.raises(JobError, match=r"(\d+) shards count as done: delete their reports") as caught:
+        run(plan(1000), pool, output, Silent())
+    assert f" {len(output.list('reports'))} shards count" in str(caught.value)
+
+
 def test_scattered_failures_do_not_end_the_job(output: Storage) -> None:
     def every_other(task: Task) -> Outcome:
         odd = int(Path(task.source.url).stem) % 2

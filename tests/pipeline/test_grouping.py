@@ -61,6 +61,9 @@ class TestMetadata:
     def test_json_that_cannot_be_used_stays_text(self, text: str) -> None:
         assert self.metadata("a.json", text.encode()) == {"json": text}
 
+    def test_json_behind_a_byte_order_mark(self) -> None:
+        assert self.metadata("a.json", b'\xef\xbb\xbf{"camera": "north"}') == {"json": {"camera": "north"}}
+
     def test_large_neighbour_stays_in_the_shard(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shards, "MAX_METADATA_BYTES", 100)
         assert self.metadata("a.pcd", bytes(101)) == {"pcd": {"omitted_bytes": 101}}

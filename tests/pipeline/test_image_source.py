@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.image_source import SourceImage, read_images
 from pipeline.rejects import JobError
+from tests.http_server import serving
 
 
 def test_labels_lie_beside_images_in_folders_and_shards(tmp_path: Path) -> None:
@@ -58,3 +59,14 @@ def test_shards_without_images_are_no_evaluation(tmp_path: Path) -> None:
         tar.add(tmp_path / "notes.txt", "key.txt")
     with pytest.raises(JobError, match=r"shard\.tar holds no images"):
         list(read_images([str(tmp_path / "shard.tar")]))
+
+
+def test_shards_and_pictures_of_a_web_server(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"first")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(tmp_path / "a.jpg", "key.jpg")
+    with serving(tmp_path) as url:
+        shard, picture = read_images([f"{url}/shard.tar", f"{url}/a.jpg"])
+        assert (shard, picture) == (SourceImage("shard.tar/key", b"first"), SourceImage("a.jpg", b"first"))
+        with pytest.raises(JobError, match="can be listed"):
+            list(read_images([f"{url}/*.tar"]))

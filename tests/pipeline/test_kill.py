@@ -122,7 +122,7 @@ class Job:
 
 def write_inputs(root: Path) -> None:
     (root / "capsule").mkdir()
-    (root / "capsule" / "manifest.json").write_text("{}")
+    (root / "capsule" / "manifest.json").write_text('{"files": {}}')
     for number in range(SHARDS):
         members = corpora.shard_members(IMAGES, start=number)
         (root / f"{number}.tar").write_bytes(corpora.tar_bytes([*members, ("bad.jpg", b"nothing")]))

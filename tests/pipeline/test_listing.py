@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.listing import InputError, expand, expand_braces
 from pipeline.rejects import JobError
 from pipeline.retry import Retry
 from tests.corpora import shard_bytes, write_corpus
+from tests.http_server import serving
 from tests.s3_server import POWERLESS_KEY, POWERLESS_SECRET, Bucket, free_port
 
 AT_ONCE = Retry(attempts=1)
@@ -121,9 +123,56 @@ class TestLocal:
         assert issubclass(InputError, ValueError)
         assert issubclass(InputError, JobError)
 
+    @pytest.mark.parametrize("name", ["cam[1].tar", "cam{1}.tar", "cam*.tar", "{0..9}.tar"])
+    def test_a_file_that_is_called_like_a_pattern(self, tmp_path: Path, name: str) -> None:
+        for each in (name, "cam1.tar"):
+            (tmp_path / each).write_bytes(b"x")
+        assert names([f"{tmp_path}/{name}"], tmp_path) == [name]
+
+    def test_a_link_that_leads_nowhere_is_named(self, tree: Path) -> None:
+        (tree / "day" / "notes.txt").symlink_to("nowhere")  # no shard: nobody asks
+        assert len(expand([str(tree)])) == 6
+        (tree / "day" / "lost.tar").symlink_to("nowhere")
+        for url in (str(tree), f"{tree}/**/*.tar", f"{tree}/day/*.tar"):
+            with pytest.raises(InputError, match=rf"^{tree}/day/lost\.tar: no such file"):
+                expand([url])
+
     def test_unknown_kind_of_url(self) -> None:
         with pytest.raises(InputError, match="nosuch"):
             expand(["nosuch://x/y.tar"])
+
+
+@pytest.fixture
+def web(tree: Path) -> Iterator[str]:
+    with serving(tree) as url:
+        yield url
+
+
+class TestWeb:
+    def test_each_name_is_asked_for(self, web: str, tree: Path) -> None:
+        for number in range(6):
+            (tree / f"cam-{number}.tar").write_bytes(b"x" * number)
+        assert [source.size for source in expand([f"{web}/cam-{{0..5}}.tar"])] == list(range(6))
+        assert [source.url for source in expand([f"{web}/a.tar?signature=x"])] == [f"{web}/a.tar?signature=x"]
+        with pytest.raises(InputError, match=r"1 of 7 are missing, first .*/cam-6\.tar"):
+            expand([f"{web}/cam-{{0..6}}.tar"])
+
+    def test_nothing_is_searched(self, web: str) -> None:
+        with pytest.raises(InputError, match=r"wildcards need a store that can be listed"):
+            expand([f"{web}/*.tar"])
+
+    def test_a_shard_that_changed_at_equal_size(self, web: str, tree: Path) -> None:
+        (before,) = expand([f"{web}/a.tar"])
+        os.utime(tree / "a.tar", (0, 0))
+        assert expand([f"{web}/a.tar"])[0].etag != before.etag
+
+
+def test_a_listing_without_sizes_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CountingFiles()
+    monkeypatch.setattr(listing, "connect", lambda url, options: (files, "bucket"))
+    monkeypatch.setattr(files, "ls", lambda *_, **__: [{"name": path, "type": "file"} for path in files.paths()])
+    monkeypatch.setattr(files, "info", lambda path: {"type": "file", "size": int(path[-5])}, raising=False)
+    assert [source.size for source in expand(["counting://bucket/cam-{000000..000006}.tar"])] == list(range(7))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What an output says about itself, what a resumed run finds to do, and what it refuses."""
 
 import json
+import os
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,15 @@ def test_a_new_output(storage: Storage) -> None:
     establish(storage, MANIFEST, plan)
     assert read_manifest(storage, "archive") == MANIFEST
     assert json.loads(storage.read("archive.json"))["job_fingerprint"] == MANIFEST.job_fingerprint
+
+
+def test_an_archive_below_a_folder_whose_name_is_no_text(storage: Storage) -> None:
+    archive = os.fsdecode(b"/in/caf\xe9")
+    manifest = replace(MANIFEST, settings={"archive": archive})
+    establish(storage, manifest, make_plan(storage, manifest, SOURCES, overwrite=False))
+    assert read_manifest(storage, "archive") == manifest
+    others = {MANIFEST.job_fingerprint, replace(MANIFEST, settings={"archive": "/in/caf\xe9"}).job_fingerprint}
+    assert manifest.job_fingerprint not in others
 
 
 @pytest.mark.s3
@@ -141,8 +151,10 @@ def test_manifests_that_cannot_be_used(storage: Storage, text: str, reason: str)
 
 def write_capsule(directory: Path) -> Path:
     (directory / "licences").mkdir(parents=True)
-    for name in ("manifest.json", "config.json", "weights.safetensors", "licences/CODEC"):
+    names = ("config.json", "weights.safetensors", "licences/CODEC")
+    for name in names:
         (directory / name).write_bytes(name.encode() * 10)
+    (directory / "manifest.json").write_text(json.dumps({"files": {name: {} for name in names}}))
     return directory
 
 
@@ -172,8 +184,8 @@ def test_a_capsule_that_another_one_began_to_replace_is_written_again(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     capsule, other = write_capsule(tmp_path / "capsule"), write_capsule(tmp_path / "other")
-    for name in ("config.json", "manifest.json"):
-        (other / name).write_bytes(b"of the other")
+    (other / "config.json").write_bytes(b"of the other")
+    (other / "manifest.json").write_text('{"files": {"config.json": {}}}')
     copy_capsule(storage, capsule)
     write = Storage.atomic_write
 
@@ -197,6 +209,23 @@ def test_a_half_copied_capsule_is_completed(storage: Storage, tmp_path: Path) ->
         file.write(b"other")
     copy_capsule(storage, capsule)
     assert storage.read("capsule/config.json") == (capsule / "config.json").read_bytes()
+
+
+def test_what_the_manifest_lists_is_copied_and_nothing_else(storage: Storage, tmp_path: Path) -> None:
+    capsule = write_capsule(tmp_path / "capsule")
+    for name in ("notes.txt", ".hidden"):
+        (capsule / name).write_bytes(b"x")
+    (capsule / "manifest.json").write_text('{"files": {"config.json": {}, ".hidden": {}}}')
+    copy_capsule(storage, capsule)
+    assert (tmp_path / "archive" / "capsule" / ".hidden").read_bytes() == b"x"
+    assert storage.list("capsule") == ["capsule/config.json", "capsule/manifest.json"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_manifest_without_files_is_none(storage: Storage, tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(JobError, match=r"no model capsule: manifest\.json lists no files"):
+        copy_capsule(storage, tmp_path)
 
 
 def test_a_directory_without_manifest_is_no_capsule(storage: Storage, tmp_path: Path) -> None:

@@ -67,6 +67,25 @@ def test_exif_without_offset_is_local_time() -> None:
     assert known == CaptureMetadata(captured_at=NOON, camera="ACME One")
 
 
+def test_blank_time_of_the_shot_hides_no_other() -> None:
+    details = {ExifTags.Base.DateTimeOriginal: "0000:00:00 00:00:00"}
+    known = capture_metadata(jpeg(exif=exif(DateTime="2024:01:31 12:00:00", details=details)), {})
+    assert known.captured_at == NOON
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"latitude": None, "lat": 1, "lon": 2},
+        {"latitude": "", "lat": 1, "longitude": None, "lng": 2},
+        {"gps": {"latitude": 1, "longitude": 2}, "latitude": "", "longitude": ""},
+    ],
+)
+def test_blank_fields_hide_no_others(fields: dict[str, Any]) -> None:
+    known = capture_metadata(b"", {"json": fields})
+    assert (known.latitude, known.longitude) == (1.0, 2.0)
+
+
 def test_senseless_offset_does_not_cost_the_time() -> None:
     details = {ExifTags.Base.DateTimeOriginal: "2024:01:31 12:00:00", ExifTags.Base.OffsetTimeOriginal: "   :  "}
     assert capture_metadata(jpeg(exif=exif(details=details)), {}).captured_at == NOON

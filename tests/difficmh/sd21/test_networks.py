@@ -75,7 +75,7 @@ def test_steps_and_sampler_are_the_readers_choice(sd21_codec: Codec, stream: byt
 
 
 def test_this_family_takes_no_effort(sd21_codec: Codec) -> None:
-    assert read_limits(sd21_codec.capsule) == (sd21_codec.qualities, False)
+    assert read_limits(sd21_codec.capsule) == (sd21_codec.qualities, 0)
     with pytest.raises(ValueError, match="takes no effort"):
         sd21_codec.compress([photograph(70, 90)], tags=[[]], effort=1)
 
