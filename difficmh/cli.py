@@ -98,7 +98,7 @@ def _add_decompress(command: argparse.ArgumentParser) -> None:
         "--mode",
         choices=MODES,
         default="full",
-        help="preview is faithful and fast, full sharper: of lite better for models, at twice the price; "
+        help="preview is faithful and fast, full sharper at twice the price: of lite better for classifiers; "
         "reference takes many steps; default full",
     )
     command.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the mode's")
