@@ -55,7 +55,7 @@ def found(request: EvaluateRequest) -> Findings:
     else:
         connect_ray(partial(ray.init, **QUIET_RAY))
         worker = partial(Worker, plan, folder=os.getcwd())  # a cluster that was there before has its own
-        results = mapped(pictures, len(plan.codecs), worker, request.workers)
+        results = mapped(pictures, len(plan.codecs), worker, request.workers, request.worker_gpus)
     measurements = watched(results, len(names) * evaluator.points)
     return Findings(plan, in_order(measurements, names, evaluator.names), evaluator.metrics)
 

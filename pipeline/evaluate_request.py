@@ -70,6 +70,11 @@ class EvaluateRequest:
     storage_options: Mapping[str, Any]
     earlier: Path | None = None
 
+    @property
+    def worker_gpus(self) -> int:
+        """GPUs that each actor has to itself."""
+        return int(self.device.startswith("cuda"))
+
 
 def parse(description: str | None, arguments: Sequence[str] | None) -> EvaluateRequest:
     """Wrong usage ends the process with status 2."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.image_files import IMAGE_EXTENSIONS
 from pipeline.job import reaching
-from pipeline.listing import expand
+from pipeline.listing import SHARD_SUFFIXES, expand
 from pipeline.records import Failure, ShardSource
 from pipeline.rejects import JobError
 from pipeline.shards import read_shard
@@ -35,7 +35,8 @@ def read_images(
     """Each image, still encoded, in the order of the URLs; without labels unless `labelled`.
 
     A URL is an image file, a folder of them (at any depth), or whatever `listing.expand` takes for shards. Raises
-    JobError where one leads to no images or a shard is damaged: an evaluation of fewer images than meant would mislead.
+    JobError where one leads to no images, or to images and shards alike, or a shard is damaged: an evaluation of fewer
+    images than meant would mislead.
     """
     seen: Counter[str] = Counter()
     for url in urls:
@@ -53,6 +54,9 @@ def _read_url(url: str, storage_options: Mapping[str, Any], labelled: bool) -> I
     with reaching(url):
         folder, files = _files(Storage.from_url(url, storage_options))
         images = [path for path in files if _is_image(path)]
+        shards = [path for path in files if path.lower().endswith(SHARD_SUFFIXES)]
+        if images and shards:
+            raise JobError(f"{url} holds images and shards, such as {shards[0]}: name either, or both one by one")
         sources = [] if images else expand([url], storage_options)
     labels = set(files) if labelled else set()
     for path in images:

@@ -24,12 +24,13 @@ class _Worker:
 
 
 def mapped(
-    items: Iterable[Item], variants: int, make: Callable[[], Callable[[Item, int], Result]], workers: int
+    items: Iterable[Item], variants: int, make: Callable[[], Callable[[Item, int], Result]], workers: int, gpus: int = 0
 ) -> Iterator[Result]:
     """`make()(item, variant)` for every item and every variant from 0 on, in any order, on a Ray that is connected.
 
     `make` is called once in each of the `workers` actors; it, items and results are pickled. One row is one item with
-    one variant, and all items are held at once. Raises what Ray raises where a worker does.
+    one variant, and all items are held at once. Each actor has `gpus` to itself, where that is not 0. Raises what Ray
+    raises where a worker does.
     """
     import ray.data
 
@@ -40,6 +41,7 @@ def mapped(
         lambda row: [{**row, "variant": variant} for variant in range(variants)]
     )
     worker: Any = _Worker  # a class stands for actors of it
-    done = tasks.map(worker, fn_constructor_args=(pickle.dumps(make),), concurrency=workers, num_cpus=1)
+    arguments = (pickle.dumps(make),)
+    done = tasks.map(worker, fn_constructor_args=arguments, concurrency=workers, num_cpus=1, num_gpus=gpus)
     for row in done.iter_rows():
         yield pickle.loads(row["result"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from difficmh.errors import AnalyzerError
+from difficmh.errors import AnalyzerError, ImageError
 from difficmh.evaluation.contestants import Contestant, load_contestants
 from difficmh.evaluation.crops import Window, detailed_window, encoded_crop
 from difficmh.evaluation.fidelity import Fidelity, Ssimulacra2
@@ -94,18 +94,24 @@ class Evaluator:
         return Examined(picture, references, window, encoded_crop(picture.pixels, window))
 
     def measure(self, examined: Examined, contestant: Contestant) -> Iterator[Measurement]:
-        """The picture through one codec at each of its qualities."""
+        """The picture through one codec at each of its qualities.
+
+        Raises ValueError, with the names of both, where the codec refuses the picture.
+        """
         for quality in contestant.qualities:
             yield self._measure(examined, contestant, quality)
 
     def _measure(self, examined: Examined, contestant: Contestant, quality: int) -> Measurement:
         picture = examined.picture
         height, width, _ = picture.pixels.shape
-        start = time.perf_counter()
-        data = contestant.compress(picture.pixels, quality)
-        middle = time.perf_counter()
-        decoded = contestant.decompress(data)
-        end = time.perf_counter()
+        try:
+            start = time.perf_counter()
+            data = contestant.compress(picture.pixels, quality)
+            middle = time.perf_counter()
+            decoded = contestant.decompress(data)
+            end = time.perf_counter()
+        except (ValueError, OSError, ImageError) as error:
+            raise ValueError(f"{picture.name} by {contestant.name} at quality {quality}: {error}") from error
         rate = bits_per_pixel(len(data), height, width)
         is_shown = 0.5 <= rate / self.plan.crop_rate <= 2
         return Measurement(

@@ -41,7 +41,8 @@ class TrainingSample:
 def read_samples(paths: Iterable[Path], threads: int = 2) -> list[TrainingSample]:
     """All images of tar shards or folders, decoded, in order.
 
-    Raises FileNotFoundError where there are none, ImageError, with its key, for a file that is no picture.
+    Raises FileNotFoundError where there are none, ValueError for a folder with shards in it, and ImageError, with its
+    key, for a file that is no picture.
     """
     with ThreadPoolExecutor(threads) as pool:
         samples = list(pool.map(lambda member: _decode(*member), _members(paths)))
@@ -53,7 +54,10 @@ def read_samples(paths: Iterable[Path], threads: int = 2) -> list[TrainingSample
 def _members(paths: Iterable[Path]) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     for path in paths:
         if path.is_dir():
-            for file in sorted(path.rglob("*")):
+            files = sorted(path.rglob("*"))
+            if shards := [file for file in files if file.suffix == ".tar"]:
+                raise ValueError(f"{path} is a folder with shards, such as {shards[0]}: name the shards themselves")
+            for file in files:
                 if file.suffix.lower() in IMAGE_SUFFIXES:
                     yield str(file.relative_to(path)), file.read_bytes(), {}
         else:

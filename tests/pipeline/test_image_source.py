@@ -48,6 +48,13 @@ def test_a_folder_may_be_named_like_a_picture(tmp_path: Path) -> None:
     assert list(read_images([str(tmp_path / "day.jpg")])) == [SourceImage("a.jpg", b"first")]
 
 
+def test_a_folder_of_images_and_shards_is_ambiguous(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "shard.tar").write_bytes(b"")
+    with pytest.raises(JobError, match=r"images and shards, such as shard\.tar"):
+        list(read_images([str(tmp_path)]))
+
+
 def test_names_that_come_again_get_a_number(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"first")
     assert [image.name for image in read_images([str(tmp_path)] * 3)] == ["a.jpg", "a.jpg~2", "a.jpg~3"]

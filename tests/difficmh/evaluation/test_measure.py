@@ -128,6 +128,12 @@ def test_files_that_are_no_pictures_are_named(evaluator: Evaluator) -> None:
         list(measured_here([EncodedPicture("broken.jpg", b"none")], evaluator.plan, evaluator))
 
 
+def test_a_codec_that_refuses_a_picture_is_named_with_it() -> None:
+    evaluator = Evaluator(Plan(("webp",)))
+    with pytest.raises(ValueError, match=r"long by webp at quality 0: .*16383"):
+        Worker(evaluator.plan, evaluator)(encoded("long", np.zeros((8, 16400, 3), np.uint8)), 0)
+
+
 def test_progress_in_plain_lines(evaluator: Evaluator, capsys: pytest.CaptureFixture[str]) -> None:
     results = measured_here([encoded("a", photo(20, 30)), encoded("b", photo(20, 30))], evaluator.plan, evaluator)
     assert len(list(watched(results, 4))) == 4

@@ -81,6 +81,13 @@ def test_too_few_pictures_are_refused_with_what_is_missing(tmp_path: Path) -> No
         load_data(job(tmp_path, data=folder(tmp_path / "small", (100, 200), (200, 200))), None, 0, crop=192)
 
 
+def test_shards_are_named_themselves_not_by_their_folder(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", (200, 200))
+    (data / "more.tar").touch()
+    with pytest.raises(ValueError, match=r"more\.tar: name the shards themselves"):
+        load_data(job(tmp_path, data=data), None, 0, 192)
+
+
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", (200, 200), (200, 200))
     (data / "broken.jpg").write_bytes(b"no picture")
