@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from difficmh.errors import AnalyzerError, ImageError
+from difficmh.errors import AnalyzerError
 from difficmh.evaluation.contestants import Contestant, load_contestants
 from difficmh.evaluation.crops import Window, detailed_window, encoded_crop
 from difficmh.evaluation.fidelity import Fidelity, Ssimulacra2
@@ -110,7 +110,7 @@ class Evaluator:
             middle = time.perf_counter()
             decoded = contestant.decompress(data)
             end = time.perf_counter()
-        except (ValueError, OSError, ImageError) as error:
+        except (ValueError, OSError) as error:
             raise ValueError(f"{picture.name} by {contestant.name} at quality {quality}: {error}") from error
         rate = bits_per_pixel(len(data), height, width)
         is_shown = 0.5 <= rate / self.plan.crop_rate <= 2
