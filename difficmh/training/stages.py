@@ -21,14 +21,12 @@ from difficmh.sampler import TRAIN_STEPS, rates
 from difficmh.taggers.lite0 import load_lite0
 from difficmh.training import losses
 from difficmh.training.discriminator import (
-    FrozenFeatures,
     ProjectedDiscriminator,
-    RandomView,
     adversarial_shares,
-    feature_loss,
     generator_loss,
     hinge_loss,
 )
+from difficmh.training.features import FAR, FrozenFeatures, RandomView, feature_loss, view_loss
 from difficmh.training.optimizer import GuardedOptimizer
 from difficmh.training.settings import LossSettings
 
@@ -95,7 +93,7 @@ class RateDistortionStage:
         lambdas = self.lambdas.to(batch.images.device)
         with _autocast(batch.images.device):
             result = losses.rate_distortion(self.model, batch.images, batch.quality)
-            features = self._feature_loss(batch.images, result.preview)
+            features = self._feature_loss(batch.images, result.preview, generator)
         found = result.distortion
         mixed = found.mixed(self.settings.mse_share, self.settings.means) + self.settings.codec_features * features
         middle = float(lambdas[len(lambdas) // 2])
@@ -111,16 +109,17 @@ class RateDistortionStage:
             "norm": norm,
         }
 
-    def _feature_loss(self, images: Tensor, preview: Tensor) -> Tensor:
-        """Per sample `(B,)`, of the first half of the batch and twice as much, for time; zeros where none is asked."""
-        loss = torch.zeros(len(images), device=images.device)
+    def _feature_loss(self, images: Tensor, preview: Tensor, generator: torch.Generator) -> Tensor:
+        """Per sample `(B,)`, mean of a near and a far view; zeros where none is asked.
+
+        Near, of the first half of the batch and twice as much, for time.
+        """
         if self.features is None:
-            return loss
+            return torch.zeros(len(images), device=images.device)
         half = (len(images) + 1) // 2
-        with torch.no_grad():
-            real = self.features(images[:half])
-        found = feature_loss([x.float() for x in real], [x.float() for x in self.features(preview[:half])])
-        return torch.cat((found * (len(images) / half), loss[half:]))
+        near = view_loss(self.features, RandomView(images.shape, generator), images[:half], preview[:half])
+        near = nn.functional.pad(near * (len(images) / half), (0, len(images) - half))
+        return (near + view_loss(self.features, RandomView(images.shape, generator, FAR), images, preview)) / 2
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -221,6 +220,7 @@ class OneStepStage:
             with torch.no_grad():
                 real = self.features(seen(batch.images))
             fake = self.features(seen(decoded))
+            far = view_loss(self.features, RandomView(batch.images.shape, generator, FAR), batch.images, decoded)
             judged = self.discriminator(fake, batch.quality)
             again = self.model.autoencoder.encode(decoded)
             semantic = losses.semantic_consistency(self.teacher, again, latent, batch.tags)
@@ -228,7 +228,7 @@ class OneStepStage:
         adversarial = self.settings.adversarial * min(1.0, 4 * progress) * self.adversarial[batch.quality]
         pixels = (decoded.float() - batch.images).abs().flatten(1).mean(1)
         means = nn.functional.avg_pool2d(decoded.float() - batch.images, 8).abs().flatten(1).mean(1)
-        perceptual = feature_loss([x.float() for x in real], [x.float() for x in fake])
+        perceptual = (feature_loss(real, fake) + far) / 2
         invented = generator_loss([x.float() for x in judged])
         grid = losses.grid_error(decoded.float(), batch.images)
         loss = (10 * pixels + 10 * means + self.settings.features * perceptual + adversarial * invented).mean()
@@ -240,6 +240,7 @@ class OneStepStage:
             "loss": loss.item(),
             "pixels": pixels.mean().item(),
             "features": perceptual.mean().item(),
+            "far": far.mean().item(),
             "semantic": semantic.item(),
             "diffusion": rehearsal.item(),
             "grid": grid.mean().item(),

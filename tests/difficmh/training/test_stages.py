@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from difficmh.taggers.lite0 import load_lite0
 from difficmh.training import trainer as trainer_module
 from difficmh.training.data import CropSource
-from difficmh.training.discriminator import RandomView, adversarial_shares
+from difficmh.training.discriminator import adversarial_shares
+from difficmh.training.features import FAR, FrozenFeatures, RandomView, view_loss
 from difficmh.training.klt import initialise
 from difficmh.training.optimizer import FINAL_SHARE, GuardedOptimizer, MovingAverage
 from difficmh.training.run import trainable
@@ -140,6 +142,31 @@ def test_the_feature_network_meets_the_grid_of_the_decoder_anywhere_and_at_many_
     assert min(sides) in range(48, 52)
     assert max(sides) in range(61, 65)
     assert len(sides) > 10
+
+
+def test_a_far_view_shows_the_picture_as_a_detector_gets_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 192, 192)
+    sides = {RandomView(image.shape, generator, FAR)(image).shape[-1] for _ in range(200)}
+    assert min(sides) in range(56, 60)
+    assert max(sides) in range(115, 121)
+    smallest = RandomView(torch.Size((1, 3, 96, 96)), generator, (0.1, 0.1))
+    assert smallest(image[..., :96, :96]).shape[-1] > 32
+
+
+def test_lost_shapes_weigh_more_from_afar_and_lost_texture_from_near() -> None:
+    """A blur by a pixel is nothing in a frame that is reduced to a third; a shifted object is."""
+    network = FrozenFeatures(load_lite0())
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 12, 12, generator=generator).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    fine = image + 0.1 * torch.randn(1, 3, 192, 192, generator=generator)
+    shifted = fine.roll(16, dims=3)
+
+    def lost(decoded: torch.Tensor, sizes: tuple[float, float]) -> float:
+        return float(view_loss(network, RandomView(fine.shape, generator, sizes), fine, decoded).mean())
+
+    near, far = (1.0, 1.0), (0.35, 0.35)
+    assert lost(image, far) / lost(shifted, far) < 0.7 * lost(image, near) / lost(shifted, near)
 
 
 def test_the_adversarial_part_fades_out_with_the_rate() -> None:
