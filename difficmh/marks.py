@@ -40,7 +40,7 @@ def reconstruction_marks(format: str, description: Mapping[str, str]) -> dict[st
     exif = Image.Exif()
     for tag, key in ((ExifTags.Base.Software, "Software"), (ExifTags.Base.ImageDescription, "Description")):
         if key in fields:
-            exif[tag] = fields[key]
+            exif[tag] = fields[key].encode()  # as bytes, for Pillow turns what is not ASCII into question marks
     xmp = _xmp(fields)
     if format != "PNG":
         return {"exif": exif, "xmp": xmp}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import posixpath
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,13 +39,13 @@ class ImageFile:
 class Group:
     """The files under one key that have come so far.
 
-    `is_late`: an image under this key has gone already. `lost_metadata`: so has metadata that came long before.
+    `is_late`: an image under this key has gone already. `lost_metadata`: how often metadata that came before it has.
     `has_image` is true also where the image could not be read. Metadata is bytes, or what stands for bytes left out.
     """
 
     key: str
     is_late: bool = False
-    lost_metadata: bool = False
+    lost_metadata: int = 0
     has_image: bool = False
     images: list[ImageFile] = field(default_factory=list)
     metadata: dict[str, bytes | dict[str, int]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Waiting:
         self._without_image: OrderedDict[str, Group] = OrderedDict()
         self._without_image_size = 0
         self._gone: set[str] = set()
-        self._crowded_out: set[str] = set()
+        self._crowded_out: Counter[str] = Counter()
 
     def take(self, key: str) -> Group:
         """The group under `key`, new if there is none; to be given back by `put`."""
@@ -110,13 +110,13 @@ class Waiting:
         if (group := self._without_image.pop(key, None)) is not None:
             self._without_image_size -= group.size
             return group
-        return Group(key, is_late=key in self._gone, lost_metadata=key in self._crowded_out)
+        return Group(key, is_late=key in self._gone, lost_metadata=self._crowded_out[key])
 
     def put(self, group: Group) -> list[Group]:
         """Keeps `group` and returns those that cannot wait any longer."""
         if group.has_image:
             self._queue[group.key] = group
-            self._crowded_out.discard(group.key)
+            self._crowded_out.pop(group.key, None)
             return self._overdue()
         self._without_image[group.key] = group
         self._without_image_size += group.size

@@ -4,7 +4,8 @@ JSON fields that are understood, in any letter case, at the top level or in an o
 `metadata` or `capture`:
 
     time       captured_at, capture_time, date_captured, datetime_original, datetimeoriginal, datetime, timestamp,
-               taken_at: ISO 8601, EXIF's `2024:01:31 12:00:00`, or seconds, milli-, micro- or nanoseconds since 1970
+               taken_at: ISO 8601, EXIF's `2024:01:31 12:00:00`, `20240131120000`, or seconds, milli-, micro- or
+               nanoseconds since 1970
     camera     camera, camera_name, camera_id, camera_model, device, sensor
     latitude   latitude, lat            degrees, north positive
     longitude  longitude, lon, lng      degrees, east positive
@@ -43,6 +44,7 @@ FIRST_YEAR, LAST_YEAR = 1900, 2100
 MAX_CAMERA_LENGTH = 200
 
 _EXIF_DATE = re.compile(r"(\d{4}):(\d\d):(\d\d)[ T](.+)", re.ASCII | re.DOTALL)
+_COMPACT_DATE = re.compile(r"((?:19[789]|20\d)\d{5})(\d{4})(?:(\d\d)(\d{3})?)?", re.ASCII)
 _EPOCH_UNITS = (1e9, 1e6, 1e3, 1.0)
 _FIRST_EPOCH = 1e8  # in seconds, 1973: smaller numbers are counters, not times
 
@@ -188,14 +190,26 @@ def parse_time(value: Any) -> datetime | None:
 def _parsed_time(value: Any) -> datetime | None:
     if isinstance(value, bool):
         return None
+    text = str(value) if isinstance(value, int) else _text(value)
+    if (compact := _from_digits(text)) is not None:
+        return compact
     if isinstance(value, int | float):
         return _from_epoch(float(value))
-    text = _text(value)
     if text.isascii() and text.isdigit() and len(text) > 8:
         return _from_epoch(float(text))
     if match := _EXIF_DATE.fullmatch(text):
         text = f"{match[1]}-{match[2]}-{match[3]}T{match[4].strip()}"
     return datetime.fromisoformat(text) if text else None
+
+
+def _from_digits(text: str) -> datetime | None:
+    """`YYYYMMDDhhmm`, also with `ss` and thousandths behind, as recorders name their files. As counts since 1970 these
+    numbers would lie before 2002, or far ahead."""
+    if match := _COMPACT_DATE.fullmatch(text):
+        with suppress(ValueError):
+            day, time = match[1], match[2] + (match[3] or "00")
+            return datetime.fromisoformat(f"{day}T{time}.{match[4] or '000'}")
+    return None
 
 
 def _from_epoch(number: float) -> datetime | None:

@@ -4,6 +4,7 @@
     a.left.jpg a.right.jpg a.json   samples `a.left` and `a.right`, both with the JSON; `a.left.json` goes to `a.left`
     a.jpg a.seg.png a.png           samples `a`, `a.seg` and `a.png`
     dir.v1/a.b.jpg                  key `dir.v1/a`: the path up to the first dot of the base name
+    a.jpg -> b.jpg                  links, devices and sparse files with an image's name: Failures of stage `read`
     a.JPG, a.bin, a                 upper case, wrong or missing extension: the content decides what is an image
 
 Files under one key need not be neighbours. Images wait for their metadata while `grouping.LOOK_BACK` further samples
@@ -71,7 +72,8 @@ class ShardReader(Iterator[Sample | Failure]):
         """Puts a file to its sample, and yields the failures and samples that this brings to an end."""
         key, extension = split_key(path)
         group = self._waiting.take(key)
-        failure = self._fill(group, extension, path, member) if member.kind == "file" else None
+        fill = self._fill if member.kind == "file" else self._note_link
+        failure = fill(group, extension, path, member)
         if failure is not None:
             yield failure
         for finished in self._waiting.put(group):
@@ -88,6 +90,13 @@ class ShardReader(Iterator[Sample | Failure]):
             return self._failure(group.key, "read", f"{path} has {member.size} bytes, more than {MAX_IMAGE_BYTES}")
         group.images.append(ImageFile(extension, path, head + member.read()))
         return None
+
+    def _note_link(self, group: Group, extension: str, path: str, member: Member) -> Failure | None:
+        """An image that is promised by name, and whose bytes are elsewhere in the shard, out of it, or in pieces."""
+        if not looks_like_image(b"", extension):
+            return None
+        group.has_image = True
+        return self._failure(group.key, "read", f"{path} is a {member.kind}, not a file with the bytes of an image")
 
     def _fill_metadata(self, group: Group, extension: str, head: bytes, member: Member) -> Failure | None:
         if member.size > MAX_METADATA_BYTES:
@@ -108,7 +117,7 @@ class ShardReader(Iterator[Sample | Failure]):
         elif not group.has_image:
             self.skipped += 1
         if group.has_image and group.lost_metadata:
-            self.skipped -= 1
+            self.skipped -= group.lost_metadata
             message = (
                 "its metadata came too long before it to be kept, and is in the shard only: sort the shard by name"
             )

@@ -15,11 +15,13 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENSION_HEADER = 1 << 20
 """Bytes of one pax or long-name header: real ones take a few hundred."""
+
+Kind: TypeAlias = Literal["file", "folder", "link", "sparse file", "device"]
 
 _READ_BUFFER = 1 << 18
 _SKIP_BYTES = 1 << 20
@@ -40,12 +42,12 @@ class TarDamage(ValueError):
 class Member:
     """A member of a tar. Its content, `size` bytes, can be read until the next member is asked for.
 
-    Only files have content here; sparse ones, links and devices are `other`.
+    Only files have content here.
     """
 
     name: str
     size: int
-    kind: Literal["file", "folder", "other"]
+    kind: Kind
     _stream: _Stream
     _left: int
 
@@ -107,10 +109,15 @@ def _member(info: tarfile.TarInfo, extension: dict[str, str], stream: _Stream) -
         _skip_sparse_map(info, stream)
         size = info.size
     stored = size if has_content else 0
-    kind: Literal["file", "folder", "other"] = "folder" if info.isdir() else "other"
-    if info.isreg() and not sparse:
-        kind = "file"
-    return Member(name, stored, kind, stream, stored)
+    return Member(name, stored, "sparse file" if sparse else _kind(info), stream, stored)
+
+
+def _kind(info: tarfile.TarInfo) -> Kind:
+    if info.isreg():
+        return "file"
+    if info.isdir():
+        return "folder"
+    return "link" if info.issym() or info.islnk() else "device"
 
 
 def _skip_sparse_map(info: tarfile.TarInfo, stream: _Stream) -> None:

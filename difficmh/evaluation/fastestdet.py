@@ -15,21 +15,13 @@ from difficmh.analyzers.onnx import OnnxAnalyzer, OnnxOptions
 from difficmh.errors import AnalyzerError
 from difficmh.evaluation.detection import Detection, overlap
 from difficmh.evaluation.graders import Box, Image, as_tensor
+from difficmh.evaluation.labels import plain_name
 
 LEAST_SCORE = 0.2
 """Fainter detections are dropped: they are many, and change no average precision by more than a thousandth or so."""
 
 SAME_OBJECT = 0.45
 """Overlap above which the fainter of two detections, of whatever classes, is the same object again."""
-
-PLAIN_NAMES = {
-    "aeroplane": "airplane",
-    "diningtable": "dining table",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-}
 
 
 class FastestDet:
@@ -61,7 +53,7 @@ def _read_labels(path: Path) -> list[str]:
     if not path.is_file():
         raise AnalyzerError(f"the detector's class names are missing: {path}")
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [PLAIN_NAMES.get(name, name) for name in names]
+    return [plain_name(name) for name in names]
 
 
 def detections(cells: NDArray[np.float32], labels: Sequence[str]) -> list[Detection]:

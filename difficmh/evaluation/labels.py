@@ -2,8 +2,9 @@
 
     {"source": "…", "label_kind": "boxes", "objects": [{"label": "car", "box": [x1, y1, x2, y2]}]}
 
-Boxes are relative to the picture. A source marks some classes and leaves others out; which ones, nobody writes down.
-The classes that are marked anywhere in the pictures of one `source` are taken for those that it looks for.
+Boxes are relative to the picture; labels of PASCAL VOC are taken for COCO's. A source marks some classes and leaves
+others out; which ones, nobody writes down. The classes that are marked anywhere in the pictures of one `source` are
+taken for those that it looks for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,19 @@ from typing import Any
 from difficmh.evaluation.graders import Box, Truth
 
 Label = Mapping[str, Any]
+
+PLAIN_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+"""PASCAL VOC's names of classes, which some data sets and detectors keep, and COCO's."""
+
+OUTSIDE = 0.05
+"""Share of the picture by which a box may reach over its edge: more, and its numbers are no shares."""
 
 
 def classes_by_source(labels: Mapping[str, Label | None]) -> dict[str, frozenset[str]]:
@@ -45,7 +59,8 @@ def is_marked(label: Label) -> bool:
 
 
 def boxes(label: Label) -> list[Box]:
-    """Raises ValueError for objects without a label, or whose box is not four numbers with x1 < x2 and y1 < y2."""
+    """Raises ValueError for objects without a label, or whose box is not four numbers with x1 < x2 and y1 < y2, in
+    [0, 1] or a little beside."""
     if not isinstance(label["objects"], list):
         raise ValueError(f"its objects are no list: {label['objects']!s:.100}")
     found = []
@@ -57,8 +72,16 @@ def boxes(label: Label) -> list[Box]:
             raise ValueError(f"an object is no label with a box of four numbers: {thing!s:.100}") from error
         if not (left < right and top < bottom):
             raise ValueError(f"a box is not x1, y1, x2, y2: {thing!s:.100}")
-        found.append(Box(name, (left, top, right, bottom)))
+        if min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE:
+            raise ValueError(f"a box is not relative to the picture, from 0 to 1: {thing!s:.100}")
+        found.append(Box(plain_name(name), (left, top, right, bottom)))
     return found
+
+
+def plain_name(label: str) -> str:
+    """A class as detectors and people both call it here: COCO's name, in lower case."""
+    name = " ".join(label.lower().split())
+    return PLAIN_NAMES.get(name, name)
 
 
 def _source(label: Label) -> str:

@@ -37,6 +37,11 @@ class TestEncode:
             assert text in xmp.decode(), text
         assert np.abs(decode_image(data).astype(int) - pixels).mean() < 8
 
+    def test_a_description_in_any_script_survives_in_exif(self) -> None:
+        description = {"Description": "Reconstruction of straße/東京.jpg"}
+        exif = Image.open(io.BytesIO(encode_image(picture(2), "jpg", description))).getexif()
+        assert exif[ExifTags.Base.ImageDescription].encode("latin-1").decode() == description["Description"]
+
     def test_png_is_lossless(self) -> None:
         assert np.array_equal(decode_image(encode_image(picture(2), "png", {})), picture(2))
 

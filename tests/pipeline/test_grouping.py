@@ -124,6 +124,14 @@ class TestOrder:
         assert [(failure.key, failure.stage) for failure in failures] == [("t0", "group")]
         assert skipped == 2
 
+    def test_metadata_crowded_out_more_than_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(grouping, "WAITING_METADATA_BYTES", 1000)
+        texts = [(f"{name}.txt", bytes(400)) for name in ("t0", "t1", "t2", "t3", "t0.b", "t4", "t5", "t6")]
+        samples, failures, skipped = read_members(*texts, ("t0.jpg", A))
+        assert [sample.key for sample in samples] == ["t0"]
+        assert [(failure.key, failure.stage) for failure in failures] == [("t0", "group")]
+        assert skipped == 6
+
     def test_samples_without_an_image_are_held_in_bounded_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(grouping, "WAITING_METADATA_BYTES", 100_000)
         waiting, crowded_out = grouping.Waiting(), 0

@@ -127,6 +127,21 @@ def test_other_members_are_not_looked_at() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("202401311200", NOON),
+        ("20240131120000", NOON),
+        (20240131120000, NOON),
+        ("20240131120000250", NOON.replace(microsecond=250_000)),
+        ("202413311200", datetime(1976, 5, 31, 17, 55, 11, 200_000)),
+        ("1706702400000", NOON),
+    ],
+)
+def test_digits_are_a_date_where_they_can_be_one(value: Any, expected: datetime) -> None:
+    assert parse_time(value) == expected
+
+
 def test_camera_as_number() -> None:
     assert capture_metadata(b"", {"json": {"camera": 7}}).camera == "7"
     assert capture_metadata(b"", {"json": {"camera": True, "device": {"x": 1}}}).camera is None

@@ -95,8 +95,14 @@ class TestWhatIsAnImage:
         assert [sample.key for sample in samples] == ["dir/a"]
         assert (failures, skipped) == ([], 0)
 
-    def test_link_is_a_sample_without_image(self) -> None:
-        assert read_members(special_member("b.jpg", tarfile.LNKTYPE, "a.jpg"))[1:] == ([], 1)
+    @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+    def test_an_image_that_is_a_link_fails_instead_of_being_left_out(self, kind: bytes) -> None:
+        link, text = special_member("b.jpg", kind, "a.jpg"), special_member("c.txt", kind, "a.txt")
+        samples, failures, skipped = read_members(("a.jpg", A), link, ("b.json", b"1"), text)
+        assert [sample.key for sample in samples] == ["a"]
+        assert [(failure.key, failure.stage) for failure in failures] == [("b", "read")]
+        assert "b.jpg is a link" in failures[0].error
+        assert skipped == 1
 
 
 class TestDamage:

@@ -51,7 +51,7 @@ def test_what_the_system_tar_writes(tmp_path: Path) -> None:
     assert {(member.name, member.kind) for member in members} == {
         ("./x", "folder"),
         ("./x/a.jpg", "file"),
-        ("./x/b.jpg", "other"),
+        ("./x/b.jpg", "link"),
     }
 
 
@@ -75,7 +75,7 @@ def test_links_folders_and_devices_have_no_content() -> None:
         special_member("pipe", tarfile.FIFOTYPE),
     ]
     members = list(read_members(io.BytesIO(tar_bytes([*special, *FILES]))))
-    assert [member.kind for member in members] == ["folder", "other", "other", "other", "file", "file", "file"]
+    assert [member.kind for member in members] == ["folder", "link", "link", "device", "file", "file", "file"]
 
 
 def test_unread_content_is_passed_over() -> None:

@@ -36,6 +36,19 @@ def test_objects_that_are_no_list(objects: object) -> None:
         classes_by_source({"a.jpg": {"objects": objects}})
 
 
+def test_boxes_in_pixels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^a\.jpg: a box is not relative to the picture"):
+        classes_by_source({"a.jpg": {"objects": [{"label": "car", "box": [12, 40, 180, 200]}]}})
+    slightly_over = {"label": "car", "box": [-0.01, 0, 1, 1.02]}
+    assert classes_by_source({"a.jpg": {"objects": [slightly_over]}}) == {"": {"car"}}
+
+
+def test_marked_classes_are_called_as_the_detector_calls_them() -> None:
+    names = ["Motorbike", "tvmonitor", "traffic  light", "car"]
+    label = {"objects": [{**CAR, "label": name} for name in names]}
+    assert classes_by_source({"a.jpg": label}) == {"": {"motorcycle", "tv", "traffic light", "car"}}
+
+
 def test_boxes_that_are_upside_down() -> None:
     with pytest.raises(ValueError, match="not x1, y1, x2, y2"):
         classes_by_source({"a.jpg": {"objects": [{"label": "car", "box": [0.5, 0, 0.2, 1]}]}})
