@@ -19,6 +19,10 @@ from difficmh.evaluation.statistics import Counts, Statistic, Weights
 
 OVERLAP = 0.5
 
+COMMON = 5
+"""Objects from which on a class is common: of a single one the average precision is all or nothing, and a mean over
+classes hangs on it."""
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -72,9 +76,10 @@ def matches(original: Sequence[Detection], decoded: Sequence[Detection]) -> Coun
     return Counts(hits, len(decoded) - hits, len(original) - hits)
 
 
-def mean_average_precision(pictures: Sequence[Judged]) -> Statistic:
-    """mAP over the classes that have objects, in [0, 1]; a picture of weight 2 counts as two pictures."""
+def mean_average_precision(pictures: Sequence[Judged], least: int = 1) -> Statistic:
+    """mAP over the classes that have `least` objects, in [0, 1]; a picture of weight 2 counts as two pictures."""
     tables = [_class_table(label, pictures) for label in _labels(pictures)]
+    tables = [table for table in tables if table.objects.sum() >= least]
 
     def statistic(weights: Weights) -> float | None:
         found = [table.average_precision(weights) for table in tables]
@@ -82,6 +87,11 @@ def mean_average_precision(pictures: Sequence[Judged]) -> Statistic:
         return float(np.mean(known)) if known else None
 
     return statistic
+
+
+def common_precision(pictures: Sequence[Judged]) -> Statistic:
+    """mAP over the common classes, as above."""
+    return mean_average_precision(pictures, COMMON)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from difficmh.evaluation.detection import Judged, mean_average_precision
+from difficmh.evaluation.detection import Judged, common_precision, mean_average_precision
 from difficmh.evaluation.intervals import Interval
 from difficmh.evaluation.measure import Measurement, Plan
 from difficmh.evaluation.output import Findings
@@ -21,6 +21,9 @@ from difficmh.rate_distortion import Point
 
 COMBINATIONS: Mapping[type, Callable[[Sequence[Any]], Statistic]] = {Counts: f1, Judged: mean_average_precision}
 """How evidence that is no plain number makes one figure."""
+
+NAMED: Mapping[str, Callable[[Sequence[Any]], Statistic]] = {"detection_agreement_map50_common": common_precision}
+"""The same of metrics that share their kind of evidence with another."""
 
 
 def read_earlier(
@@ -49,9 +52,9 @@ def _tuple(value: Any) -> Any:
 
 
 def _metric(name: str, about: Mapping[str, Any], measurements: Sequence[Measurement]) -> Metric:
-    """What combines the evidence follows from its kind."""
+    """What combines the evidence follows from its name or its kind."""
     evidence = next((one.evidence[name] for one in measurements if name in one.evidence), None)
-    combine = COMBINATIONS.get(type(evidence), mean)
+    combine = NAMED.get(name) or COMBINATIONS.get(type(evidence), mean)
     described = {field: about[field] for field in ("title", "family", "higher_is_better", "original", "note")}
     return Metric(name, combine=combine, **described)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from difficmh.evaluation.detection import Detection, judge, matches, mean_average_precision
+from difficmh.evaluation.detection import COMMON, Detection, common_precision, judge, matches, mean_average_precision
 from difficmh.evaluation.fastestdet import FastestDet
 from difficmh.evaluation.graders import Evidence, Image, Picture, Truth, as_tensor
 from difficmh.evaluation.statistics import Counts, Metric, f1, mean
@@ -40,6 +40,13 @@ DETECTION_AGREEMENT_MAP = Metric(
     mean_average_precision,
     family="task",
     note=f"what FastestDet finds on the original with a score of {SURE} or more counts as true",
+)
+DETECTION_AGREEMENT_COMMON = Metric(
+    "detection_agreement_map50_common",
+    f"the same, classes with {COMMON} objects or more",
+    common_precision,
+    family="task",
+    note="a class with one object counts as much as any other in the table above, and is found or not",
 )
 DETECTION_AGREEMENT = Metric("detection_agreement_f1", f"F1 of detections (FastestDet, ≥ {SURE})", f1, family="task")
 TAG_AGREEMENT = Metric(
@@ -84,7 +91,12 @@ class SeenObjects:
 class ObjectDetection:
     """FastestDet's objects against marked ones, and against those on the original, in pictures of some names."""
 
-    metrics: Sequence[Metric] = (DETECTION_MAP, DETECTION_AGREEMENT_MAP, DETECTION_AGREEMENT)
+    metrics: Sequence[Metric] = (
+        DETECTION_MAP,
+        DETECTION_AGREEMENT_MAP,
+        DETECTION_AGREEMENT_COMMON,
+        DETECTION_AGREEMENT,
+    )
 
     def __init__(self, model: Path, names: str = "*", device: str = "cpu") -> None:
         self._detector = FastestDet(model, device)
@@ -100,8 +112,10 @@ class ObjectDetection:
             return {}
         found = self._detector(decoded)
         sure = [one for one in reference.detections if one.score >= SURE]
+        judged = judge(found, [one.box for one in sure])
         evidence: dict[str, Any] = {
-            "detection_agreement_map50": judge(found, [one.box for one in sure]),
+            "detection_agreement_map50": judged,
+            "detection_agreement_map50_common": judged,
             "detection_agreement_f1": matches(sure, [one for one in found if one.score >= SURE]),
         }
         if (truth := reference.truth) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from difficmh.evaluation.detection import Detection, judge, matches, mean_average_precision, overlap
+from difficmh.evaluation.detection import Detection, common_precision, judge, matches, mean_average_precision, overlap
 from difficmh.evaluation.graders import Box
 from difficmh.evaluation.statistics import Counts
 
@@ -51,6 +51,14 @@ def test_the_mean_is_over_classes_that_have_objects() -> None:
     judged = judge([found("car", 0.0, 0.9), found("dog", 0.0, 0.9)], [box("car", 0.0), box("bus", 0.5)])
     assert mean_average_precision([judged])(np.ones(1)) == pytest.approx(0.5)
     assert mean_average_precision([judge([found("car", 0, 0.9)], [])])(np.ones(1)) is None
+
+
+def test_common_classes_are_those_of_some_objects() -> None:
+    cars = [box("car", place / 10, 0.1) for place in range(5)]
+    judged = judge([found("car", place / 10, 0.9, 0.1) for place in range(4)], [*cars, box("racket", 0.0)])
+    assert mean_average_precision([judged])(np.ones(1)) == pytest.approx(0.4)
+    assert common_precision([judged])(np.ones(1)) == pytest.approx(0.8)
+    assert common_precision([judge([], cars[:4])])(np.ones(1)) is None
 
 
 def test_a_picture_of_weight_two_counts_as_two_pictures() -> None:

@@ -19,10 +19,10 @@ from difficmh.evaluation.output import Findings, write_report
 from difficmh.evaluation.rows import flat_rows, measurements_of
 from difficmh.evaluation.statistics import Counts
 from difficmh.evaluation.summary import Request
-from difficmh.evaluation.tasks import DETECTION_AGREEMENT, DETECTION_MAP, ON_ORIGINALS
+from difficmh.evaluation.tasks import DETECTION_AGREEMENT, DETECTION_AGREEMENT_COMMON, DETECTION_MAP, ON_ORIGINALS
 from tests.difficmh.evaluation.pictures import measurement, synthetic
 
-METRICS = [PSNR, MS_SSIM, *Patches.metrics, DETECTION_MAP, DETECTION_AGREEMENT]
+METRICS = [PSNR, MS_SSIM, *Patches.metrics, DETECTION_MAP, DETECTION_AGREEMENT_COMMON, DETECTION_AGREEMENT]
 REQUEST = Request(rates=(0.1, 0.2), resamples=20)
 
 
@@ -36,6 +36,7 @@ def full(one: Measurement) -> Measurement:
         evidence |= {
             "detection_map50": judged,
             ON_ORIGINALS: Judged((("car", 0.9, True),), (("car", 1),)),
+            "detection_agreement_map50_common": replace(judged, objects=(("car", 6), ("racket", 1))),
             "detection_agreement_f1": Counts(one.quality, 1, 2),
         }
     return replace(one, evidence=evidence, crop=b"crop", original_crop=b"original" if one.quality == 1 else None)
