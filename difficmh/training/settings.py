@@ -27,7 +27,7 @@ class LossSettings:
     semantic_start: float = 0.3
     tag_dropout: float = 0.15
     control_dropout: float = 0.25
-    features: float = 2.0
+    features: float = 3.0
     teacher: float = 0.5
     adversarial: float = 0.05
     grid: float = 200.0
