@@ -8,6 +8,7 @@
     semantic      training with the semantic-consistency loss, and with semantic=0, teacher=0: diffusion, then one_step
     tags          decoding steered by tags that the stream pays for, and by none
     adversarial   training with the adversarial loss, and with adversarial=0: one_step
+    far           features of reduced pictures in the loss, and with far=0: one_step
     steps         one denoising step, and several (--steps)
     effort        the encoder's search for each picture (--effort), and none
     context       the entropy model trained on, with and without the context of symbols decoded earlier

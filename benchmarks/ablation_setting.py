@@ -40,6 +40,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "tags": Row("tags", "no tags", variants=("", ",tags=off")),
     "adversarial": Row("adversarial loss", "adversarial=0", ("full",), ("one_step",), ("--set", "adversarial=0")),
+    "far": Row("features of reduced pictures", "far=0", ("full",), ("one_step",), ("--set", "far=0")),
     "steps": Row("one step", "{steps} steps", variants=("", ",steps={steps}")),
     "effort": Row("effort {effort}", "no effort", ("preview",), variants=(",effort={effort}", "")),
     "context": Row("context model", "hyperprior alone", ("preview",), (WITH,), ("--without-context",)),

@@ -14,15 +14,17 @@ class LossSettings:
 
     `mse_share`: squared error in the distortion, the rest is MS-SSIM. `means`: squared error of means over 16 x 16
     pixels beside them. `codec_features`: features of a classifier in it, so that bits go where meaning is; in units of
-    squared error. `semantic`: semantic consistency of the guide latent, from the share `semantic_start` of the stage
-    on, when the base UNet's features are worth agreeing with. `tag_dropout`, `control_dropout`: samples and steps that
-    go without. `teacher`, `features`, `adversarial`, `grid`: parts of the one-step loss. `rehearsal`: weight of the
-    diffusion loss in it, on the share `rehearsal_share` of each batch, one sample at least.
+    squared error. `far`: share of reduced pictures in these features and those of `one_step`. `semantic`: semantic
+    consistency of the guide latent, from the share `semantic_start` of the stage on, when the base UNet's features are
+    worth agreeing with. `tag_dropout`, `control_dropout`: samples and steps that go without. `teacher`, `features`,
+    `adversarial`, `grid`: parts of the one-step loss. `rehearsal`: weight of the diffusion loss in it, on the share
+    `rehearsal_share` of each batch, one sample at least.
     """
 
     mse_share: float = MSE_SHARE
     means: float = MEANS_WEIGHT
     codec_features: float = 20.0
+    far: float = 0.5
     semantic: float = 0.15
     semantic_start: float = 0.3
     tag_dropout: float = 0.15
@@ -55,4 +57,4 @@ class LossSettings:
         return replace(self, **values)
 
 
-SHARES = frozenset({"mse_share", "semantic_start", "tag_dropout", "control_dropout", "rehearsal_share"})
+SHARES = frozenset({"mse_share", "far", "semantic_start", "tag_dropout", "control_dropout", "rehearsal_share"})

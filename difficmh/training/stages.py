@@ -110,7 +110,7 @@ class RateDistortionStage:
         }
 
     def _feature_loss(self, images: Tensor, preview: Tensor, generator: torch.Generator) -> Tensor:
-        """Per sample `(B,)`, mean of a near and a far view; zeros where none is asked.
+        """Per sample `(B,)`, of a near and a far view; zeros where none is asked.
 
         Near, of the first half of the batch and twice as much, for time.
         """
@@ -119,7 +119,8 @@ class RateDistortionStage:
         half = (len(images) + 1) // 2
         near = view_loss(self.features, RandomView(images.shape, generator), images[:half], preview[:half])
         near = nn.functional.pad(near * (len(images) / half), (0, len(images) - half))
-        return (near + view_loss(self.features, RandomView(images.shape, generator, FAR), images, preview)) / 2
+        far = view_loss(self.features, RandomView(images.shape, generator, FAR), images, preview)
+        return near.lerp(far, self.settings.far)
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -228,7 +229,7 @@ class OneStepStage:
         adversarial = self.settings.adversarial * min(1.0, 4 * progress) * self.adversarial[batch.quality]
         pixels = (decoded.float() - batch.images).abs().flatten(1).mean(1)
         means = nn.functional.avg_pool2d(decoded.float() - batch.images, 8).abs().flatten(1).mean(1)
-        perceptual = (feature_loss(real, fake) + far) / 2
+        perceptual = feature_loss(real, fake).lerp(far, self.settings.far)
         invented = generator_loss([x.float() for x in judged])
         grid = losses.grid_error(decoded.float(), batch.images)
         loss = (10 * pixels + 10 * means + self.settings.features * perceptual + adversarial * invented).mean()

@@ -79,39 +79,44 @@ def test_a_dry_run_prints_all_commands_and_leaves_nothing(
     trained = [command for command in commands if "--minutes" in command]
     assert [command[command.index("--stage") + 1] for command in trained] == [
         *("diffusion", "one_step") * 2,
-        *("one_step",) * 2,
+        *("one_step",) * 4,
         *("rate_distortion",) * 2,
     ]
-    assert [command[1] for command in commands].count("jobs/export_codec.py") == 6
+    assert [command[1] for command in commands].count("jobs/export_codec.py") == 8
     assert [command[1] for command in commands].count("jobs/evaluate_codec.py") == 1
 
 
 def test_both_sides_differ_in_the_part_alone(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     commands = [" ".join(command) for command in dry(arguments, capsys) if "--minutes" in command]
-    off = [" --set semantic=0 --set teacher=0", " --set adversarial=0", " --without-context"]
+    off = [" --set semantic=0 --set teacher=0", " --set adversarial=0", " --set far=0", " --without-context"]
     with_part = [command for command in commands if "-with " in command]
     without = [command.replace("-without ", "-with ") for command in commands if "-without " in command]
     for option in off:
         without = [command.replace(option, "") for command in without]
     assert without == with_part
-    assert len(with_part) == 4
+    assert len(with_part) == 5
 
 
 def test_the_jobs_take_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     commands = dry(arguments, capsys)
     jobs = [parse_training("", command[2:]).job for command in commands if command[1] == "jobs/train_codec.py"]
-    assert [(job.stage, job.settings.semantic == 0, job.settings.adversarial == 0) for job in jobs] == [
-        ("diffusion", False, False),
-        ("one_step", False, False),
-        ("diffusion", True, False),
-        ("one_step", True, False),
-        ("one_step", False, False),
-        ("one_step", False, True),
+    switched_off = ("semantic", "adversarial", "far")
+    assert [(job.stage, [name for name in switched_off if not getattr(job.settings, name)]) for job in jobs] == [
+        ("diffusion", []),
+        ("one_step", []),
+        ("diffusion", ["semantic"]),
+        ("one_step", ["semantic"]),
+        ("one_step", []),
+        ("one_step", ["adversarial"]),
+        ("one_step", []),
+        ("one_step", ["far"]),
     ]
     assert {job.batch for job in jobs} == {12}
-    assert [job.start is not None for job in jobs] == [True, False, True, False, True, True], "then from the one before"
+    assert [job.start is not None for job in jobs] == [True, False, True, False, *[True] * 4], (
+        "then from the one before"
+    )
     request = parse_evaluation("", commands[-1][2:])
-    assert len(request.codecs) == len(set(request.codecs)) == 13, "the plain codec is in two rows"
+    assert len(request.codecs) == len(set(request.codecs)) == 15, "the plain codec is in two rows"
     assert {"difficmh:lite@1-4:full", "difficmh:lite@1-4:full,tags=off"} < set(request.codecs)
     assert "difficmh:lite@1-4:full,steps=4" in request.codecs
     assert {"difficmh:lite@1-4:preview", "difficmh:lite@1-4:preview,effort=10"} < set(request.codecs)
@@ -127,6 +132,8 @@ def test_checkpoints_are_exported_by_the_names_that_training_gives(
         "semantic-without/one_step.pt",
         "adversarial-with/one_step.pt",
         "adversarial-without/one_step.pt",
+        "far-with/one_step.pt",
+        "far-without/one_step.pt",
         "context-with/entropy.pt",
         "context-without/entropy_without_context.pt",
     ]

@@ -94,6 +94,8 @@ def test_stages_change_what_they_say(
         ("rate_distortion", "means", (0.0, 5.0)),
         ("rate_distortion", "codec_features", (0.0, 40.0)),
         ("diffusion", "semantic", (0.0, 5.0)),
+        ("rate_distortion", "far", (0.0, 1.0)),
+        ("one_step", "far", (0.0, 1.0)),
         ("one_step", "adversarial", (0.0, 5.0)),
         ("one_step", "grid", (0.0, 2000.0)),
         ("one_step", "teacher", (0.0, 5.0)),
