@@ -79,6 +79,13 @@ def test_places_are_absolute_for_workers_elsewhere(tmp_path: Path, monkeypatch: 
     assert job.start == BUILT_IN / "lite"
 
 
+def test_one_step_learns_more_slowly_unless_told() -> None:
+    command = ["--data", "x", "--output", "y", "--minutes", "1", "--stage"]
+    rates = [parse("", [*command, stage]).job.rate for stage in ("rate_distortion", "one_step")]
+    assert rates == [4e-4, 1.5e-4]
+    assert parse("", [*command, "one_step", "--rate", "2e-4"]).job.rate == 2e-4
+
+
 @pytest.mark.parametrize(
     "number", ["--minutes=-1", "--minutes=0", "--minutes=nan", "--rate=0", "--batch=0", "--workers=0"]
 )
