@@ -13,7 +13,6 @@ from difficmh.capsule import built_in_or_path
 from difficmh.training.run import TrainingJob
 from difficmh.training.settings import LossSettings
 
-
 RATES = {"rate_distortion": 4e-4, "decoder": 4e-4, "diffusion": 4e-4, "one_step": 1.5e-4}
 """Peak learning rates of the stages. At 4e-4 the one-step decoder has broken within a hundred steps, for good."""
 
