@@ -98,8 +98,8 @@ def _add_decompress(command: argparse.ArgumentParser) -> None:
         "--mode",
         choices=MODES,
         default="full",
-        help="preview is faithful and fast, full sharper at twice the price: of lite better for classifiers; "
-        "reference takes many steps, for which lite is not trained; default full",
+        help="preview is faithful and fast, full sharper at twice the price: of lite better for models, most at "
+        "low rates; reference takes many steps, for which lite is not trained; default full",
     )
     command.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the mode's")
     command.add_argument("--sampler", help="of sd21: ddpm, ddim, dpm++ or unipc; default: the mode's")

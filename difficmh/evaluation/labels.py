@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from difficmh.evaluation.graders import Box, Truth
+from difficmh.vocabulary import plain_noun
 
 Label = Mapping[str, Any]
 
@@ -80,7 +81,7 @@ def boxes(label: Label) -> list[Box]:
 
 def plain_name(label: str) -> str:
     """A class as detectors and people both call it here: COCO's name, in lower case."""
-    name = " ".join(label.lower().split())
+    name = plain_noun(label)
     return PLAIN_NAMES.get(name, name)
 
 
