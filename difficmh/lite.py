@@ -78,10 +78,10 @@ class LiteNetworks:
 
     def _present(self, tags: Sequence[tuple[str, ...]]) -> Tensor:
         """`(B, vocabulary)` float32, 1 for each tag that an image has."""
-        present = torch.zeros(len(tags), len(self._positions), device=self.device)
+        present = torch.zeros(len(tags), len(self._positions))  # filled on the CPU: one copy to a GPU, not many
         for row, names in zip(present, tags, strict=True):
             row[[self._positions[name] for name in names]] = 1
-        return present
+        return present.to(self.device)
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def draw(name: SamplerName, estimate: NoiseEstimate, x: Tensor, noise: StepNoise
 
 def clean_estimate(x_t: Tensor, timestep: int, eps: Tensor) -> Tensor:
     """The x0 that an estimate of the noise means."""
-    signal, spread = rates(torch.tensor([timestep], device=x_t.device))
+    signal, spread = rates(torch.full((1,), timestep, device=x_t.device))
     return (x_t - spread * eps) / signal
 
 
@@ -79,7 +79,7 @@ def _scheduler(name: SamplerName) -> Any:
 
 
 def _run_scheduler(scheduler: Any, estimate: NoiseEstimate, x: Tensor, steps: int) -> Tensor:
-    scheduler.set_timesteps(steps, device=x.device)
+    scheduler.set_timesteps(steps)  # on the CPU: reading them from a GPU would make each step wait for the one before
     for t in scheduler.timesteps:
         x = scheduler.step(estimate(x, int(t)), t, x, return_dict=False)[0]
     return x
