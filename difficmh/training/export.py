@@ -20,6 +20,7 @@ from difficmh.fixed_point import LIMIT
 from difficmh.model import CodecModel
 from difficmh.training.card import CARD
 from difficmh.training.history import HISTORY_FILE, read_history, write_history
+from difficmh.training.image_tags import learned_vocabulary
 from difficmh.training.rate import RateModel
 from difficmh.training.trainer import averaged_state
 from difficmh.vocabulary import Vocabulary
@@ -53,7 +54,7 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     config = CodecConfig.from_dict(fields)
     for file in kept:
         if file.name == VOCABULARY:
-            check_vocabulary(config, Vocabulary.load(file))
+            _check_vocabulary(config, checkpoint, Vocabulary.load(file))
     model = CodecModel(config)
     model.rate = rate = RateModel(config.entropy.hyper_channels)
     model.load_state_dict(weights)
@@ -69,6 +70,15 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     if history := read_history(checkpoint):
         write_history(capsule, history)
     return write_manifest(capsule)
+
+
+def _check_vocabulary(config: CodecConfig, checkpoint: Path, vocabulary: Vocabulary) -> None:
+    check_vocabulary(config, vocabulary)
+    for learned, there in zip(learned_vocabulary(checkpoint), vocabulary.names, strict=False):
+        if learned != there:
+            raise CapsuleError(
+                f"the denoiser was trained for other tags: {learned!r} where the vocabulary has {there!r}"
+            )
 
 
 def bottleneck_tables(rate: RateModel) -> CdfTables:

@@ -1,4 +1,4 @@
-"""Tags of the training pictures: from a file, or from the tagger of a capsule."""
+"""Tags of the training pictures, from a file or a tagger, and the vocabularies that weights have learned."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from difficmh.taggers.efficientnet import EfficientNetTagger
 from difficmh.training.data import TrainingSample
+from difficmh.vocabulary import Vocabulary
+from difficmh.zoo import VOCABULARY
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,26 @@ def tag_source(place: Path) -> TagSource:
         return TagSource(tagger.vocabulary.names, lambda sample: [tag.name for tag in tagger([sample.pixels])[0]])
     content = json.loads(place.read_text())
     return TagSource(content["names"], lambda sample: content["tags"].get(sample.key, ()))
+
+
+def learned_vocabulary(place: Path) -> tuple[str, ...]:
+    """The tags that the weights of a checkpoint or a capsule were trained for; empty where a checkpoint has none."""
+    if place.is_dir():
+        return Vocabulary.load(place / VOCABULARY).names
+    state = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
+    return tuple(state.get("options", {}).get("vocabulary", ()))
+
+
+def carried_over(embeddings: Tensor, known: Sequence[str], fresh: Tensor, names: Sequence[str]) -> Tensor:
+    """`fresh` embeddings `(V, D)` of `names`, with those of tags that were `known` before taken from `embeddings`.
+
+    Where `known` is empty, tags are told by their number alone: as many as before are taken for the same.
+    """
+    if not known:
+        return embeddings if len(embeddings) == len(names) else fresh
+    row = {name: index for index, name in enumerate(known)}
+    rows = [embeddings[row[name]] if name in row else fresh[index] for index, name in enumerate(names)]
+    return torch.stack(rows)
 
 
 def tag_matrix(samples: Sequence[TrainingSample], source: TagSource | None, size: int) -> Tensor:

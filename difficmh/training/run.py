@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from difficmh.config import CodecConfig
 from difficmh.model import CodecModel
 from difficmh.training.data import SMALLEST_SIDE, CropSource, TrainingSample, read_samples
 from difficmh.training.history import read_history, start_of
-from difficmh.training.image_tags import TagSource, tag_matrix, tag_source
+from difficmh.training.image_tags import TagSource, carried_over, learned_vocabulary, tag_matrix, tag_source
 from difficmh.training.klt import initialise
 from difficmh.training.rate import RateModel
 from difficmh.training.settings import LossSettings
@@ -31,6 +32,8 @@ PREVIOUS = {
     "one_step": ("diffusion",),
 }
 """Stages that a stage may start from; of several the one that was trained last."""
+
+TAG_EMBEDDINGS = "denoiser.condition.tags"
 
 HELD_BACK = 60
 """Every so many images one is kept for the validation table."""
@@ -76,6 +79,9 @@ def train(job: TrainingJob) -> Path:
     for too few of them.
     """
     torch.manual_seed(job.seed)
+    tags = tag_source(job.tags) if job.tags else None
+    previous = previous_weights(job)
+    known = learned_vocabulary(previous) if previous else ()
     options = TrainingOptions(
         job.stage,
         job.output,
@@ -85,10 +91,9 @@ def train(job: TrainingJob) -> Path:
         seed=job.seed,
         compile=job.compile,
         settings=job.settings,
+        vocabulary=tuple(tags.names) if tags else known,
     )
-    tags = tag_source(job.tags) if job.tags else None
-    previous = previous_weights(job)
-    model = build_model(previous, len(tags.names) if tags else 0, job.config)
+    model = build_model(previous, tags.names if tags else (), job.config)
     data = load_data(job, tags, model.config.denoiser.vocabulary_size, options.crop)
     if previous is None:
         initialise(model, data.source, job.seed)
@@ -136,22 +141,25 @@ def previous_weights(job: TrainingJob) -> Path | None:
     return max(before, key=lambda path: path.stat().st_mtime_ns)
 
 
-def build_model(previous: Path | None, vocabulary: int = 0, sizes: Path | None = None) -> CodecModel:
+def build_model(previous: Path | None, vocabulary: Sequence[str] = (), sizes: Path | None = None) -> CodecModel:
     """The model with the weights of a checkpoint or capsule; fresh ones, of the sizes in a file, where there is none.
 
-    `vocabulary` is the number of tags; 0 keeps that of the weights. Raises ValueError where weights do not fit.
+    `vocabulary` are the names of all tags; without them, it is that of the weights. Raises ValueError where weights do
+    not fit.
     """
     if previous is None:
         content = json.loads(sizes.read_text())["codec"] if sizes else CodecConfig().to_dict()
-        return trainable(with_vocabulary(CodecConfig.from_dict(content), vocabulary))
+        return trainable(with_vocabulary(CodecConfig.from_dict(content), len(vocabulary)))
     fields, weights = capsule_state(previous) if previous.is_dir() else averaged_state(previous)
-    config = with_vocabulary(CodecConfig.from_dict(fields), vocabulary)
-    model = trainable(config)
-    if config.denoiser.vocabulary_size != fields["denoiser"]["vocabulary_size"]:
-        weights = {name: value for name, value in weights.items() if name != "denoiser.condition.tags"}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    if unexpected or any(name != "denoiser.condition.tags" for name in missing):
-        raise ValueError(f"{previous} does not fit: missing {missing}, unexpected {unexpected}")
+    model = trainable(with_vocabulary(CodecConfig.from_dict(fields), len(vocabulary)))
+    if vocabulary:
+        fresh = model.state_dict()[TAG_EMBEDDINGS]
+        embeddings = carried_over(weights[TAG_EMBEDDINGS], learned_vocabulary(previous), fresh, vocabulary)
+        weights = {**weights, TAG_EMBEDDINGS: embeddings}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{previous} does not fit: {error}") from error
     return model
 
 

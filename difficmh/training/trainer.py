@@ -25,7 +25,10 @@ from difficmh.training.stages import STAGES, Batch, Stage, one_step
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """One stage's run. `minutes` is the budget over all resumed runs; learning rates follow the share that is spent."""
+    """One stage's run. `minutes` is the budget over all resumed runs; learning rates follow the share that is spent.
+
+    `vocabulary` are the names of the tags in order, kept in checkpoints; empty where they are not known.
+    """
 
     stage: str
     output: Path
@@ -37,6 +40,7 @@ class TrainingOptions:
     checkpoint_minutes: float = 4.0
     compile: bool = False
     settings: LossSettings = field(default_factory=LossSettings)
+    vocabulary: tuple[str, ...] = ()
 
 
 class Trainer:
@@ -174,11 +178,13 @@ class Trainer:
         partial.replace(self.checkpoint)
 
     def resume(self) -> None:
-        """Continues from this stage's checkpoint, where there is one."""
+        """Continues from this stage's checkpoint, where there is one; raises ValueError where its tags are others."""
         if not self.checkpoint.exists():
             return
         # To the CPU: loading moves what belongs on the device, and each step counter of Adam there would cost a wait.
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if state["options"].get("vocabulary", self.options.vocabulary) != self.options.vocabulary:
+            raise ValueError(f"{self.checkpoint} was trained for other tags: go on with those, or in another folder")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for name, optimizer in self.stage.optimizers.items():

@@ -9,12 +9,14 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import difficmh
 from difficmh.capsule import BUILT_IN, FORMAT
 from difficmh.errors import CapsuleError
 from difficmh.training.command import parse
+from difficmh.training.image_tags import learned_vocabulary
 from tests.difficmh.tiny_capsule import CONFIG, TAGS, make_tiny_capsule, photograph
 
 
@@ -58,6 +60,7 @@ def test_three_stages_make_a_codec(tmp_path: Path, arguments: list[object], caps
     codec = difficmh.load(tmp_path / "capsule")
     assert codec.fingerprint in capsys.readouterr().out
     card = (tmp_path / "capsule" / "MODEL_CARD.md").read_text()
+    assert learned_vocabulary(checkpoint) == learned_vocabulary(tmp_path / "capsule")
     assert [f"| `{stage}` |" in card for stage in ("rate_distortion", "diffusion", "one_step")] == [True] * 3
     assert "| at bits per pixel | 0.5 | 2 |" in card
     assert "| capsule preview | 6 |" in card
@@ -115,6 +118,17 @@ def test_an_exported_codec_is_called_as_its_folder_and_has_the_card_of_no_other(
     with pytest.raises(CapsuleError, match="no capsule"):
         run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "third")
     assert not any((tmp_path / name).exists() for name in ("other", "third"))
+
+
+def test_a_codec_is_not_exported_with_other_tags_than_it_learned(tmp_path: Path) -> None:
+    source = make_tiny_capsule(tmp_path / "source")
+    state = torch.load(source.parent / "checkpoint.pt", weights_only=True)
+    torch.save({**state, "options": {"vocabulary": (*TAGS[:2], "truck")}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CapsuleError, match="other tags: 'truck' where the vocabulary has 'tree'"):
+        run(
+            "export_codec.py", "--checkpoint", tmp_path / "checkpoint.pt", "--capsule", tmp_path / "a", "--from", source
+        )
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.slow

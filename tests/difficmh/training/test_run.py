@@ -16,9 +16,9 @@ from difficmh.cdf_tables import TOTAL
 from difficmh.errors import CapsuleError, ImageError
 from difficmh.training.image_tags import TagSource
 from difficmh.training.rate import RateModel
-from difficmh.training.run import TrainingJob, build_model, load_data, previous_weights, train
-from difficmh.zoo import load_tables
-from tests.difficmh.tiny_capsule import photograph
+from difficmh.training.run import TAG_EMBEDDINGS, TrainingJob, build_model, load_data, previous_weights, train
+from difficmh.zoo import TRAINING_ONLY, load_tables
+from tests.difficmh.tiny_capsule import TAGS, photograph
 
 REACH = 600
 """Integers on each side that are looked at: more than any table holds."""
@@ -110,9 +110,18 @@ def test_training_goes_on_from_a_capsule(tiny_capsule: Path) -> None:
         assert torch.equal(weights[name], value.float())
 
 
-def test_another_vocabulary_drops_only_the_embeddings_of_tags(tiny_capsule: Path) -> None:
-    model = build_model(tiny_capsule, vocabulary=5)
-    assert model.denoiser.condition.tags.shape[0] == 5
+@pytest.mark.parametrize("names", [("bus", "car", "tree"), ("bird", "bus", "cow", "tree"), ("ant", "cow", "owl")])
+def test_embeddings_of_nouns_known_before_go_into_another_vocabulary(
+    tiny_capsule: Path, names: tuple[str, ...]
+) -> None:
+    before, after = (build_model(tiny_capsule, vocabulary).state_dict() for vocabulary in ((), names))
+    known, found = before.pop(TAG_EMBEDDINGS), after.pop(TAG_EMBEDDINGS)
+    assert len(found) == len(names)
+    for name, row in zip(names, found, strict=True):
+        taken_over = [old for old, value in zip(TAGS, known, strict=True) if torch.equal(row, value)]
+        assert taken_over == [name] * (name in TAGS)
+    networks = [name for name in before if not name.startswith(TRAINING_ONLY)]  # the densities are fitted by chance
+    assert all(torch.equal(after[name], before[name]) for name in networks)
 
 
 def test_a_folder_that_is_no_capsule_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from difficmh.training import trainer as trainer_module
 from difficmh.training.data import CropSource
 from difficmh.training.discriminator import adversarial_shares
 from difficmh.training.features import FAR, FrozenFeatures, RandomView, view_loss
+from difficmh.training.image_tags import learned_vocabulary
 from difficmh.training.klt import initialise
 from difficmh.training.optimizer import FINAL_SHARE, GuardedOptimizer, MovingAverage
 from difficmh.training.run import trainable
@@ -233,6 +235,17 @@ def test_training_ends_with_its_budget_and_validates(
     config, weights = averaged_state(training.checkpoint)
     assert config["latent_channels"] == CONFIG.latent_channels
     assert set(weights) == set(training.model.state_dict())
+
+
+def test_a_stage_does_not_go_on_with_other_tags(source: CropSource, tmp_path: Path) -> None:
+    first = trainer(source, "rate_distortion", tmp_path)
+    first.options = replace(first.options, vocabulary=("bus", "car", "tree"))
+    first.save()
+    assert learned_vocabulary(first.checkpoint) == ("bus", "car", "tree")
+    first.resume()
+    first.options = replace(first.options, vocabulary=("bus", "cow", "tree"))
+    with pytest.raises(ValueError, match="trained for other tags"):
+        first.resume()
 
 
 def test_an_outlier_is_skipped() -> None:
