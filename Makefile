@@ -25,7 +25,7 @@ test: $(STAMP)  ## Run all tests, in TEST_PROCESSES=2 processes (those that need
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 gpu-test: $(STAMP)  ## Run only the tests that need a GPU
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m gpu $$(grep -rl 'mark\.gpu' tests)
 
 check: $(STAMP)  ## Formatting, lint and strict types
 	$(BIN)/ruff format --check .

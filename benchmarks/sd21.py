@@ -11,7 +11,7 @@ compressai are needed (`tagger`, which is not among the default parts, needs tim
 encode    image to symbols' bytes: autoencoder, analysis, entropy coding; without the tagger
 preview   bytes to picture without diffusion: entropy decoding, synthesis, autoencoder
 step      one denoising step, both branches of guidance as one batch
-noise     what the streams' noise of one step takes, on the CPU
+noise     what the streams' noise of one step takes
 decode    bytes to picture: entropy decoding, text, all denoising steps, autoencoder
 tagger    RAM++
 entropy   the exact entropy networks against floating point, and the official coder (`sd21_entropy.py`)
@@ -56,7 +56,7 @@ Z_BLOCK, LATENT_BLOCK = 64, 8
 MIDDLE_STEP = 500
 
 TARGETS = {"batched / one by one": 8.0, "decode, GB": 8.0}
-"""What issue 4 asks of one GPU: at least so many times the images/s, at batch 8 in bfloat16; at most so much memory,
+"""The targets on one GPU: at least so many times the images/s, at batch 8 in bfloat16; at most so much memory,
 at 512 x 512 in bfloat16."""
 
 

@@ -129,14 +129,14 @@ def conditioning(networks: Networks, guide: Tensor) -> Conditioning:
 def noise_field(guide: Tensor) -> NoiseField:
     """The noise that streams define for latents like `guide`."""
     batch, channels, height, width = guide.shape
-    return NoiseField(range(batch), channels, slice(0, height), slice(0, width), width)
+    return NoiseField(range(batch), channels, slice(0, height), slice(0, width), width, guide.device)
 
 
 def reconstruct(networks: Networks, guide: Tensor, steps: int) -> Tensor:
     """Images of guide latents: text, reference sampling with both branches as one batch, autoencoder."""
     noise = noise_field(guide)
     estimate = noise_model(networks.denoiser, conditioning(networks, guide))
-    latent = draw("ddpm", estimate, noise.start().to(guide.device), noise.at, steps)
+    latent = draw("ddpm", estimate, noise.start(), noise.at, steps)
     return networks.autoencoder.decode(latent)
 
 

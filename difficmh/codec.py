@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 from typing import get_args
 
 import numpy as np
@@ -25,6 +24,7 @@ from difficmh.autoencoder import BLOCK
 from difficmh.bitstream import MAX_PIXELS, Header, pack, unpack
 from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError, ImageError
+from difficmh.lazily import lazily
 from difficmh.networks import Conditions, Mode, Networks, Sampling
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
@@ -80,9 +80,7 @@ class Codec:
         self.networks = parts.networks
         self.tables = parts.tables
         self.prior = parts.prior
-        self._make_tagger = parts.make_tagger
-        self._tagger: Tagger | None = None
-        self._tagger_lock = Lock()
+        self._tagger = lazily(parts.make_tagger)  # threads that compress at the same time share one
 
     @property
     def device(self) -> torch.device:
@@ -98,10 +96,7 @@ class Codec:
 
     def tag(self, images: Sequence[Image]) -> list[list[TagScore]]:
         """Tags of each `(H, W, 3)` uint8 image, sorted by name."""
-        with self._tagger_lock:  # threads that compress at the same time must not all load one
-            if self._tagger is None:
-                self._tagger = self._make_tagger()
-        return self._tagger(images)
+        return self._tagger()(images)
 
     @torch.inference_mode()
     def compress(
@@ -287,7 +282,7 @@ class Codec:
         header = streams[0].header
         rows, columns = window.slices(BLOCK)
         across = padded_size(header.height, header.width)[1] // BLOCK
-        noise = NoiseField([stream.seed for stream in streams], guide.shape[1], rows, columns, across)
+        noise = NoiseField([stream.seed for stream in streams], guide.shape[1], rows, columns, across, self.device)
         guidance = self.networks.guidance if header.guidance is None else header.guidance
         conditions = Conditions([stream.tags for stream in streams], sampling, guidance)
         return self.networks.denoise(guide, noise, conditions)

@@ -71,7 +71,7 @@ class LiteNetworks:
             signal, spread = rates(timesteps)
             return signal * x_t + spread**2 * guide - spread * self.model.denoiser(x_t, timesteps, tags, guide)
 
-        return sampler.sample(estimate, noise.start().to(self.device), conditions.sampling.steps)
+        return sampler.sample(estimate, noise.start(), conditions.sampling.steps)
 
     def draw(self, latent: Tensor) -> Tensor:
         return self.model.draw(latent)

@@ -44,7 +44,8 @@ class Conditions:
 
 
 class Noise(Protocol):
-    """Standard normal noise for the latents of some images, as `sampler.NoiseField` makes it of their streams."""
+    """Standard normal noise for the latents of some images, on the networks' device: `sampler.NoiseField` makes it of
+    their streams."""
 
     def start(self) -> Tensor: ...
 

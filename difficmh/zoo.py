@@ -114,9 +114,7 @@ def _load_sd21(
             raise
         raise CapsuleError(f"{path} needs the package {error.name}: pip install 'difficmh[sd21]'") from error
     config = read_codec(path, content)
-    networks = load_networks(path, config, device, dtype)
-    if compiled:
-        networks.denoiser.compile()
+    networks = load_networks(path, config, device, dtype, compiled=compiled)
     return networks, partial(load_tagger, path, config.tagger, device)
 
 
@@ -127,8 +125,9 @@ def _device(name: str | torch.device) -> torch.device:
         raise ValueError(f"device {str(name)!r} is neither cpu nor cuda") from error
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device {str(name)!r} is neither cpu nor cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise CapsuleError(f"device {str(name)!r} was asked for, but torch sees no such CUDA device here")
+    # A count alone would not do: a driver too old for this torch is counted, and of no use.
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise CapsuleError(f"device {str(name)!r} was asked for, but torch can use no such CUDA device here")
     return device
 
 

@@ -47,7 +47,7 @@ def found(request: EvaluateRequest) -> Findings:
     from difficmh.evaluation.worker import Worker, in_order, measured_here, watched
 
     plan = Plan(request.codecs, request.measures, request.device, request.crop_rate, request.detect_in)
-    evaluator = Evaluator(plan)
+    evaluator = Evaluator(plan if request.workers is None else plan.on_the_cpu())
     names, pictures = prepared(request)
     prepare_output(request.output)
     if request.workers is None:

@@ -79,6 +79,7 @@ ABORT_CLASSES = frozenset(
         "TokenRetrievalError",
         "InvalidEndpointURLError",
         "DefaultCredentialsError",
+        "CapsuleError",  # a part of the model that is loaded when it is first needed, and that no image can do without
     ]
 )
 RETRY_CLASSES = frozenset(

@@ -83,7 +83,7 @@ def faulty_s3(s3_service: s3_server.S3Server) -> Iterator[Callable[..., dict[str
 
 @pytest.fixture(scope="session")
 def ray_local(process_environment: int) -> Iterator[None]:
-    """A Ray of two CPUs inside this session, with the repository on its workers' path."""
+    """A Ray of two CPUs, and of no GPU, inside this session, with the repository on its workers' path."""
     import ray
 
     # Ray puts sockets there, whose paths may not be long.
@@ -91,6 +91,7 @@ def ray_local(process_environment: int) -> Iterator[None]:
     start = partial(
         ray.init,
         num_cpus=2,
+        num_gpus=0,
         include_dashboard=False,
         object_store_memory=200 << 20,
         log_to_driver=False,

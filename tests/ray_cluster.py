@@ -54,7 +54,13 @@ def running_cluster(cpus: int = 2) -> Iterator[RayCluster]:
     directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Ray puts sockets there
     ports = [f"--{name}={free_port()}" for name in PORTS]
     dashboard = f"http://127.0.0.1:{free_port()}"
-    options = [*ports, f"--num-cpus={cpus}", f"--temp-dir={directory}", f"--object-store-memory={200 << 20}"]
+    options = [
+        *ports,
+        f"--num-cpus={cpus}",
+        "--num-gpus=0",
+        f"--temp-dir={directory}",
+        f"--object-store-memory={200 << 20}",
+    ]
     options += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard.rpartition(':')[2]}"]
     environment = _environment(directory)
     try:

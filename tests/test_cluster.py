@@ -35,6 +35,11 @@ def test_head_node_is_one_of_the_types_and_runs_no_worker(cluster: dict[str, Any
     assert head["resources"] == {"CPU": 0}
 
 
+def test_every_machine_has_an_image_of_our_choice(cluster: dict[str, Any]) -> None:
+    """Ray's own default is too old for the Python and the torch that are installed there."""
+    assert all("ImageId" in kind["node_config"] for kind in cluster["available_node_types"].values())
+
+
 def test_workers_do_not_wait_for_a_demand_that_a_job_never_makes(cluster: dict[str, Any]) -> None:
     """A job sizes its pool by what has joined (`pipeline.actors.pool_size`); it asks for no machine that may come."""
     types = cluster["available_node_types"]

@@ -17,6 +17,7 @@ Images are stretched to that size (bilinear, antialiased); boxes in outputs are 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, make_dataclass
@@ -30,6 +31,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from difficmh.errors import AnalyzerError
+
+log = logging.getLogger(__name__)
 
 _INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -143,15 +146,23 @@ def _open_session(model: Path, device: str) -> Any:
         raise AnalyzerError("the analyzer 'onnx' needs a package: pip install onnxruntime") from error
     if not model.is_file():
         raise AnalyzerError(f"no ONNX model at {model}")
-    wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
-    available = set(onnxruntime.get_available_providers())
-    providers = [name for name in wanted if name in available] + ["CPUExecutionProvider"]
+    providers = _providers(torch.device(device), onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # this worker's share; the default is all cores
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise AnalyzerError(f"onnxruntime cannot load {model}: {error}") from error
+
+
+def _providers(device: torch.device, available: Sequence[str]) -> list[Any]:
+    """Where onnxruntime computes: on the CPU, with a warning, where it was installed without CUDA."""
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in available:
+        log.warning("this onnxruntime has no CUDA and runs on the CPU: install onnxruntime-gpu in its place")
+        return ["CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {"device_id": device.index or 0}), "CPUExecutionProvider"]
 
 
 def _image_input(session: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ class Plan:
     device: str = "cpu"
     crop_rate: float = 0.1
     detect_in: str = "*"
+
+    def on_the_cpu(self) -> Plan:
+        """The same, for a process that only says what workers measure and may lack their GPU."""
+        return replace(self, device="cpu")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from difficmh.sd21.control import ControlConfig, ControlModule, initialize_from_unet
-from difficmh.sd21.unet import Features, UNetConfig, build_unet, decode, encode, time_embedding, time_sinusoid
+from difficmh.sd21.unet import (
+    Features,
+    UNetConfig,
+    build_unet,
+    decode,
+    encode,
+    time_embedding,
+    time_sinusoid,
+    weights_dtype,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class Denoiser(nn.Module):
         weights' precision, or in autocast's. Raises ValueError for a size that the UNet cannot halve often enough.
         """
         _check_size(x_t, self.config.unet.multiple)
-        x, context = x_t.to(self.unet.dtype), context.to(self.unet.dtype)
+        dtype = weights_dtype(self.unet)
+        x, context = x_t.to(dtype), context.to(dtype)
         sinusoid = time_sinusoid(self.unet, timesteps)
         embedding = time_embedding(self.unet, sinusoid)
         additions = None if guide is None else self.control(x, guide.to(x.dtype), sinusoid, context)
@@ -79,7 +89,8 @@ class Denoiser(nn.Module):
         """Encoder and middle features of the UNet alone; arguments as in `forward`."""
         _check_size(latent, self.config.unet.multiple)
         embedding = time_embedding(self.unet, time_sinusoid(self.unet, timesteps))
-        return encode(self.unet, latent.to(self.unet.dtype), embedding, context.to(self.unet.dtype))
+        dtype = weights_dtype(self.unet)
+        return encode(self.unet, latent.to(dtype), embedding, context.to(dtype))
 
     def semantic_features(self, latent: Tensor, context: Tensor, block: int | None = None) -> Tensor:
         """Features of a clean latent (t = 0) that the semantic consistency loss compares.

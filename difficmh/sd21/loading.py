@@ -11,6 +11,7 @@ from torch import nn
 
 from difficmh.capsule import verify_tagger
 from difficmh.errors import CapsuleError
+from difficmh.lazily import lazily
 from difficmh.sd21.capsule_writer import load_part
 from difficmh.sd21.checkpoint import PARTS, TAGGER_PREFIX, without_prefix
 from difficmh.sd21.config import Sd21Config
@@ -18,7 +19,7 @@ from difficmh.sd21.denoiser import Denoiser, DenoiserConfig
 from difficmh.sd21.ldm_keys import control_state, load_strictly, text_state, unet_state, vae_state
 from difficmh.sd21.lfgcm import Lfgcm, load_lfgcm
 from difficmh.sd21.lfgcm_config import LfgcmConfig
-from difficmh.sd21.networks import Sd21Networks
+from difficmh.sd21.networks import Diffusion, Sd21Networks
 from difficmh.sd21.text import TextConditioner, TextConfig, load_tokenizer
 from difficmh.sd21.vae import LatentAutoencoder, VaeConfig
 from difficmh.taggers.ram import RamTagger, load_network
@@ -46,13 +47,19 @@ def read_codec(capsule: Path, content: Mapping[str, Any]) -> Sd21Config:
 
 
 def load_networks(
-    capsule: Path, config: Sd21Config, device: torch.device | str = "cpu", dtype: str | None = None
+    capsule: Path,
+    config: Sd21Config,
+    device: torch.device | str = "cpu",
+    dtype: str | None = None,
+    *,
+    compiled: bool = False,
 ) -> Sd21Networks:
     """All networks but the tagger, in evaluation mode and ready for exact coding.
 
     `dtype` is that of the weights and the arithmetic of UNet and control module; None is the one they are stored in on
-    a GPU, and float32 on a CPU. The rest is float32 whatever it is stored in. Raises ValueError for another dtype and
-    CapsuleError for weights, tags or a tokenizer that are missing or do not fit.
+    a GPU, and float32 on a CPU. The rest is float32 whatever it is stored in. `compiled` puts both through
+    torch.compile. Raises ValueError for another dtype and CapsuleError for weights or tags that are missing or do not
+    fit; for those of the diffusion part, and the tokenizer, where a generative decode first needs them.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"the denoiser runs in {', '.join(DTYPES)}, not {dtype!r}")
@@ -61,10 +68,9 @@ def load_networks(
     return Sd21Networks(
         config=config,
         lfgcm=_lfgcm(capsule, config.lfgcm).to(device),
-        denoiser=_ready(_denoiser(capsule, config.denoiser), device, DTYPES[dtype] if dtype else None),
         vae=_ready(_vae(capsule, config.vae), device, torch.float32),
-        text=_ready(_text(capsule, config.text), device, torch.float32),
         tags=TagList.load(capsule),
+        diffusion=lazily(lambda: _diffusion(capsule, config, device, DTYPES[dtype] if dtype else None, compiled)),
     )
 
 
@@ -84,6 +90,15 @@ def _lfgcm(capsule: Path, config: LfgcmConfig) -> Lfgcm:
     except (RuntimeError, ValueError) as error:
         raise CapsuleError(f"{capsule}: the latent codec does not fit its configuration: {error}") from error
     return model.eval().requires_grad_(False)
+
+
+def _diffusion(
+    capsule: Path, config: Sd21Config, device: torch.device | str, dtype: torch.dtype | None, compiled: bool
+) -> Diffusion:
+    denoiser = _ready(_denoiser(capsule, config.denoiser), device, dtype)
+    if compiled:
+        denoiser.compile()
+    return Diffusion(denoiser, _ready(_text(capsule, config.text), device, torch.float32))
 
 
 def _denoiser(capsule: Path, config: DenoiserConfig) -> Denoiser:

@@ -5,13 +5,14 @@
     y, z ─► LFGCM ─► guide latent ─► VAE ─► preview
                           └─► UNet and control module, with the tags' text ─► latent ─► VAE ─► image
 
-The diffusion part may run in half precision. LFGCM and VAE stay in float32: one decides symbols, and the other's
-activations outgrow float16. No call changes anything but the text's cache, so threads may share it.
+The diffusion part, most of the weights, is loaded when it is first needed, which is never for compression and previews.
+It may run in half precision. LFGCM and VAE stay in float32: one decides symbols, and the other's activations outgrow
+float16. No call changes anything but the text's cache, so threads may share it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -37,15 +38,26 @@ class TextEmbedder(Protocol):
 
 
 @dataclass(frozen=True)
+class Diffusion:
+    """What a generative decode needs beside LFGCM and VAE."""
+
+    denoiser: Denoiser
+    text: TextEmbedder
+
+
+@dataclass(frozen=True)
 class Sd21Networks:
-    """One rate of the paper's model, all parts on one device. `tags` knows their numbers, which order a prompt."""
+    """One rate of the paper's model, all parts on one device.
+
+    `diffusion` makes its part at the first call and returns the same at each. `tags` knows their numbers, which order a
+    prompt.
+    """
 
     config: Sd21Config
     lfgcm: Lfgcm
-    denoiser: Denoiser
     vae: LatentAutoencoder
-    text: TextEmbedder
     tags: TagList
+    diffusion: Callable[[], Diffusion]
 
     @property
     def device(self) -> torch.device:
@@ -100,17 +112,18 @@ class Sd21Networks:
         return self.lfgcm.guide(symbols.y_hat, symbols.z_symbols)
 
     def denoise(self, guide: Tensor, noise: Noise, conditions: Conditions) -> Tensor:
-        estimate = noise_model(self.denoiser, self._conditioning(guide, conditions))
+        diffusion = self.diffusion()
+        estimate = noise_model(diffusion.denoiser, self._conditioning(diffusion.text, guide, conditions))
         name = cast(SamplerName, conditions.sampling.sampler)
-        start = noise.start().to(self.device).contiguous(memory_format=torch.channels_last)
+        start = noise.start().contiguous(memory_format=torch.channels_last)
         return draw(name, estimate, start, noise.at, conditions.sampling.steps)
 
     def draw(self, latent: Tensor) -> Tensor:
         return self.vae.decode(latent)
 
-    def _conditioning(self, guide: Tensor, conditions: Conditions) -> Conditioning:
+    def _conditioning(self, text: TextEmbedder, guide: Tensor, conditions: Conditions) -> Conditioning:
         prompts = [", ".join(self.tags.by_number(names)) for names in conditions.tags]
-        context = self.text.embed(prompts)
+        context = text.embed(prompts)
         # Without tags both branches of guidance are the same call: its result is that of one, at half the cost.
         scale = conditions.guidance if conditions.guidance is not None and any(prompts) else 1.0
-        return Conditioning(guide, context, self.text.embed([""]), scale)
+        return Conditioning(guide, context, text.embed([""]), scale)

@@ -33,7 +33,9 @@ DEVIATION = (0.229, 0.224, 0.225)
 RECOMPUTED = ("relative_position_index", "attn_mask")
 """Buffers that the released file stores and that follow from the sizes alone."""
 
-GPU_BATCH = 16
+GPU_BATCH = 4
+"""Images that a GPU tags at once: the head's activations are half a gigabyte for them."""
+
 REDUCTION = re.compile(r"(visual_encoder\.layers\.)(\d+)(\.downsample\..*)")
 
 

@@ -55,8 +55,11 @@ class Stage(Protocol):
 
 
 def _autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware multiplies it; a processor without emulates it, far more slowly than float32."""
-    fast = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    """bfloat16 where the hardware multiplies it; others emulate it, more slowly than they compute in float32."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import difficmh
+from difficmh import zoo
 from difficmh.bitstream import Header, pack, unpack
 from difficmh.codec import Codec, Tagger
 from difficmh.errors import BitstreamError, CapsuleError, ImageError
@@ -175,17 +176,17 @@ def test_what_is_no_codec_says_so(tmp_path: Path) -> None:
         difficmh.load(tmp_path)
 
 
-def test_threads_share_one_tagger(tiny_capsule: Path) -> None:
-    codec = difficmh.load(tiny_capsule)
+def test_threads_share_one_tagger(tiny_capsule: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def make() -> Tagger:
+    def make(*_: object) -> Tagger:
         made.append(threading.get_ident())
         started.wait(timeout=0.2)
         return lambda images: [[] for _ in images]
 
     started = threading.Event()
-    codec._make_tagger = make
+    monkeypatch.setattr(zoo, "_load_tagger", make)
+    codec = difficmh.load(tiny_capsule)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(codec.tag, [[photograph(64, 64)]] * 4))
     assert len(made) == 1

@@ -55,7 +55,10 @@ def streams(codec: Codec, family: str) -> list[DecodedStream]:
 
 def networks(codec: Codec) -> list[nn.Module]:
     found: Any = codec.networks
-    return [found.model] if hasattr(found, "model") else [found.lfgcm, found.denoiser, found.vae, found.text]
+    if hasattr(found, "model"):
+        return [found.model]
+    diffusion = found.diffusion()
+    return [found.lfgcm, found.vae, diffusion.denoiser, diffusion.text]
 
 
 def test_compression_stays_on_the_gpu(codec: Codec) -> None:

@@ -6,6 +6,7 @@ import botocore.exceptions
 import botocore.parsers
 import pytest
 
+from difficmh.errors import CapsuleError
 from pipeline.rejects import JobError, TransientError, Verdict, decide, describe, error_code
 
 
@@ -59,6 +60,7 @@ class HttpError(Exception):
         (FileNotFoundError("shard"), Verdict.REJECT),
         (ValueError("not an image"), Verdict.REJECT),
         (MemoryError(), Verdict.REJECT),
+        (CapsuleError("a part of the model that does not fit"), Verdict.ABORT),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), Verdict.REPLACE),
         (OutOfMemoryError("CUDA error: out of memory"), Verdict.REJECT),
     ],

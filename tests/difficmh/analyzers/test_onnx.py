@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("onnxruntime")
 
-from difficmh.analyzers.onnx import OnnxAnalyzer, OnnxOptions
+from difficmh.analyzers.onnx import OnnxAnalyzer, OnnxOptions, _providers
 from difficmh.errors import AnalyzerError
 from tests.contracts.analyzer import AnalyzerContract
 from tests.difficmh.analyzers.onnx_model import mean_model
@@ -52,6 +52,15 @@ def test_a_session_keeps_to_the_threads_of_its_process(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(before)
     assert analyzer._session.get_session_options().intra_op_num_threads == 3
+
+
+def test_a_gpu_is_used_where_onnxruntime_can(caplog: pytest.LogCaptureFixture) -> None:
+    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+    assert _providers(torch.device("cuda:1"), [cuda, cpu]) == [(cuda, {"device_id": 1}), cpu]
+    assert _providers(torch.device("cpu"), [cuda, cpu]) == [cpu]
+    assert not caplog.records
+    assert _providers(torch.device("cuda"), [cpu]) == [cpu]
+    assert "onnxruntime-gpu" in caplog.text
 
 
 def test_options_reorder_scale_and_shift(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 import difficmh
 from difficmh.capsule import read_config, read_manifest, write_manifest
 from difficmh.errors import CapsuleError
-from difficmh.sd21.capsule_writer import INDEX
+from difficmh.sd21 import loading
+from difficmh.sd21.capsule_writer import INDEX, load_part
 from difficmh.sd21.config import Sd21Config
 from difficmh.sd21.loading import load_networks
 from difficmh.sd21.networks import Sd21Networks
@@ -33,19 +34,26 @@ def seal(capsule: Path) -> None:
     write_manifest(capsule, [name for name in decoding if (capsule / name).exists()])
 
 
+def load_all(capsule: Path) -> None:
+    """What only generative decodes need, too."""
+    networks = difficmh.load(capsule).networks
+    assert isinstance(networks, Sd21Networks)
+    networks.diffusion()
+
+
 def test_networks_of_the_configured_sizes(sd21_capsule: Path) -> None:
     networks = load_networks(sd21_capsule, CONFIG)
     assert Sd21Config.from_dict(read_config(sd21_capsule)["codec"]) == CONFIG
-    assert networks.denoiser.config == CONFIG.denoiser
-    assert not networks.denoiser.training
-    assert {p.dtype for p in networks.denoiser.parameters()} == {torch.float32}
+    assert networks.diffusion().denoiser.config == CONFIG.denoiser
+    assert not networks.diffusion().denoiser.training
+    assert {p.dtype for p in networks.diffusion().denoiser.parameters()} == {torch.float32}
     assert networks.vae.vae.use_slicing
 
 
 def test_only_the_denoiser_runs_in_half_precision(sd21_capsule: Path) -> None:
     codec = difficmh.load(sd21_capsule, dtype="bfloat16")
     networks = load_networks(sd21_capsule, CONFIG, dtype="bfloat16")
-    assert {p.dtype for p in networks.denoiser.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in networks.diffusion().denoiser.parameters()} == {torch.bfloat16}
     others = [*networks.lfgcm.parameters(), *networks.vae.parameters()]
     assert {p.dtype for p in others} == {torch.float32}
     (stream,) = codec.compress([photograph(64, 64)], tags=[["bee"]])
@@ -60,7 +68,7 @@ def test_only_the_denoiser_runs_in_half_precision(sd21_capsule: Path) -> None:
 def test_only_the_denoiser_is_compiled_and_only_on_request(sd21_capsule: Path) -> None:
     networks = difficmh.load(sd21_capsule, compiled=True).networks
     assert isinstance(networks, Sd21Networks)
-    assert networks.denoiser._compiled_call_impl is not None
+    assert networks.diffusion().denoiser._compiled_call_impl is not None
     assert networks.lfgcm._compiled_call_impl is None
     assert networks.vae.vae._compiled_call_impl is None
     with pytest.raises(ValueError, match="lite are not compiled"):
@@ -69,7 +77,7 @@ def test_only_the_denoiser_is_compiled_and_only_on_request(sd21_capsule: Path) -
 
 def test_stored_in_half_precision_it_still_codes_in_float32(tmp_path: Path, sd21_capsule: Path) -> None:
     small = difficmh.load(make_tiny_sd21(tmp_path, dtype="bfloat16"))
-    assert {p.dtype for p in small.networks.denoiser.parameters()} == {torch.float32}
+    assert {p.dtype for p in small.networks.diffusion().denoiser.parameters()} == {torch.float32}
     (stream,) = small.compress([photograph(64, 64)], tags=[[]])
     assert difficmh.load(small.capsule).read(stream).y_hat.any()
     with pytest.raises(difficmh.BitstreamError, match="another model"):
@@ -101,7 +109,7 @@ def test_sizes_that_do_not_fit_the_weights(spoiled: Path, section: str) -> None:
     (spoiled / "config.json").write_text(json.dumps(config))
     seal(spoiled)
     with pytest.raises(CapsuleError):
-        difficmh.load(spoiled)
+        load_all(spoiled)
 
 
 @pytest.mark.parametrize("part", ["lfgcm", "unet", "control", "vae", "text", "tokenizer/vocab.json"])
@@ -112,7 +120,19 @@ def test_a_part_that_is_not_there(spoiled: Path, part: str) -> None:
         difficmh.load(spoiled)
     seal(spoiled)
     with pytest.raises(CapsuleError):
-        difficmh.load(spoiled)
+        load_all(spoiled)
+
+
+def test_compression_and_previews_load_no_diffusion_part(spoiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(loading, "load_part", lambda capsule, part: loaded.append(part) or load_part(capsule, part))
+    codec = difficmh.load(spoiled)
+    (stream,) = codec.compress([photograph(64, 64)], tags=[["cow"]])
+    codec.decompress([stream], mode="preview")
+    assert loaded == ["lfgcm", "vae"]
+    for _ in range(2):
+        codec.decompress([stream], mode="full", steps=1)
+    assert loaded == ["lfgcm", "vae", "unet", "control", "text"]
 
 
 def test_an_altered_byte(spoiled: Path) -> None:

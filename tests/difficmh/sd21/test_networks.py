@@ -17,7 +17,7 @@ from difficmh.codec import Codec
 from difficmh.errors import BitstreamError
 from difficmh.networks import Conditions, Sampling
 from difficmh.sampler import NoiseField
-from difficmh.sd21.networks import Sd21Networks
+from difficmh.sd21.networks import Diffusion, Sd21Networks
 from tests.difficmh.tiny_capsule import photograph
 
 NOISE = NoiseField([1], 4, slice(0, 8), slice(0, 8), 8)
@@ -156,7 +156,7 @@ def test_prompts_list_tags_by_number_and_no_tags_need_no_guidance(
 ) -> None:
     assert isinstance(sd21_codec.networks, Sd21Networks)
     recorder: Any = Recorder()
-    networks = replace(sd21_codec.networks, text=recorder, denoiser=recorder)
+    networks = replace(sd21_codec.networks, diffusion=lambda: Diffusion(recorder, recorder))
     networks.denoise(torch.zeros(1, 4, 8, 8), NOISE, Conditions([tags], Sampling("ddim", 3), 5.0))
     assert recorder.prompts == [", ".join(["zebra", "Ant", "moth"] if tags else []), ""]
     assert recorder.batches == [batch] * 3

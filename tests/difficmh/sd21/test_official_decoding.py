@@ -22,7 +22,7 @@ from difficmh.errors import BitstreamError, CapsuleError
 from difficmh.networks import Networks
 from difficmh.sd21 import official_decoding
 from difficmh.sd21.config import DrawingConfig, Sd21Config
-from difficmh.sd21.networks import Sd21Networks
+from difficmh.sd21.networks import Diffusion, Sd21Networks
 from difficmh.sd21.official_coding import OfficialEntropyTables, coding_tables, encode_strings
 from difficmh.sd21.official_decoding import decode_official
 from difficmh.sd21.official_format import OfficialStream, write_official
@@ -140,7 +140,8 @@ def fixture_codec() -> Codec:
     model, vae = denoiser(told["control"]), autoencoder()
     drawing = DrawingConfig(guidance=told["cfg_scale"], reference_steps=told["steps"])
     config = Sd21Config(lfgcm=fixture_config(), denoiser=model.config, vae=vae.config, drawing=drawing)
-    networks = Sd21Networks(config, lfgcm, model, vae, FixtureText(tensors("e2e_small_io")), tags)
+    diffusion = Diffusion(model, FixtureText(tensors("e2e_small_io")))
+    networks = Sd21Networks(config, lfgcm, vae, tags, lambda: diffusion)
     return Codec(
         CodecParts(
             "fixture", "0" * 16, FOLDER, networks, coding_tables(lfgcm), tag_prior(tags.vocabulary()), lambda: tags
