@@ -39,7 +39,7 @@ def all_without_ray(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     (capsule / "codec.txt").write_text("fake")
     files = {"codec.txt": {"sha256": hashlib.sha256(b"fake").hexdigest()}}
     (capsule / "manifest.json").write_text(json.dumps({"files": files}))
-    codec = InstalledCodec("fake", FINGERPRINT, capsule, FakeCodecFactory(capsule), range(1, 7), 1000)
+    codec = InstalledCodec("fake", FINGERPRINT, capsule, FakeCodecFactory(capsule), range(1, 7), 3, 1000)
     monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
     without_ray(monkeypatch)
     with_fake_codec(monkeypatch, folder / "cache")

@@ -239,6 +239,13 @@ def test_no_odd_shard_is_an_exception_and_no_image_is_lost(bench: Bench, name: s
         assert rejects
 
 
+def test_without_tags_no_tagger_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FragileCodec, "tag", None)
+    untagged = Bench(tmp_path, FragileCodec(tmp_path), {"tags": "none"})
+    assert untagged.compress(untagged.source(corpora.shard_bytes(3))).images == 3
+    assert [(row["tags"], row["tag_scores"]) for row in untagged.rows()] == [([], [])] * 3
+
+
 def test_samples_without_an_image_are_counted(bench: Bench) -> None:
     data = corpora.tar_bytes([("a.json", b"{}"), ("b.txt", b"x"), ("c.jpg", corpora.jpeg(1))])
     report = bench.compress(bench.source(data))
