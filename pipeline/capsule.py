@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,9 +18,13 @@ from pipeline.storage import Storage
 
 
 def default_cache() -> Path:
-    """Where this machine keeps models: in the user's cache, or in the temporary folder where there is no home."""
+    """Where this machine keeps models: in the user's folder for caches, else in that for temporary files.
+
+    The folder for caches is `XDG_CACHE_HOME`, or `.cache` at home, and may be none that this user can write to.
+    """
     with suppress(OSError, RuntimeError):
-        cache = Path.home() / ".cache" / "difficmh" / "capsules"
+        caches = os.environ.get("XDG_CACHE_HOME")
+        cache = (Path(caches) if caches else Path.home() / ".cache") / "difficmh" / "capsules"
         cache.mkdir(parents=True, exist_ok=True)
         return cache
     return Path(tempfile.gettempdir()) / "difficmh-capsules"

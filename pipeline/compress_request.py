@@ -6,10 +6,11 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from pipeline.actors import Device
 from pipeline.compress import CompressSettings, Fidelity, Tags
-from pipeline.job import add_run_arguments, reaching, whole_number
+from pipeline.job import Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
@@ -37,7 +38,8 @@ class CompressRequest:
     codec: str
     quality: int | None
     effort: int
-    workers: int | Literal["auto"]
+    workers: Workers
+    device: Device
     batch_size: int
     max_rejects: RejectLimit
     fidelity: Fidelity

@@ -5,10 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
+from pipeline.actors import Device
 from pipeline.archive import Archive, DecoderFactory
-from pipeline.job import add_run_arguments, reaching
+from pipeline.job import Workers, add_run_arguments, reaching
 from pipeline.manifest import Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
@@ -36,17 +38,22 @@ class ReadRequest:
     output: str
     where: str | None
     mode: Mode
-    workers: int | Literal["auto"]
+    workers: Workers
+    device: Device
     max_rejects: RejectLimit
     overwrite: bool
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done."""
+    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done.
+
+    `cache` is where workers keep the archive's model, None for the user's own place.
+    """
 
     storage: Mapping[str, Any]
     dry_run: bool
+    cache: Path | None
 
 
 def reading_parser(description: str | None, examples: str, output: str, mode: Mode) -> ArgumentParser:
@@ -65,20 +72,27 @@ def reading_parser(description: str | None, examples: str, output: str, mode: Mo
         "qualities 1 to 3, hardly from 4 on (default: %(default)s)",
     )
     add_run_arguments(parser, overwrite="redo parts whose archive or settings changed")
+    kept = "where each machine keeps the archive's model (default: difficmh/capsules in the user's folder for caches)"
+    add("--cache", type=_absolute, metavar="DIR", help=kept)
     return parser
+
+
+def _absolute(text: str) -> Path:
+    """Workers run in other folders than the job."""
+    return Path(text).expanduser().absolute()
 
 
 def parsed(parser: ArgumentParser, arguments: Sequence[str] | None) -> tuple[dict[str, Any], RunOptions]:
     """The fields of the job's request, and the options of this run. Wrong usage ends the process with status 2."""
     fields = vars(parser.parse_args(arguments))
-    return fields, RunOptions(fields.pop("storage_options"), fields.pop("dry_run"))
+    return fields, RunOptions(fields.pop("storage_options"), fields.pop("dry_run"), fields.pop("cache"))
 
 
 def open_archive(request: ReadRequest, options: RunOptions, codec_factory: DecoderFactory) -> Archive:
     """The archive with its list of parts read; raises JobError for a wrong WHERE or an archive that is not there."""
     Where(request.where, METADATA_SCHEMA)
     with reaching(request.archive):
-        archive = Archive.open(request.archive, options.storage, codec_factory)
+        archive = Archive.open(request.archive, options.storage, codec_factory, cache=options.cache)
         _ = archive.parts
     return archive
 

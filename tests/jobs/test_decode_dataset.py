@@ -70,6 +70,13 @@ def test_another_archive_does_not_mix_in(main: Any, tmp_path: Path, capsys: pyte
     assert "other/archive" in capsys.readouterr().err
 
 
+def test_the_model_is_kept_where_it_is_wanted(main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = reading.archive(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main("--archive", url, "--output", tmp_path / "out", "--cache", "models") == 0
+    assert [path.read_text() for path in (tmp_path / "models").rglob("codec.txt")] == ["fake"]
+
+
 def test_rejects_above_the_limit(main: Any, tmp_path: Path) -> None:
     known = ("--archive", reading.archive(tmp_path, damaged=True), "--output", tmp_path / "out")
     assert main(*known) == 1
@@ -114,6 +121,7 @@ def test_errors_are_one_message_and_status_2(
         (("--quality", "50", "--format", "png"), "--quality is for jpg and webp"),
         (("--format", "gif"), "'gif'"),
         (("--mode", "reference"), "'reference'"),
+        (("--device", "tpu"), "'tpu'"),
         (("--workers", "0"), "'0' is not auto or a number above 0"),
         (("--max-rejects", "150%"), "'150%' is not a count, or a fraction such as 0.01 or 1%"),
         (("--storage-options", "[1]"), "'[1]' is not a JSON object"),
