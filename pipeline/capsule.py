@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pipeline.manifest import CAPSULE, CAPSULE_MANIFEST
 from pipeline.part import ArchiveError
@@ -48,6 +49,21 @@ def fetch_capsule(archive: Storage, cache: Path) -> Path:
             if not _is_whole(target, digests):  # unless another process fetched it meanwhile
                 _copy(archive, manifest, digests, target)
     return target
+
+
+def read_config(archive: Storage) -> dict[str, Any]:
+    """What the archive's model says about itself in `config.json`, not yet checked against its manifest.
+
+    Raises ArchiveError where it is missing or no object.
+    """
+    path = f"{CAPSULE}/config.json"
+    try:
+        config = json.loads(archive.read(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise ArchiveError(f"{archive.path_url(path)}, the model's configuration, cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ArchiveError(f"{archive.path_url(path)} describes no model")
+    return config
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from PIL import Image
 from jobs import decode_dataset
 from pipeline.storage import Storage
 from tests.jobs import reading
-from tests.pipeline.archives import write_archive
+from tests.pipeline.archives import put, write_archive
 
 
 @pytest.fixture
@@ -46,6 +46,34 @@ def test_quality_decides_the_size(main: Any, tmp_path: Path) -> None:
         assert main("--archive", url, "--output", output, "--layout", "files", "--quality", quality) == 0
         sizes.append(sum(path.stat().st_size for path in output.rglob("*.jpg")))
     assert sizes[0] < sizes[1]
+
+
+def test_how_pictures_are_drawn_decides_what_is_written(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = reading.archive(tmp_path)
+    put(Storage.from_url(url), "capsule/config.json", b"{}")
+    known = ("--archive", url, "--output", tmp_path / "out", "--mode", "reference", "--sampler", "ddim")
+    assert main(*known, "--steps", "7", "--dtype", "float32") == 0
+    settings = json.loads((tmp_path / "out" / "pictures.json").read_text())["settings"]
+    drawn = {name: settings[name] for name in ("mode", "steps", "sampler", "dtype")}
+    assert drawn == {"mode": "reference", "steps": 7, "sampler": "ddim", "dtype": "float32"}
+    for changed, line in ((("--dtype", "float32"), "steps 7, not None"), (("--steps", "7"), "dtype float32, not None")):
+        assert main(*known, *changed) == 2
+        assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [("--sampler", "unipc"), ("--dtype", "float16")])
+def test_what_the_model_cannot_draw_claims_no_output(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: tuple[str, str]
+) -> None:
+    url = reading.archive(tmp_path)
+    put(Storage.from_url(url), "capsule/config.json", b"{}")
+    assert main("--archive", url, "--output", tmp_path / "out", *asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert asked[1] in line
+    assert line.startswith("error: ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_writes_nothing(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +148,9 @@ def test_errors_are_one_message_and_status_2(
         (("--quality", "0"), "'0' is not a number from 1 to 100"),
         (("--quality", "50", "--format", "png"), "--quality is for jpg and webp"),
         (("--format", "gif"), "'gif'"),
-        (("--mode", "reference"), "'reference'"),
+        (("--mode", "best"), "'best'"),
+        (("--mode", "preview", "--steps", "4"), "--mode preview has none"),
+        (("--steps", "1001"), "'1001' is not a number from 1 to 1000"),
         (("--device", "tpu"), "'tpu'"),
         (("--workers", "0"), "'0' is not auto or a number above 0"),
         (("--max-rejects", "150%"), "'150%' is not a count, or a fraction such as 0.01 or 1%"),

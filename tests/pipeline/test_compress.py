@@ -56,7 +56,7 @@ class FragileCodec(FakeCodec):
         self.efforts.add(effort)
         return super().compress(images, quality=quality, tags=tags)
 
-    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[torch.Tensor]:
+    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full", **_: Any) -> list[torch.Tensor]:
         if self.broken_decoder:
             raise ValueError("checksum of the symbols")
         return super().decompress(bitstreams, mode=mode)
