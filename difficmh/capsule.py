@@ -23,7 +23,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difficmh.config import MAX_EFFORT
 from difficmh.errors import CapsuleError
 from difficmh.verified import Verified
 
@@ -135,19 +134,9 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def read_limits(path: Path) -> tuple[range, int]:
-    """Which qualities a capsule has, and the largest effort of its encoder (0: it takes none), without its networks.
-
-    Models of `lite` have as many qualities as lambdas, those of another family one. Raises CapsuleError as
-    `read_config`.
-    """
-    config = read_config(path)
-    if config.get("family", "lite") != "lite":
-        return range(1, 2), 0
-    try:
-        return range(1, len(config["codec"]["lambdas"]) + 1), MAX_EFFORT
-    except (KeyError, TypeError) as error:
-        raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
+def read_name(path: Path) -> str:
+    """The name of a capsule's codec: that in `config.json`, or the folder's. Raises CapsuleError as `read_config`."""
+    return str(read_config(path).get("name", path.name))
 
 
 def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 DOWNSCALE = 64
 """Images are padded to multiples of this: one hyperprior position covers 64 x 64 pixels."""
 
+DEFAULT_QUALITY = 3
+"""What is taken where nobody asks for a quality."""
+
 MAX_EFFORT = 1000
 """Most gradient steps of `refinement.py`; long before, there is nothing left to gain."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from difficmh import sampler
-from difficmh.config import MAX_EFFORT
+from difficmh.config import DEFAULT_QUALITY, MAX_EFFORT
 from difficmh.model import CodecModel
 from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
 from difficmh.refinement import Latents, refine
@@ -21,7 +21,7 @@ from difficmh.transforms import Y_BLOCK
 class LiteNetworks:
     """`CodecModel` behind the seam; `names` are the tags of the vocabulary in order."""
 
-    default_quality = 3
+    default_quality = DEFAULT_QUALITY
     samplers: tuple[str, ...] = ("ddim",)
     sampling: Mapping[GenerativeMode, Sampling] = {"full": Sampling("ddim", 1), "reference": Sampling("ddim", 50)}
     guidance: float | None = None

@@ -19,6 +19,7 @@ from difficmh.capsule import (
     capsule_path,
     read_config,
     read_manifest,
+    read_name,
     verify,
 )
 from difficmh.cdf_tables import CdfTables
@@ -71,7 +72,7 @@ def load(
         raise CapsuleError(f"{path} holds a model of the family {family!r}, which this version does not know")
     networks, make_tagger = loaded
     parts = CodecParts(
-        name=str(content.get("name", path.name)),
+        name=read_name(path),
         fingerprint=capsule_fingerprint(path),
         capsule=path,
         networks=networks,

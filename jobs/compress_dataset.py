@@ -11,11 +11,19 @@ from typing import Any
 import ray
 
 import difficmh
-from difficmh.capsule import built_in_names, read_config, read_limits, verify
-from difficmh.errors import CapsuleError
+from difficmh.capsule import built_in_names, read_name, verify
 from difficmh.images import decode_image
-from pipeline.compress import CompressSettings, CompressWorkerFactory
-from pipeline.compress_request import CompressRequest, InstalledCodec, check_images, describe_archive, parse_request
+from difficmh.limits import read_limits
+from pipeline.compress import CompressWorkerFactory
+from pipeline.compress_request import (
+    CompressRequest,
+    InstalledCodec,
+    check_images,
+    describe_archive,
+    parse_request,
+    resolved,
+    worker_settings,
+)
 from pipeline.job import QUIET_RAY, execute, exit_code, reaching
 from pipeline.listing import expand
 from pipeline.manifest import copy_capsule, establish, make_plan
@@ -35,18 +43,19 @@ def installed_codec(name: str) -> InstalledCodec:
     try:
         capsule = difficmh.capsule_path(name).resolve()
         verify(capsule, again=False)
-        limits = read_limits(capsule)
-    except CapsuleError as error:
+        named, limits = read_name(capsule), read_limits(capsule)
+    except difficmh.CapsuleError as error:
         raise JobError(str(error)) from error
     # Workers on other machines have the built-in capsules in folders of their own.
     load = partial(difficmh.load, name if name in built_in_names() else str(capsule))
-    return InstalledCodec(read_config(capsule)["name"], difficmh.capsule_fingerprint(capsule), capsule, load, *limits)
+    return InstalledCodec(named, difficmh.capsule_fingerprint(capsule), capsule, load, **vars(limits))
 
 
-def run(job: CompressRequest, options: dict[str, Any]) -> int:
+def run(request: CompressRequest, options: dict[str, Any]) -> int:
     """Compresses what is not compressed yet; the exit status. Raises JobError where the job cannot go on."""
-    with reaching(job.codec):
-        codec = installed_codec(job.codec)
+    with reaching(request.codec):
+        codec = installed_codec(request.codec)
+    job = resolved(request, codec)
     sources = expand(job.input, options)
     archive, inputs = Storage.from_url(job.archive, options), UrlOpener(options)
     manifest = describe_archive(job, codec)
@@ -59,16 +68,7 @@ def run(job: CompressRequest, options: dict[str, Any]) -> int:
     with reaching(job.archive):
         establish(archive, manifest, plan)
         copy_capsule(archive, codec.capsule)
-    settings = CompressSettings(
-        archive,
-        inputs,
-        plan.fingerprint,
-        codec.fingerprint,
-        quality=job.quality,
-        effort=job.effort,
-        batch_size=job.batch_size,
-        fidelity=job.fidelity,
-    )
+    settings = worker_settings(job, codec, archive, inputs, plan.fingerprint)
     workers = CompressWorkerFactory(settings, codec.factory, decode_image)
     return execute(plan, workers, archive, job, partial(ray.init, **QUIET_RAY))
 

@@ -11,6 +11,7 @@ import ray
 
 import difficmh
 from difficmh.images import encode_image
+from difficmh.limits import check_drawing
 from pipeline.decompress import DecodeJob
 from pipeline.job import QUIET_RAY, execute, exit_code, whole_number
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
@@ -47,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[DecodeRequest, RunOptions]:
 
 def run(request: DecodeRequest, options: RunOptions) -> int:
     """Decodes what is not decoded yet; the exit status. Raises JobError where the job cannot go on."""
-    archive = open_archive(request, options, difficmh.load)
+    archive = open_archive(request, options, difficmh.load, check_drawing)
     own = {"format": request.format, "layout": request.layout, "quality": request.quality}
     manifest = describe_output("pictures", "decode_dataset", archive, request, own)
     output, plan = plan_output(manifest, archive, request, options)
@@ -55,7 +56,7 @@ def run(request: DecodeRequest, options: RunOptions) -> int:
         return 0
     style = PictureStyle(request.format, request.layout)
     encoder = partial(encode_image, quality=request.quality)
-    job = DecodeJob(archive, output, plan.fingerprint, request.where, request.mode, style, encoder)
+    job = DecodeJob(archive, output, plan.fingerprint, request.where, request.drawing, style, encoder)
     return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
 
 

@@ -39,12 +39,17 @@ class PoolSize:
         return max(1, int(self.cpus))
 
 
-def pool_size(workers: int | Literal["auto"], shards: int) -> PoolSize:
+Device = Literal["auto", "cpu", "cuda"]
+"""Where networks run: `auto` is a GPU per worker in a cluster that has any."""
+
+
+def pool_size(workers: int | Literal["auto"], shards: int, device: Device = "auto") -> PoolSize:
     """A size that fits the connected cluster: one worker per GPU, or one per two cores; never more than shards.
 
-    No worker asks for more cores than one machine has: Ray would look for such a machine without end.
+    No worker asks for more cores than one machine has: Ray would look for such a machine without end. Raises JobError
+    where GPUs are asked for and there are none, for the same reason.
     """
-    machines = _machines()
+    machines = _machines(device)
     cores, gpus = sum(cpus for cpus, _ in machines), sum(gpus for _, gpus in machines)
     wanted = workers if workers != "auto" else gpus or cores // CORES_PER_WORKER
     count = max(1, min(wanted, shards))
@@ -53,13 +58,18 @@ def pool_size(workers: int | Literal["auto"], shards: int) -> PoolSize:
     return PoolSize(count, cpus, 1.0 if gpus else 0.0)
 
 
-def _machines() -> list[tuple[int, int]]:
-    """Cores and GPUs of each machine that can hold a worker: those with a GPU, where there are any."""
+def _machines(device: Device) -> list[tuple[int, int]]:
+    """Cores and GPUs of each machine that can hold a worker: those with a GPU, where there are any to be used."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     sizes = [(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]
     with_cores = [size for size in sizes if size[0]]
-    return [size for size in with_cores if size[1]] or with_cores
+    if device == "cpu":
+        return [(cores, 0) for cores, _ in with_cores]
+    with_gpus = [size for size in with_cores if size[1]]
+    if device == "cuda" and not with_gpus:
+        raise JobError("--device cuda: the cluster has no machine with a GPU and cores that are free for workers")
+    return with_gpus or with_cores
 
 
 class ShardActor:

@@ -18,11 +18,11 @@ import pyarrow as pa
 from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
 from pipeline.commit import DATA, ShardCommit
-from pipeline.decompress import Counts, Decoded, Row, decode_rows, failure
+from pipeline.decompress import Counts, Decoded, Row, RowDecoder, decode_rows, failure
 from pipeline.part import METADATA_SCHEMA
-from pipeline.protocols import Analyzer, AnalyzerFactory, Mode
+from pipeline.protocols import Analyzer, AnalyzerFactory
 from pipeline.query import Where
-from pipeline.records import Failure, ShardReport, ShardSource
+from pipeline.records import Drawing, Failure, ShardReport, ShardSource
 from pipeline.rejects import JobError, Verdict, decide, describe
 from pipeline.steps import Steps
 from pipeline.storage import Storage
@@ -78,7 +78,7 @@ def _scalar(hint: Any) -> pa.DataType | None:
 
 @dataclass(frozen=True)
 class AnalyzeJob:
-    """What the analyze job writes: answers about rows that pass `where`, decoded in `mode`.
+    """What the analyze job writes: answers about rows that pass `where`, drawn as `drawing` says.
 
     As a WorkerFactory it is called once in each worker. `fingerprint` is the job's.
     """
@@ -87,7 +87,7 @@ class AnalyzeJob:
     output: Storage
     fingerprint: str
     where: str | None
-    mode: Mode
+    drawing: Drawing
     analyzer_factory: AnalyzerFactory
 
     def __call__(self, context: WorkerContext) -> AnalyzeWorker:
@@ -103,7 +103,7 @@ class AnalyzeWorker:
         self._job = job
         self._analyzer = analyzer
         self._context = context
-        self._codec = job.archive.codec
+        self._decoder = RowDecoder(job.archive.codec, job.archive.manifest.codec, job.drawing)
         self._where = Where(job.where, METADATA_SCHEMA)
         self._schema = with_versions(result_schema(analyzer.row_type), job.fingerprint)
         self._answered = False
@@ -130,7 +130,7 @@ class AnalyzeWorker:
             return commit.finish(counts.fill(report, part.num_rows))
 
     def _answers(self, rows: Iterable[Row], steps: Steps) -> Iterator[_Answer | Failure]:
-        for batch in decode_rows(rows, self._codec, self._job.mode, self._context, steps):
+        for batch in decode_rows(rows, self._decoder, self._context, steps):
             decoded = [result for result in batch if isinstance(result, Decoded)]
             with steps("analyze"):
                 answers = self._ask(decoded) if decoded else []

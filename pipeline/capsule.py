@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pipeline.manifest import CAPSULE, CAPSULE_MANIFEST
 from pipeline.part import ArchiveError
@@ -17,9 +19,13 @@ from pipeline.storage import Storage
 
 
 def default_cache() -> Path:
-    """Where this machine keeps models: in the user's cache, or in the temporary folder where there is no home."""
+    """Where this machine keeps models: in the user's folder for caches, else in that for temporary files.
+
+    The folder for caches is `XDG_CACHE_HOME`, or `.cache` at home, and may be none that this user can write to.
+    """
     with suppress(OSError, RuntimeError):
-        cache = Path.home() / ".cache" / "difficmh" / "capsules"
+        caches = os.environ.get("XDG_CACHE_HOME")
+        cache = (Path(caches) if caches else Path.home() / ".cache") / "difficmh" / "capsules"
         cache.mkdir(parents=True, exist_ok=True)
         return cache
     return Path(tempfile.gettempdir()) / "difficmh-capsules"
@@ -43,6 +49,21 @@ def fetch_capsule(archive: Storage, cache: Path) -> Path:
             if not _is_whole(target, digests):  # unless another process fetched it meanwhile
                 _copy(archive, manifest, digests, target)
     return target
+
+
+def read_config(archive: Storage) -> dict[str, Any]:
+    """What the archive's model says about itself in `config.json`, not yet checked against its manifest.
+
+    Raises ArchiveError where it is missing or no object.
+    """
+    path = f"{CAPSULE}/config.json"
+    try:
+        config = json.loads(archive.read(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise ArchiveError(f"{archive.path_url(path)}, the model's configuration, cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ArchiveError(f"{archive.path_url(path)} describes no model")
+    return config
 
 
 @contextmanager

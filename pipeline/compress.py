@@ -25,6 +25,7 @@ from pipeline.storage import Storage, UrlOpener
 from pipeline.table import ARCHIVE_SCHEMA, PartWriter, TableRow, with_versions
 
 Fidelity = Literal["preview", "none"]
+Tags = Literal["tagger", "none"]
 
 AHEAD_BYTES = 256 * 2**20
 """Bound on what a worker reads and decodes ahead, encoded bytes and decoding's own memory included."""
@@ -50,6 +51,7 @@ class CompressSettings:
     effort: int = 0
     batch_size: int = 16
     fidelity: Fidelity = "preview"
+    tags: Tags = "tagger"
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class _RowMaker:
     def _rows(self, batch: Sequence[DecodedSample]) -> list[TableRow]:
         images = [decoded.image for decoded in batch]
         with self.steps("tag"):
-            tags = self.codec.tag(images)
+            tags = self.codec.tag(images) if self.settings.tags == "tagger" else [[]] * len(images)
         names = [[tag.name for tag in image_tags] for image_tags in tags]
         with self.steps("compress"):
             bitstreams = self.codec.compress(

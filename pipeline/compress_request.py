@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pipeline.compress import Fidelity
-from pipeline.job import add_run_arguments, reaching, whole_number
+from pipeline.actors import Device
+from pipeline.compress import CompressSettings, Fidelity, Tags
+from pipeline.job import Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
 from pipeline.rejects import JobError
 from pipeline.shards import read_shard
-from pipeline.storage import UrlOpener
+from pipeline.storage import Storage, UrlOpener
 from pipeline.totals import RejectLimit
 
 SHARDS_LOOKED_INTO = 8
@@ -27,17 +28,22 @@ exit status: 0 all well, 1 too many rejects or shards left over (run again to re
 
 @dataclass(frozen=True)
 class CompressRequest:
-    """The job as it was asked for; stored in archive.json, without credentials."""
+    """The job as it was asked for; stored in archive.json, without credentials.
+
+    `quality` None is the model's own. `tags` says where tags come from: the codec's tagger, or there are none.
+    """
 
     input: Sequence[str]
     archive: str
     codec: str
-    quality: int
+    quality: int | None
     effort: int
-    workers: int | Literal["auto"]
+    workers: Workers
+    device: Device
     batch_size: int
     max_rejects: RejectLimit
     fidelity: Fidelity
+    tags: Tags
     overwrite: bool
     dry_run: bool
 
@@ -54,6 +60,7 @@ class InstalledCodec:
     capsule: Path
     factory: CodecFactory
     qualities: range
+    default_quality: int
     max_effort: int
 
 
@@ -67,7 +74,7 @@ def parse_request(
     add("--input", action="append", required=True, metavar="URL", help="shard, glob or {000..999}; may be repeated")
     add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
-    add("--quality", type=int, default=3, help="1 (smallest) to 6 (best) for lite, 1 for sd21 (default: %(default)s)")
+    add("--quality", type=int, help="1 (smallest) to 6 (best) of lite, 1 alone of sd21 (default: lite 3, sd21 1)")
     add(
         "--effort",
         type=whole_number(0),
@@ -83,14 +90,20 @@ def parse_request(
         help="most images of one size at once (default: %(default)s)",
     )
     add("--fidelity", choices=("preview", "none"), default="preview", help="measure PSNR on the preview, or nothing")
+    no_tags = "store no tags and none in the streams: no tagger runs"
+    add("--no-tags", dest="tags", action="store_const", const="none", default="tagger", help=no_tags)
     add_run_arguments(parser, overwrite="redo shards whose source or settings changed")
     fields = vars(parser.parse_args(arguments))
     options = fields.pop("storage_options")
     return CompressRequest(**fields), options
 
 
-def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifest:
-    """The manifest of the archive that `request` makes. Raises JobError for settings that the codec has not."""
+def resolved(request: CompressRequest, codec: InstalledCodec) -> CompressRequest:
+    """`request` with the codec's own quality where none was asked for: what is stored and compared has the number.
+
+    Raises JobError for a quality or an effort that the codec has not.
+    """
+    request = replace(request, quality=codec.default_quality if request.quality is None else request.quality)
     if request.quality not in codec.qualities:
         first, last = codec.qualities[0], codec.qualities[-1]
         has = f"{first} to {last}" if last > first else f"{first} alone"
@@ -98,8 +111,31 @@ def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifes
     if request.effort > codec.max_effort:
         takes = f"0 to {codec.max_effort}" if codec.max_effort else "none"
         raise JobError(f"{codec.name} cannot compress with effort {request.effort}: it takes {takes}")
-    deciding = {"quality": request.quality, "effort": request.effort, "fidelity": request.fidelity}
+    return request
+
+
+def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifest:
+    """The manifest of the archive that a request, `resolved`, makes."""
+    deciding = {name: getattr(request, name) for name in ("quality", "effort", "fidelity", "tags")}
     return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
+
+
+def worker_settings(
+    job: CompressRequest, codec: InstalledCodec, archive: Storage, inputs: UrlOpener, fingerprint: str
+) -> CompressSettings:
+    """What workers are told of a request, `resolved`, whose archive has this fingerprint."""
+    assert job.quality is not None, "resolved comes first"
+    return CompressSettings(
+        archive,
+        inputs,
+        fingerprint,
+        codec.fingerprint,
+        quality=job.quality,
+        effort=job.effort,
+        batch_size=job.batch_size,
+        fidelity=job.fidelity,
+        tags=job.tags,
+    )
 
 
 def check_images(plan: Plan, inputs: UrlOpener) -> None:

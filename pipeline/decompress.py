@@ -21,9 +21,9 @@ from pipeline.commit import ShardCommit
 from pipeline.lanes import Lanes
 from pipeline.part import METADATA_SCHEMA
 from pipeline.pictures import Picture, PictureOutput, PictureStyle
-from pipeline.protocols import Decoder, Image, ImageEncoder, Mode
+from pipeline.protocols import Decoder, Image, ImageEncoder
 from pipeline.query import Where
-from pipeline.records import Failure, ShardReport, ShardSource
+from pipeline.records import Drawing, Failure, ShardReport, ShardSource
 from pipeline.rejects import Verdict, decide, describe
 from pipeline.steps import Steps
 from pipeline.storage import Storage
@@ -49,14 +49,50 @@ class Decoded:
     image: Tensor
 
 
+@dataclass(frozen=True)
+class RowDecoder:
+    """Makes images of rows. `name` is what the archive calls its codec, whatever folder the model lies in now."""
+
+    codec: Decoder
+    name: str
+    drawing: Drawing
+
+    def __call__(self, rows: Sequence[Row]) -> list[Decoded | Failure]:
+        """All at once; one by one where that fails, so that a damaged row costs no other."""
+        if all(row["codec"] == self.name for row in rows):
+            try:
+                images = self._images(rows)
+                return [_checked(row, image) for row, image in zip(rows, images, strict=True)]
+            except Exception as error:
+                if decide(error) is not Verdict.REJECT:
+                    raise
+        return [self._one(row) for row in rows]
+
+    def _images(self, rows: Sequence[Row]) -> list[Tensor]:
+        streams = [row["bitstream"] for row in rows]
+        how = self.drawing
+        return self.codec.decompress(streams, mode=how.mode, steps=how.steps, sampler=how.sampler)
+
+    def _one(self, row: Row) -> Decoded | Failure:
+        if row["codec"] != self.name:
+            return failure(row, "decompress", f"made by the codec {row['codec']!r}, not {self.name!r}")
+        try:
+            (image,) = self._images([row])
+        except Exception as error:
+            if decide(error) is not Verdict.REJECT:
+                raise
+            return failure(row, "decompress", describe(error))
+        return _checked(row, image)
+
+
 def decode_rows(
-    rows: Iterable[Row], codec: Decoder, mode: Mode, context: WorkerContext, steps: Steps
+    rows: Iterable[Row], decoder: RowDecoder, context: WorkerContext, steps: Steps
 ) -> Iterator[list[Decoded | Failure]]:
     """The rows as images, batch by batch and in order; a row that cannot be decoded becomes a Failure."""
     with Lanes(context) as lanes:
         for batch in _batches(steps.each("read", rows), BATCH_PIXELS[context.device]):
             with steps("decompress"):
-                results = lanes.map(lambda part: _decode_batch(part, codec, mode), batch)
+                results = lanes.map(decoder, batch)
             yield results
 
 
@@ -72,30 +108,6 @@ def _batches(rows: Iterable[Row], pixels: int) -> Iterator[list[Row]]:
         waiting += area
     if batch:
         yield batch
-
-
-def _decode_batch(rows: Sequence[Row], codec: Decoder, mode: Mode) -> list[Decoded | Failure]:
-    """All at once; one by one where that fails, so that a damaged row costs no other."""
-    if all(row["codec"] == codec.name for row in rows):
-        try:
-            images = codec.decompress([row["bitstream"] for row in rows], mode=mode)
-            return [_checked(row, image) for row, image in zip(rows, images, strict=True)]
-        except Exception as error:
-            if decide(error) is not Verdict.REJECT:
-                raise
-    return [_decode_one(row, codec, mode) for row in rows]
-
-
-def _decode_one(row: Row, codec: Decoder, mode: Mode) -> Decoded | Failure:
-    if row["codec"] != codec.name:
-        return failure(row, "decompress", f"made by the codec {row['codec']!r}, not {codec.name!r}")
-    try:
-        (image,) = codec.decompress([row["bitstream"]], mode=mode)
-    except Exception as error:
-        if decide(error) is not Verdict.REJECT:
-            raise
-        return failure(row, "decompress", describe(error))
-    return _checked(row, image)
 
 
 def _checked(row: Row, image: Tensor) -> Decoded | Failure:
@@ -147,7 +159,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """What the decode job writes: rows that pass `where`, decoded in `mode`, in this style.
+    """What the decode job writes: rows that pass `where`, drawn as `drawing` says, in this style.
 
     As a WorkerFactory it is called once in each worker. `fingerprint` is the job's, `encoder` makes image files.
     """
@@ -156,7 +168,7 @@ class DecodeJob:
     output: Storage
     fingerprint: str
     where: str | None
-    mode: Mode
+    drawing: Drawing
     style: PictureStyle
     encoder: ImageEncoder
 
@@ -171,7 +183,7 @@ class DecodeWorker:
     def __init__(self, job: DecodeJob, context: WorkerContext) -> None:
         self._job = job
         self._context = context
-        self._codec = job.archive.codec
+        self._decoder = RowDecoder(job.archive.codec, job.archive.manifest.codec, job.drawing)
         self._where = Where(job.where, METADATA_SCHEMA)
 
     def process(self, source: ShardSource, attempt: int) -> ShardReport:
@@ -199,7 +211,7 @@ class DecodeWorker:
         waiting: deque[tuple[Future[Picture | Failure], int]] = deque()
         threads = ThreadPoolExecutor(self._context.threads, "encode")
         try:
-            for batch in decode_rows(rows, self._codec, self._job.mode, self._context, steps):
+            for batch in decode_rows(rows, self._decoder, self._context, steps):
                 for result in map(_on_host, batch):
                     waiting.append((threads.submit(self._encode, result, steps), _host_bytes(result)))
                 while waiting and (waiting[0][0].done() or sum(cost for _, cost in waiting) > ENCODE_AHEAD_BYTES):
@@ -221,12 +233,13 @@ class DecodeWorker:
         return Picture(row, data, self._sidecar(row))
 
     def _description(self, row: Row) -> dict[str, str]:
+        drawn = {name.capitalize(): str(value) for name, value in self._job.drawing.told.items()}
         return {
-            "Software": f"difficmh, codec {self._codec.name}",
+            "Software": f"difficmh, codec {self._decoder.name}",
             "Description": f"Reconstruction by a generative codec, not the original photograph: {row['key']}",
-            "Codec": self._codec.name,
-            "Fingerprint": self._codec.fingerprint,
-            "Mode": self._job.mode,
+            "Codec": self._decoder.name,
+            "Fingerprint": self._decoder.codec.fingerprint,
+            **drawn,
             "Bits per pixel": f"{row['bits_per_pixel']:.4f}",
             "Original SHA-256": row["original_sha256"],
         }
@@ -234,8 +247,8 @@ class DecodeWorker:
     def _sidecar(self, row: Row) -> bytes:
         """The row without its bitstream, and what made the picture; `metadata` is the original sample's own."""
         known = {name: value for name, value in row.items() if name not in ("bitstream", "metadata")}
-        made = {"reconstruction": True, "codec_fingerprint": self._codec.fingerprint, "mode": self._job.mode}
-        fields = {**known, **made, "metadata": _parsed(row["metadata"])}
+        made = {"reconstruction": True, "codec_fingerprint": self._decoder.codec.fingerprint}
+        fields = {**known, **made, **self._job.drawing.told, "metadata": _parsed(row["metadata"])}
         return json.dumps(fields, ensure_ascii=False, sort_keys=True, default=str).encode()
 
 

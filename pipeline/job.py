@@ -17,9 +17,9 @@ import traceback
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
-from pipeline.actors import RayPool, pool_size
+from pipeline.actors import Device, RayPool, pool_size
 from pipeline.attempts import WorkerFactory
 from pipeline.driver import Summary, run
 from pipeline.explanations import explain
@@ -48,6 +48,8 @@ class RunRequest(Protocol):
 
     @property
     def workers(self) -> Workers: ...
+    @property
+    def device(self) -> Device: ...
     @property
     def max_rejects(self) -> RejectLimit: ...
 
@@ -99,6 +101,8 @@ def add_run_arguments(parser: ArgumentParser, overwrite: str) -> None:
     rejects = argument(RejectLimit.parse, "a count, or a fraction such as 0.01 or 1%")
     options = argument(storage_options, "a JSON object")
     add("--workers", type=workers, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
+    devices = "of the networks; auto: a GPU for each worker if the cluster has any (default: auto)"
+    add("--device", choices=get_args(Device), default="auto", help=devices)
     add("--max-rejects", type=rejects, default="1%", metavar="LIMIT", help="20, 0.01 or 1%% (default: 1%%)")
     add("--overwrite", action="store_true", help=overwrite)
     add("--dry-run", action="store_true", help="say what would be done, write nothing")
@@ -116,7 +120,7 @@ def execute(
     summary = Summary(plan.done, Totals())
     if plan.pending:
         connect_ray(connect)
-        pool = RayPool(factory, pool_size(request.workers, len(plan.pending)))
+        pool = RayPool(factory, pool_size(request.workers, len(plan.pending), request.device))
         with open_progress(plan) as progress:
             summary = run(plan, pool, output, progress)
     print("\n".join(summary_lines(plan, summary, time.monotonic() - start)))

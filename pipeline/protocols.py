@@ -41,8 +41,10 @@ class Decoder(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[Tensor]:
-        """`(3, H, W)` float32 in [0, 1] per bitstream, on the codec's device.
+    def decompress(
+        self, bitstreams: Sequence[bytes], *, mode: Mode = "full", steps: int | None = None, sampler: str | None = None
+    ) -> list[Tensor]:
+        """`(3, H, W)` float32 in [0, 1] per bitstream, on the codec's device; None is the mode's own choice.
 
         Raises a ValueError subclass for a damaged bitstream or one made with other weights.
         """

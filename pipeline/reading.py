@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, get_args
 
-from pipeline.archive import Archive, DecoderFactory
-from pipeline.job import add_run_arguments, reaching
+from pipeline.actors import Device
+from pipeline.archive import Archive
+from pipeline.capsule import read_config
+from pipeline.job import Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
-from pipeline.protocols import Mode
+from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
+from pipeline.records import Drawing
 from pipeline.rejects import JobError
 from pipeline.retry import BRIEF
 from pipeline.storage import Storage
@@ -36,17 +41,37 @@ class ReadRequest:
     output: str
     where: str | None
     mode: Mode
-    workers: int | Literal["auto"]
+    steps: int | None
+    sampler: str | None
+    dtype: str | None
+    workers: Workers
+    device: Device
     max_rejects: RejectLimit
     overwrite: bool
+
+    @property
+    def drawing(self) -> Drawing:
+        return Drawing(self.mode, self.steps, self.sampler)
+
+
+class DrawingCheck(Protocol):
+    """Raises ValueError where the model that a `config.json` describes cannot draw like this."""
+
+    def __call__(
+        self, config: Mapping[str, Any], mode: Mode, steps: int | None, sampler: str | None, dtype: str | None
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done."""
+    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done.
+
+    `cache` is where workers keep the archive's model, None for the user's own place.
+    """
 
     storage: Mapping[str, Any]
     dry_run: bool
+    cache: Path | None
 
 
 def reading_parser(description: str | None, examples: str, output: str, mode: Mode) -> ArgumentParser:
@@ -57,28 +82,57 @@ def reading_parser(description: str | None, examples: str, output: str, mode: Mo
     add("--archive", required=True, metavar="URL", help="the archive to read")
     add("--output", required=True, metavar="URL", help=output)
     add("--where", metavar="SQL", help="which images, see below (default: all)")
+    _add_drawing(parser, mode)
+    add_run_arguments(parser, overwrite="redo parts whose archive or settings changed")
+    kept = "where each machine keeps the archive's model (default: difficmh/capsules in the user's folder for caches)"
+    add("--cache", type=_absolute, metavar="DIR", help=kept)
+    return parser
+
+
+def _add_drawing(parser: ArgumentParser, mode: Mode) -> None:
+    add = parser.add_argument
     add(
         "--mode",
-        choices=("preview", "full"),
+        choices=get_args(Mode),
         default=mode,
-        help="of lite: preview is faithful and half the price; full serves eyes and models better, most at "
-        "qualities 1 to 3, hardly from 4 on (default: %(default)s)",
+        help="with lite, full looks better and serves models better at qualities 1 to 3, from 4 on there is little "
+        "difference, and preview takes half the time; reference takes many steps, as the method's authors do: "
+        "lite is not trained for them (default: %(default)s)",
     )
-    add_run_arguments(parser, overwrite="redo parts whose archive or settings changed")
-    return parser
+    add("--steps", type=whole_number(1, 1000), metavar="N", help="denoising steps (default: the mode's)")
+    add("--sampler", metavar="NAME", help="of sd21: ddpm, ddim, dpm++ or unipc (default: the mode's)")
+    add(
+        "--dtype", metavar="NAME", help="of sd21's denoiser: float32, bfloat16 or float16 (default: as stored on a GPU)"
+    )
+
+
+def _absolute(text: str) -> Path:
+    """Workers run in other folders than the job."""
+    return Path(text).expanduser().absolute()
 
 
 def parsed(parser: ArgumentParser, arguments: Sequence[str] | None) -> tuple[dict[str, Any], RunOptions]:
     """The fields of the job's request, and the options of this run. Wrong usage ends the process with status 2."""
     fields = vars(parser.parse_args(arguments))
-    return fields, RunOptions(fields.pop("storage_options"), fields.pop("dry_run"))
+    if fields["mode"] == "preview" and any(fields[name] is not None for name in ("steps", "sampler", "dtype")):
+        parser.error("--steps, --sampler and --dtype are the denoiser's: --mode preview has none")
+    return fields, RunOptions(fields.pop("storage_options"), fields.pop("dry_run"), fields.pop("cache"))
 
 
-def open_archive(request: ReadRequest, options: RunOptions, codec_factory: DecoderFactory) -> Archive:
-    """The archive with its list of parts read; raises JobError for a wrong WHERE or an archive that is not there."""
+def open_archive(
+    request: ReadRequest, options: RunOptions, load: Callable[..., Decoder], check: DrawingCheck
+) -> Archive:
+    """The archive with its list of parts read; `load(capsule, device, dtype=…)` makes its codec.
+
+    Raises JobError for a wrong WHERE, an archive that is not there, or a drawing that its model does not know.
+    """
     Where(request.where, METADATA_SCHEMA)
+    codec_factory = partial(load, dtype=request.dtype) if request.dtype else load
     with reaching(request.archive):
-        archive = Archive.open(request.archive, options.storage, codec_factory)
+        archive = Archive.open(request.archive, options.storage, codec_factory, cache=options.cache)
+        if request.steps is not None or request.sampler or request.dtype:
+            config = read_config(archive.storage)
+            check(config, request.mode, request.steps, request.sampler, request.dtype)
         _ = archive.parts
     return archive
 
@@ -87,7 +141,8 @@ def describe_output(kind: str, job: str, archive: Archive, request: ReadRequest,
     """The manifest of the job's output. `own` are the job's settings that decide what is written."""
     made = archive.manifest
     source = {"archive": archive.storage.url, "archive_fingerprint": made.job_fingerprint}
-    settings = {**source, "where": request.where, "mode": request.mode, **own}
+    drawn = {**asdict(request.drawing), "dtype": request.dtype}
+    settings = {**source, "where": request.where, **drawn, **own}
     return Manifest(kind, job, made.codec, made.codec_fingerprint, settings, asdict(request))
 
 

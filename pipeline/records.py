@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipeline.protocols import Mode
+
 
 @dataclass(frozen=True)
 class ShardSource:
@@ -19,6 +21,20 @@ class ShardSource:
     url: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn of bitstreams: the mode, and where they are not its own, denoising steps and sampler."""
+
+    mode: Mode
+    steps: int | None = None
+    sampler: str | None = None
+
+    @property
+    def told(self) -> dict[str, str | int]:
+        """What there is to tell of a picture drawn so."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class FakeCodec:
     name: str = "fake"
     fingerprint: str = "0123456789abcdef"
     calls: list[int] = field(default_factory=list)
+    drawn: list[tuple[Mode, int | None, str | None]] = field(default_factory=list)
 
     def tag(self, images: Sequence[Image]) -> list[list[FakeTag]]:
         names = ("red", "green", "blue")
@@ -42,7 +43,10 @@ class FakeCodec:
         self.calls.append(len(images))
         return [self._compress_one(image) for image in images]
 
-    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[torch.Tensor]:
+    def decompress(
+        self, bitstreams: Sequence[bytes], *, mode: Mode = "full", steps: int | None = None, sampler: str | None = None
+    ) -> list[torch.Tensor]:
+        self.drawn.append((mode, steps, sampler))
         return [self._decompress_one(bitstream) for bitstream in bitstreams]
 
     @staticmethod

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import difficmh
-from difficmh.capsule import BUILT_IN, read_limits, write_manifest
+from difficmh.capsule import BUILT_IN, write_manifest
 from difficmh.codec import Codec
 from difficmh.errors import CapsuleError
+from difficmh.limits import Limits, read_limits
 from difficmh.vocabulary import Tag, Vocabulary
 
 
@@ -97,7 +98,9 @@ def test_a_gpu_that_is_not_there(tiny_capsule: Path) -> None:
 
 
 def test_limits_are_told_without_networks(lite: Codec) -> None:
-    assert read_limits(BUILT_IN / "lite") == (lite.qualities, lite.networks.max_effort)
+    networks = lite.networks
+    expected = Limits(lite.qualities, networks.default_quality, networks.max_effort)
+    assert read_limits(BUILT_IN / "lite") == expected
 
 
 def test_a_configuration_without_limits(capsule: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +28,7 @@ DAMAGED = replace(ROWS[0], key="damaged", bitstream=b"FAKE")
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the jobs' `main` run with one worker in this process."""
     monkeypatch.setattr("ray.init", lambda **_: None)
-    monkeypatch.setattr("pipeline.job.pool_size", lambda workers, shards: None)
+    monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: None)
     monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: LocalPool(factory))
 
 
@@ -39,16 +39,24 @@ def all_without_ray(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     (capsule / "codec.txt").write_text("fake")
     files = {"codec.txt": {"sha256": hashlib.sha256(b"fake").hexdigest()}}
     (capsule / "manifest.json").write_text(json.dumps({"files": files}))
-    codec = InstalledCodec("fake", FINGERPRINT, capsule, FakeCodecFactory(capsule), range(1, 7), 1000)
+    codec = InstalledCodec("fake", FINGERPRINT, capsule, FakeCodecFactory(capsule), range(1, 7), 3, 1000)
     monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
     without_ray(monkeypatch)
     with_fake_codec(monkeypatch, folder / "cache")
 
 
 def with_fake_codec(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Lets the reading jobs decode with the fake codec."""
+    """Lets the reading jobs decode with the fake codec, and keep models in `cache` where they are told no other place.
+
+    Archives are opened so, as what is patched here does not reach the workers of a real Ray.
+    """
+    opened = Archive.open
+
+    def open_archive(*arguments: Any, **options: Any) -> Archive:
+        return opened(*arguments, **{**options, "cache": options.get("cache") or cache})
+
     monkeypatch.setattr("difficmh.load", fake_codec)
-    monkeypatch.setattr(Archive, "open", partial(Archive.open, cache=cache))
+    monkeypatch.setattr(Archive, "open", open_archive)
 
 
 def archive(folder: Path, damaged: bool = False) -> str:

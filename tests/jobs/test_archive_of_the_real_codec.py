@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import difficmh
 import pipeline
@@ -58,6 +60,21 @@ def test_get_is_what_the_codec_gives(archive: Storage, tmp_path: Path, mode: Mod
         assert torch.equal(image, again)
     with pytest.raises(difficmh.BitstreamError):
         opened.get("broken", mode=mode)
+
+
+@pytest.mark.parametrize("how", [("--mode", "reference", "--steps"), ("--sampler", "ddim", "--steps")])
+def test_steps_and_samplers_reach_the_codec(
+    archive: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
+) -> None:
+    without_ray(monkeypatch)
+    places = ["--archive", archive.url, "--output", str(tmp_path / "out"), "--cache", str(tmp_path / "models")]
+    form = ["--layout", "files", "--format", "png", "--where", "key = 'wide'", "--dtype", "float32"]
+    assert decode_dataset.main([*places, *form, *how, "2"]) == 0
+    opened = pipeline.Archive.open(archive.url, codec_factory=difficmh.load, cache=tmp_path / "models")
+    (expected,) = opened.codec.decompress([opened.bitstream("wide")], mode="reference", steps=2)
+    (path,) = (tmp_path / "out").rglob("*.png")
+    with Image.open(path) as picture:
+        assert np.array_equal(np.asarray(picture), (expected * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def test_the_decode_job(archive: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

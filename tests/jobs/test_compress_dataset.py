@@ -4,11 +4,14 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import difficmh
+from difficmh.capsule import write_manifest
 from jobs import compress_dataset
 from jobs.compress_dataset import main
 from pipeline.compress import CompressWorkerFactory
@@ -17,6 +20,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Storage
 from pipeline.table import open_part
 from tests import corpora
+from tests.difficmh.tiny_capsule import make_tiny_capsule
 from tests.fakes import FakeCodecFactory
 from tests.s3_server import Bucket
 
@@ -43,7 +47,7 @@ def fake_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
     known = {"fingerprint": FINGERPRINT}
 
     def installed(name: str) -> InstalledCodec:
-        return InstalledCodec("fake", known["fingerprint"], capsule, FakeCodecFactory(capsule), range(1, 7), 1000)
+        return InstalledCodec("fake", known["fingerprint"], capsule, FakeCodecFactory(capsule), range(1, 7), 3, 1000)
 
     monkeypatch.setattr(compress_dataset, "installed_codec", installed)
     return known
@@ -140,9 +144,8 @@ def test_settings_that_do_not_fit_the_archive_are_refused(
     archive = tmp_path / "archive"
     arguments = ["--input", str(corpus), "--archive", str(archive), "--dry-run"]
     archive.mkdir()
-    manifest = Manifest(
-        "archive", "compress_dataset", "fake", FINGERPRINT, {"quality": 3, "effort": 0, "fidelity": "preview"}
-    )
+    settings = {"quality": 3, "effort": 0, "fidelity": "preview", "tags": "tagger"}
+    manifest = Manifest("archive", "compress_dataset", "fake", FINGERPRINT, settings)
     (archive / "archive.json").write_text(manifest.to_json())
     assert main(arguments) == 0
     capsys.readouterr()
@@ -166,6 +169,49 @@ def test_effort_is_told_to_workers_and_decides_the_content(
     capsys.readouterr()
     assert main([*arguments, "5"]) == 2
     assert "effort 4, not 5" in one_error(capsys)
+
+
+@pytest.mark.usefixtures("fake_codec")
+def test_no_tags_is_told_to_workers_and_decides_the_content(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[CompressWorkerFactory] = []
+    monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
+    arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive")]
+    assert main([*arguments, "--no-tags"]) == 0
+    assert [workers.settings.tags for workers in told] == ["none"]
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "tags none, not tagger" in one_error(capsys)
+
+
+@pytest.mark.parametrize(("default", "qualities"), [(3, range(1, 7)), (1, range(1, 2))])
+def test_without_a_quality_it_is_the_models_own(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: int, qualities: range
+) -> None:
+    codec = replace(compress_dataset.installed_codec("fake"), qualities=qualities, default_quality=default)
+    monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
+    told: list[CompressWorkerFactory] = []
+    monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
+    arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive")]
+    assert main(arguments) == 0
+    described = json.loads((tmp_path / "archive" / "archive.json").read_text())
+    assert described["settings"]["quality"] == described["config"]["quality"] == default
+    assert main([*arguments, "--quality", str(default)]) == 0, "the same number, asked for"
+    assert [workers.settings.quality for workers in told] == [default] * 2
+
+
+def test_a_codec_whose_configuration_has_no_name_has_its_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    capsule = make_tiny_capsule(tmp_path / "made")
+    config = json.loads((capsule / "config.json").read_text())
+    del config["name"]
+    (capsule / "config.json").write_text(json.dumps(config))
+    write_manifest(capsule)
+    codec = compress_dataset.installed_codec(str(capsule))
+    assert codec.name == "capsule" == difficmh.load(capsule).name
 
 
 def test_shards_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from jobs import decode_dataset
 from pipeline.storage import Storage
 from tests.jobs import reading
-from tests.pipeline.archives import write_archive
+from tests.pipeline.archives import put, write_archive
 
 
 @pytest.fixture
@@ -48,6 +48,34 @@ def test_quality_decides_the_size(main: Any, tmp_path: Path) -> None:
     assert sizes[0] < sizes[1]
 
 
+def test_how_pictures_are_drawn_decides_what_is_written(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = reading.archive(tmp_path)
+    put(Storage.from_url(url), "capsule/config.json", b"{}")
+    known = ("--archive", url, "--output", tmp_path / "out", "--mode", "reference", "--sampler", "ddim")
+    assert main(*known, "--steps", "7", "--dtype", "float32") == 0
+    settings = json.loads((tmp_path / "out" / "pictures.json").read_text())["settings"]
+    drawn = {name: settings[name] for name in ("mode", "steps", "sampler", "dtype")}
+    assert drawn == {"mode": "reference", "steps": 7, "sampler": "ddim", "dtype": "float32"}
+    for changed, line in ((("--dtype", "float32"), "steps 7, not None"), (("--steps", "7"), "dtype float32, not None")):
+        assert main(*known, *changed) == 2
+        assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [("--sampler", "unipc"), ("--dtype", "float16")])
+def test_what_the_model_cannot_draw_claims_no_output(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: tuple[str, str]
+) -> None:
+    url = reading.archive(tmp_path)
+    put(Storage.from_url(url), "capsule/config.json", b"{}")
+    assert main("--archive", url, "--output", tmp_path / "out", *asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert asked[1] in line
+    assert line.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_dry_run_writes_nothing(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--dry-run") == 0
     assert "0 shards done, 2 to do" in capsys.readouterr().out
@@ -68,6 +96,13 @@ def test_another_archive_does_not_mix_in(main: Any, tmp_path: Path, capsys: pyte
     assert main("--archive", reading.archive(tmp_path), "--output", tmp_path / "out") == 0
     assert main("--archive", reading.archive(tmp_path / "other"), "--output", tmp_path / "out") == 2
     assert "other/archive" in capsys.readouterr().err
+
+
+def test_the_model_is_kept_where_it_is_wanted(main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = reading.archive(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main("--archive", url, "--output", tmp_path / "out", "--cache", "models") == 0
+    assert [path.read_text() for path in (tmp_path / "models").rglob("codec.txt")] == ["fake"]
 
 
 def test_rejects_above_the_limit(main: Any, tmp_path: Path) -> None:
@@ -113,7 +148,10 @@ def test_errors_are_one_message_and_status_2(
         (("--quality", "0"), "'0' is not a number from 1 to 100"),
         (("--quality", "50", "--format", "png"), "--quality is for jpg and webp"),
         (("--format", "gif"), "'gif'"),
-        (("--mode", "reference"), "'reference'"),
+        (("--mode", "best"), "'best'"),
+        (("--mode", "preview", "--steps", "4"), "--mode preview has none"),
+        (("--steps", "1001"), "'1001' is not a number from 1 to 1000"),
+        (("--device", "tpu"), "'tpu'"),
         (("--workers", "0"), "'0' is not auto or a number above 0"),
         (("--max-rejects", "150%"), "'150%' is not a count, or a fraction such as 0.01 or 1%"),
         (("--storage-options", "[1]"), "'[1]' is not a JSON object"),

@@ -22,7 +22,7 @@ FINGERPRINT = FakeCodec.fingerprint
 JOB = "job0123456789abc"
 
 
-def fake_codec(capsule: str, device: str) -> FakeCodec:
+def fake_codec(capsule: str, device: str, dtype: str | None = None) -> FakeCodec:
     """A codec factory for archives; the capsule has to be there."""
     assert (Path(capsule) / "codec.txt").read_text() == "fake"
     return FakeCodec(capsule=Path(capsule), device=device)

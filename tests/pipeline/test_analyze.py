@@ -16,6 +16,7 @@ from pipeline.analyze import HOPELESS, AnalyzeJob, result_schema
 from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
 from pipeline.manifest import Manifest
+from pipeline.records import Drawing
 from pipeline.rejects import JobError
 from pipeline.storage import Storage
 from pipeline.table import TableRow
@@ -62,7 +63,7 @@ def make_job(tmp_path: Path, rows: Sequence[TableRow], url: str = "", **fields: 
     storage = write_archive(url or tmp_path / "archive", rows, fields.pop("options", None))
     archive = Archive.open(storage.url, storage.options, fake_codec, cache=tmp_path / "cache")
     output = Storage.from_url(f"{url}-results" if url else str(tmp_path / "results"), storage.options)
-    known = {"where": None, "mode": "preview", "analyzer_factory": Brightness}
+    known = {"where": None, "drawing": Drawing("preview"), "analyzer_factory": Brightness}
     return AnalyzeJob(archive, output, described(archive).job_fingerprint, **{**known, **fields})
 
 

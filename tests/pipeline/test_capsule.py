@@ -118,6 +118,9 @@ def test_the_cache_is_in_the_home_or_where_there_is_none_in_the_temporary_folder
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert default_cache() == tmp_path / "own" / "difficmh" / "capsules"
+    monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache() == tmp_path / ".cache" / "difficmh" / "capsules"
     monkeypatch.setenv("HOME", "/dev/null")
     assert default_cache().name == "difficmh-capsules"

@@ -56,7 +56,7 @@ class FragileCodec(FakeCodec):
         self.efforts.add(effort)
         return super().compress(images, quality=quality, tags=tags)
 
-    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[torch.Tensor]:
+    def decompress(self, bitstreams: Sequence[bytes], *, mode: Mode = "full", **_: Any) -> list[torch.Tensor]:
         if self.broken_decoder:
             raise ValueError("checksum of the symbols")
         return super().decompress(bitstreams, mode=mode)
@@ -237,6 +237,13 @@ def test_no_odd_shard_is_an_exception_and_no_image_is_lost(bench: Bench, name: s
         assert rows
     if name in ("zero-byte-image", "broken-image", "truncated", "not-a-tar", "broken-gzip"):
         assert rejects
+
+
+def test_without_tags_no_tagger_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FragileCodec, "tag", None)
+    untagged = Bench(tmp_path, FragileCodec(tmp_path), {"tags": "none"})
+    assert untagged.compress(untagged.source(corpora.shard_bytes(3))).images == 3
+    assert [(row["tags"], row["tag_scores"]) for row in untagged.rows()] == [([], [])] * 3
 
 
 def test_samples_without_an_image_are_counted(bench: Bench) -> None:

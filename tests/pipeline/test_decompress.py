@@ -20,7 +20,7 @@ from pipeline.attempts import WorkerContext
 from pipeline.decompress import DecodeJob
 from pipeline.manifest import Manifest, make_plan
 from pipeline.pictures import PictureStyle
-from pipeline.protocols import Mode
+from pipeline.records import Drawing
 from pipeline.rejects import JobError, TransientError, Verdict, decide
 from pipeline.storage import Storage
 from pipeline.table import TableRow
@@ -43,7 +43,7 @@ def make_job(tmp_path: Path, rows: Sequence[TableRow], url: str = "", **fields: 
     archive = Archive.open(storage.url, storage.options, fake_codec, cache=tmp_path / "cache")
     output = Storage.from_url(f"{url}-pictures" if url else str(tmp_path / "pictures"), storage.options)
     style = PictureStyle(fields.pop("format", "png"), fields.pop("layout", "webdataset"))
-    known = {"where": None, "mode": "preview", "encoder": encode}
+    known = {"where": None, "drawing": Drawing("preview"), "encoder": encode}
     return DecodeJob(archive, output, described(archive).job_fingerprint, style=style, **{**known, **fields})
 
 
@@ -98,14 +98,15 @@ def test_every_row_becomes_a_picture_with_json(tmp_path: Path, layout: str) -> N
 
 
 def test_a_picture_says_what_it_is(tmp_path: Path) -> None:
-    job = make_job(tmp_path, ROWS[:1], mode="full", format="jpg")
+    job = make_job(tmp_path, ROWS[:1], drawing=Drawing("full", 4, "ddim"), format="jpg")
     run(job)
     found = members(job)
     description = Image.open(io.BytesIO(found["000.jpg"])).getexif()[0x010E]
     assert description == "Reconstruction by a generative codec, not the original photograph: 000"
     fields = json.loads(found["000.json"])
     assert fields["reconstruction"] is True
-    assert (fields["key"], fields["shard"], fields["mode"]) == ("000", "in/a.tar", "full")
+    assert (fields["key"], fields["shard"]) == ("000", "in/a.tar")
+    assert (fields["mode"], fields["steps"], fields["sampler"]) == ("full", 4, "ddim")
     assert (fields["codec"], fields["codec_fingerprint"]) == ("fake", FakeCodec.fingerprint)
     assert fields["tags"] == ["car"]
     assert fields["bits_per_pixel"] == ROWS[0].bits_per_pixel
@@ -235,7 +236,7 @@ def test_files_of_an_earlier_run_that_no_longer_belong_are_removed(tmp_path: Pat
 
 
 def test_a_failing_store_is_no_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(self: FakeCodec, bitstreams: Sequence[bytes], *, mode: Mode = "full") -> list[Tensor]:
+    def failing(self: FakeCodec, bitstreams: Sequence[bytes], **_: Any) -> list[Tensor]:
         raise TransientError("the store is away")
 
     job = make_job(tmp_path, ROWS)
@@ -263,3 +264,21 @@ def test_pictures_over_s3(s3: Any, tmp_path: Path) -> None:
     assert sorted(members(job)) == sorted(f"{each.key}.{end}" for each in ROWS for end in ("png", "json"))
     assert [each["data"] for each in rejects(job)] == [damaged.bitstream]
     assert summary.totals.images == 3
+
+
+def test_the_codec_is_told_how_to_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = FakeCodec(capsule=tmp_path)
+    job = make_job(tmp_path, ROWS, drawing=Drawing("reference", 7, "unipc"))
+    told = replace(job, archive=replace(job.archive, codec_factory=lambda capsule, device: codec))
+    assert run(told).totals.images == 3
+    assert set(codec.drawn) == {("reference", 7, "unipc")}
+
+
+def test_rows_are_those_of_the_archives_codec_whatever_its_model_is_called_here(tmp_path: Path) -> None:
+    """A model without a name of its own is called as its folder, which is another one in every cache."""
+    job = make_job(tmp_path, ROWS)
+    renamed = FakeCodec(capsule=tmp_path, name="0a1b2c3d4e5f6071")
+    told = replace(job, archive=replace(job.archive, codec_factory=lambda capsule, device: renamed))
+    summary = run(told)
+    assert (summary.totals.images, summary.totals.rejects) == (3, 0)
+    assert b'"codec": "fake"' in members(told)["000.json"]

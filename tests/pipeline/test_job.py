@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from pipeline.actors import Device
 from pipeline.attempts import LocalPool, WorkerContext
 from pipeline.job import Workers, execute, exit_code, reaching, storage_options, whole_number, worker_count
 from pipeline.manifest import Plan
@@ -21,6 +22,7 @@ NO_REJECTS = RejectLimit(0, fraction=False)
 @dataclass(frozen=True)
 class Request:
     workers: Workers = 1
+    device: Device = "auto"
     max_rejects: RejectLimit = NO_REJECTS
 
 
@@ -42,8 +44,8 @@ def test_a_plan_is_done_and_summed_up(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: sizes.append(wanted))
     monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: LocalPool(factory))
     connected = []
-    status = execute(PLAN, OneRejected, OUTPUT, Request(workers=3), lambda: connected.append(True))
-    assert (status, connected, sizes) == (1, [True], [(3, 1)])
+    status = execute(PLAN, OneRejected, OUTPUT, Request(workers=3, device="cpu"), lambda: connected.append(True))
+    assert (status, connected, sizes) == (1, [True], [(3, 1, "cpu")])
     shown = capsys.readouterr()
     assert "images      1 (1 rejected, 0 skipped)" in shown.out
     assert "1/1 shards" in shown.err

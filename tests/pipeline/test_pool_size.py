@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.actors import PoolSize, pool_size
+from pipeline.rejects import JobError
 
 Node = dict[str, float]
 
@@ -45,3 +46,12 @@ def test_machines_without_what_a_worker_needs_do_not_count(cluster: list[Node]) 
     cluster += [{"CPU": 64}, {"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}, {"GPU": 8}]
     assert pool_size("auto", 100) == PoolSize(2, 4, 1.0)
     assert pool_size("auto", 1) == PoolSize(1, 4, 1.0)
+
+
+def test_a_device_that_is_asked_for(cluster: list[Node]) -> None:
+    cluster += [{"CPU": 8, "GPU": 1}, {"CPU": 8}]
+    assert pool_size("auto", 100, "cuda") == PoolSize(1, 8, 1.0)
+    assert pool_size("auto", 100, "cpu") == PoolSize(8, 2)
+    cluster.pop(0)
+    with pytest.raises(JobError, match="no machine with a GPU"):
+        pool_size("auto", 100, "cuda")

@@ -12,9 +12,9 @@ from torch import Tensor
 
 import difficmh
 from difficmh.bitstream import pack, unpack
-from difficmh.capsule import read_limits
 from difficmh.codec import Codec
 from difficmh.errors import BitstreamError
+from difficmh.limits import Limits, read_limits
 from difficmh.networks import Conditions, Sampling
 from difficmh.sampler import NoiseField
 from difficmh.sd21.networks import Diffusion, Sd21Networks
@@ -75,7 +75,7 @@ def test_steps_and_sampler_are_the_readers_choice(sd21_codec: Codec, stream: byt
 
 
 def test_this_family_takes_no_effort(sd21_codec: Codec) -> None:
-    assert read_limits(sd21_codec.capsule) == (sd21_codec.qualities, 0)
+    assert read_limits(sd21_codec.capsule) == Limits(sd21_codec.qualities, sd21_codec.networks.default_quality, 0)
     with pytest.raises(ValueError, match="takes no effort"):
         sd21_codec.compress([photograph(70, 90)], tags=[[]], effort=1)
 

@@ -1,0 +1,73 @@
+"""What a model can be asked for, read from its `config.json`: jobs refuse the rest before any network is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from difficmh.capsule import read_config
+from difficmh.config import DEFAULT_QUALITY, MAX_EFFORT
+from difficmh.errors import CapsuleError
+
+MOST_STEPS: Mapping[str, Mapping[str, int]] = {
+    "lite": {"ddim": 1000},
+    "sd21": {"ddpm": 1000, "ddim": 1000, "dpm++": 999, "unipc": 999},
+}
+"""Samplers of each family, and the most steps of each. The networks have the same, where torch is loaded."""
+
+DTYPES: Mapping[str, tuple[str, ...]] = {"lite": ("float32",), "sd21": ("float32", "bfloat16", "float16")}
+"""Precisions of each family's denoiser."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`default_quality` is what a codec takes where none is asked for, `max_effort` 0 for one that takes no effort."""
+
+    qualities: range
+    default_quality: int
+    max_effort: int
+
+
+def read_limits(path: Path) -> Limits:
+    """The limits of a capsule: those of `lite` have as many qualities as lambdas, those of another family one.
+
+    Raises CapsuleError as `read_config`.
+    """
+    config = read_config(path)
+    if config.get("family", "lite") != "lite":
+        return Limits(range(1, 2), 1, 0)
+    try:
+        return Limits(range(1, len(config["codec"]["lambdas"]) + 1), DEFAULT_QUALITY, MAX_EFFORT)
+    except (KeyError, TypeError) as error:
+        raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
+
+
+def check_drawing(
+    config: Mapping[str, Any], mode: str, steps: int | None, sampler: str | None, dtype: str | None
+) -> None:
+    """Whether the model of this `config.json` can draw so; None is the mode's own. Raises ValueError where it cannot.
+
+    For jobs, which hold no networks: `Codec.decompress` and `load` would refuse the same, once in each worker.
+    """
+    family = config.get("family", "lite")
+    if family not in MOST_STEPS:
+        raise CapsuleError(f"the archive's model is of the family {family!r}, which this version does not know")
+    samplers = MOST_STEPS[family]
+    if sampler is not None and sampler not in samplers:
+        raise ValueError(f"sampler {sampler!r} is not one of this model's: {', '.join(samplers)}")
+    if dtype is not None and dtype not in DTYPES[family]:
+        raise ValueError(f"the denoiser of this model runs in {', '.join(DTYPES[family])}, not {dtype!r}")
+    most = samplers[sampler or _usual_sampler(config, family, mode)]
+    if steps is not None and not 1 <= steps <= most:
+        raise ValueError(f"steps must be in 1..{most}, not {steps}")
+
+
+def _usual_sampler(config: Mapping[str, Any], family: str, mode: str) -> str:
+    if family == "lite":
+        return "ddim"
+    try:
+        return str(config["codec"]["drawing"][f"{mode}_sampler"])
+    except (KeyError, TypeError) as error:
+        raise CapsuleError(f"the archive's model describes no codec of this version: {error!r}") from error
