@@ -5,6 +5,7 @@ Ray restarts nothing by itself here: a lost actor comes back to the driver as an
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass, replace
@@ -17,9 +18,12 @@ from pipeline.attempts import Outcome, ShardWorker, Tally, Task, WorkerContext, 
 from pipeline.lanes import limit_threads
 from pipeline.rejects import JobError, describe
 
+log = logging.getLogger(__name__)
+
 START_ATTEMPTS = 3
 TALLY_SECONDS = 2.0
 CORES_PER_WORKER = 2
+MOST_CORES_PER_GPU = 8
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,20 @@ Device = Literal["auto", "cpu", "cuda"]
 def pool_size(workers: int | Literal["auto"], shards: int, device: Device = "auto") -> PoolSize:
     """A size that fits the connected cluster: one worker per GPU, or one per two cores; never more than shards.
 
-    No worker asks for more cores than one machine has: Ray would look for such a machine without end. Raises JobError
-    where GPUs are asked for and there are none, for the same reason.
+    More workers than GPUs share them. No worker asks for more cores than one machine has: Ray would look for such a
+    machine without end. Raises JobError where GPUs are asked for and there are none, for the same reason.
     """
     machines = _machines(device)
     cores, gpus = sum(cpus for cpus, _ in machines), sum(gpus for _, gpus in machines)
     wanted = workers if workers != "auto" else gpus or cores // CORES_PER_WORKER
     count = max(1, min(wanted, shards))
-    widest = max((cpus // max(gpus, 1) for cpus, gpus in machines), default=1)
-    cpus = max(1, min(cores // max(count, gpus), widest, 8 if gpus else cores))
-    return PoolSize(count, cpus, 1.0 if gpus else 0.0)
+    if gpus:
+        sharing = -(-count // gpus)
+        # That of the machine with the fewest cores for each GPU: asking for more would leave its GPUs idle.
+        share = min(MOST_CORES_PER_GPU, *(cpus // gpus or cpus / gpus for cpus, gpus in machines)) / sharing
+        return PoolSize(count, int(share) or share, 1 / sharing)
+    widest = max((cpus for cpus, _ in machines), default=1)
+    return PoolSize(count, max(1, min(cores // count, widest)))
 
 
 def _machines(device: Device) -> list[tuple[int, int]]:
@@ -102,11 +110,15 @@ class ShardActor:
 
 
 class RayPool:
-    """Actors of one size. Each is started once and replaced when it dies."""
+    """Actors of one size. Each is started once and replaced when it dies.
+
+    One that does not start, as on a GPU that has failed, is done without as long as there are others.
+    """
 
     def __init__(self, factory: WorkerFactory, size: PoolSize) -> None:
         self._factory = factory
         self._size = size
+        self._workers = size.workers
         self._class = ray.remote(ShardActor).options(
             num_cpus=size.cpus,
             num_gpus=size.gpus,
@@ -128,7 +140,7 @@ class RayPool:
 
     @property
     def workers(self) -> int:
-        return self._size.workers
+        return self._workers
 
     @property
     def under_way(self) -> Tally:
@@ -168,13 +180,21 @@ class RayPool:
         if task is None:
             self._failed_starts = 0
             if result:
-                raise JobError(result)
+                self._do_without(actor, result)
+                return None
         if task is not None and result.lost:
             ray.kill(actor)
             self._spawn()
         else:
             self._idle.append(actor)
         return result if task is not None else None
+
+    def _do_without(self, actor: Any, reason: str) -> None:
+        ray.kill(actor)
+        self._workers -= 1
+        if not self._workers:
+            raise JobError(reason)
+        log.warning("a worker did not start, %d are left: %s", self._workers, reason)
 
     def _count_failed_start(self, error: Exception) -> None:
         self._failed_starts += 1

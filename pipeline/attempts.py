@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from pipeline.memory_watch import MemoryWatch
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError, Verdict, decide, describe
 
@@ -23,11 +24,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Where a worker runs: device `"cpu"` or `"cuda"`, the processor threads that are its share, and its tally."""
+    """Where a worker runs: device `"cpu"` or `"cuda"`, the processor threads that are its share; and what it counts."""
 
     device: str = "cpu"
     threads: int = 1
     tally: Tally = field(default_factory=Tally)
+    memory: MemoryWatch = field(default_factory=MemoryWatch)
 
 
 class ShardWorker(Protocol):

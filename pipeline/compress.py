@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.attempts import Tally, WorkerContext
+from pipeline.attempts import WorkerContext
 from pipeline.batches import BatchLimits, SizeBatches
 from pipeline.commit import DATA, ShardCommit
 from pipeline.keys import UniqueKeys
@@ -72,9 +72,15 @@ class CompressWorkerFactory:
 
 
 def _try_codec(codec: Codec, settings: CompressSettings) -> None:
-    """Compresses one small image, so that a wrong quality or a broken device ends the job before it rejects images."""
+    """Compresses one small image, so that a wrong quality or a broken device ends the job before it rejects images.
+
+    Tags it, too: a tagger that does not load would fail on every image.
+    """
+    image = np.zeros((64, 64, 3), np.uint8)
     try:
-        codec.compress([np.zeros((64, 64, 3), np.uint8)], quality=settings.quality, tags=[[]], effort=settings.effort)
+        if settings.tags == "tagger":
+            codec.tag([image])
+        codec.compress([image], quality=settings.quality, tags=[[]], effort=settings.effort)
     except ValueError as error:
         raise JobError(f"{codec.name} cannot compress: {error}") from error
 
@@ -101,7 +107,7 @@ class CompressWorker:
                 Lanes(self._context) as lanes,
             ):
                 maker = _RowMaker(settings, self._codec, steps, lanes)
-                writer = _RowWriter(maker, part, commit, steps, self._context.tally)
+                writer = _RowWriter(maker, part, commit, steps, self._context)
                 for batch in self._batches(source, writer, steps):
                     writer.compress(batch)
             report = ShardReport(
@@ -203,7 +209,7 @@ class _RowWriter:
     part: PartWriter
     commit: ShardCommit
     steps: Steps
-    tally: Tally
+    context: WorkerContext
     pixels: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -217,9 +223,11 @@ class _RowWriter:
             if decide(error) is not Verdict.REJECT:
                 raise
             if len(batch) == 1:
+                self.context.memory.failed(error, batch[0].pixels)
                 self.reject(_failure(batch[0].sample, "compress", error))
                 return
         else:
+            self.context.memory.enough(batch[0].pixels)
             for row in rows:
                 self._write(row)
             return
@@ -229,7 +237,7 @@ class _RowWriter:
 
     def reject(self, failure: Failure) -> None:
         self.commit.reject(failure)
-        self.tally.rejects += 1
+        self.context.tally.rejects += 1
 
     def _write(self, row: TableRow) -> None:
         with self.steps("write"):
@@ -237,4 +245,4 @@ class _RowWriter:
         self.pixels += row.width * row.height
         self.bytes_in += row.original_bytes
         self.bytes_out += len(row.bitstream)
-        self.tally.images += 1
+        self.context.tally.images += 1

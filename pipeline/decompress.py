@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.archive import Archive
 from pipeline.attempts import Tally, WorkerContext
 from pipeline.commit import ShardCommit
 from pipeline.lanes import Lanes
+from pipeline.memory_watch import MemoryWatch
 from pipeline.part import METADATA_SCHEMA
 from pipeline.pictures import Picture, PictureOutput, PictureStyle
 from pipeline.protocols import Decoder, Image, ImageEncoder
@@ -56,12 +57,14 @@ class RowDecoder:
     codec: Decoder
     name: str
     drawing: Drawing
+    memory: MemoryWatch = field(default_factory=MemoryWatch)
 
     def __call__(self, rows: Sequence[Row]) -> list[Decoded | Failure]:
         """All at once; one by one where that fails, so that a damaged row costs no other."""
         if all(row["codec"] == self.name for row in rows):
             try:
                 images = self._images(rows)
+                self.memory.enough(max(map(_pixels, rows)))
                 return [_checked(row, image) for row, image in zip(rows, images, strict=True)]
             except Exception as error:
                 if decide(error) is not Verdict.REJECT:
@@ -81,7 +84,9 @@ class RowDecoder:
         except Exception as error:
             if decide(error) is not Verdict.REJECT:
                 raise
+            self.memory.failed(error, _pixels(row))
             return failure(row, "decompress", describe(error))
+        self.memory.enough(_pixels(row))
         return _checked(row, image)
 
 
@@ -100,7 +105,7 @@ def _batches(rows: Iterable[Row], pixels: int) -> Iterator[list[Row]]:
     batch: list[Row] = []
     waiting = 0
     for row in rows:
-        area = row["width"] * row["height"]
+        area = _pixels(row)
         if batch and (waiting + area > pixels or len(batch) == BATCH_IMAGES):
             yield batch
             batch, waiting = [], 0
@@ -108,6 +113,10 @@ def _batches(rows: Iterable[Row], pixels: int) -> Iterator[list[Row]]:
         waiting += area
     if batch:
         yield batch
+
+
+def _pixels(row: Row) -> int:
+    return int(row["width"] * row["height"])
 
 
 def _checked(row: Row, image: Tensor) -> Decoded | Failure:

@@ -132,6 +132,12 @@ def decide(error: BaseException) -> Verdict:
     return Verdict.REJECT
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or a process had too little memory."""
+    names = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
+    return not names.isdisjoint({"OutOfMemoryError", "MemoryError"})
+
+
 def describe(error: BaseException) -> str:
     """One line: the class and the message, at most 500 characters.
 

@@ -33,6 +33,10 @@ class DecodedSample:
     sha256: str
     capture: CaptureMetadata
 
+    @property
+    def pixels(self) -> int:
+        return self.image.shape[0] * self.image.shape[1]
+
 
 def decode_sample(sample: Sample, decode_image: ImageDecoder) -> DecodedSample:
     """Raises ValueError where the bytes are no image."""

@@ -103,6 +103,29 @@ def test_workers_that_cannot_start_end_the_job(output: Storage, dies: bool, mess
 
 
 @dataclass(frozen=True)
+class OneOfTwo:
+    """Starts in the first process that asks, as if the others had a GPU that has failed."""
+
+    output: Storage
+
+    def __call__(self, context: WorkerContext) -> FatedWorker:
+        try:
+            (Path(self.output.url) / "taken").touch(exist_ok=False)
+        except FileExistsError:
+            raise JobError("no usable GPU") from None
+        return FatedWorker(self.output, context)
+
+
+def test_a_worker_that_cannot_start_is_done_without(output: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    pool = RayPool(OneOfTwo(output), PoolSize(2, cpus=1))
+    while pool.workers == 2:
+        assert pool.wait(1.0) == []
+    summary = run(plan("one", "two", "three"), pool, output, Mute())
+    assert (summary.totals.images, summary.unfinished) == (30, 0)
+    assert "1 are left: no usable GPU" in caplog.text
+
+
+@dataclass(frozen=True)
 class Environment:
     """Reports the threads a worker is given in place of images."""
 

@@ -26,6 +26,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
     [
         ([{"CPU": 64, "GPU": 8}], PoolSize(8, 8, 1.0)),
         ([{"CPU": 16, "GPU": 1}], PoolSize(1, 8, 1.0)),
+        ([{"CPU": 4, "GPU": 1}, {"CPU": 96, "GPU": 8}], PoolSize(9, 4, 1.0)),
+        ([{"CPU": 8, "GPU": 4}, {"CPU": 64, "GPU": 1}], PoolSize(5, 2, 1.0)),
+        ([{"CPU": 4, "GPU": 8}], PoolSize(8, 0.5, 1.0)),
         ([{"CPU": 8}] * 4, PoolSize(16, 2)),
         ([{}], PoolSize(1, 1)),
         ([], PoolSize(1, 1)),
@@ -46,6 +49,13 @@ def test_machines_without_what_a_worker_needs_do_not_count(cluster: list[Node]) 
     cluster += [{"CPU": 64}, {"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}, {"GPU": 8}]
     assert pool_size("auto", 100) == PoolSize(2, 4, 1.0)
     assert pool_size("auto", 1) == PoolSize(1, 4, 1.0)
+
+
+def test_more_workers_than_gpus_share_them(cluster: list[Node]) -> None:
+    cluster += [{"CPU": 16, "GPU": 2}]
+    assert pool_size(4, 100) == PoolSize(4, 4, 0.5)
+    assert pool_size(3, 100) == PoolSize(3, 4, 0.5)
+    assert pool_size(64, 100) == PoolSize(64, 0.25, 1 / 32)
 
 
 def test_a_device_that_is_asked_for(cluster: list[Node]) -> None:
