@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from difficmh import cli_commands, cli_models
-from difficmh.cli_commands import FORMATS, MODES, SUFFIX, complain, package_version
+from difficmh.cli_commands import DECODED, FORMATS, MODES, SUFFIX, complain, package_version
 from difficmh.errors import DifficmhError
 
 EXAMPLES = """examples:
   difficmh compress photo.jpg                         writes photo.dicm, with the tags that the tagger finds
   difficmh compress photo.jpg small.dicm --quality 1 --tags car,road
   difficmh info photo.dicm                            size, bits per pixel and tags, without a model
-  difficmh decompress photo.dicm photo.png            the best picture
+  difficmh decompress photo.dicm                      writes photo.decoded.png, the best picture
   difficmh decompress photo.dicm fast.jpg --mode preview
   difficmh decompress --official official.bin out.png --codec models/sd21-r4
   difficmh models verify
@@ -93,7 +93,7 @@ def _add_compress(command: argparse.ArgumentParser) -> None:
 
 def _add_decompress(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", help="a bitstream")
-    _add_shared(command, "default: IN with the suffix of the format")
+    _add_shared(command, f"default: IN with the suffix {DECODED} and that of the format")
     command.add_argument(
         "--mode",
         choices=MODES,

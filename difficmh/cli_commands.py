@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from difficmh.codec import Codec
 
 SUFFIX = ".dicm"
+DECODED = ".decoded"
+"""Stands before the suffix of a picture that was given no name: beside the original, a name of its own."""
+
 FORMATS: Mapping[str, str] = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
 MODES = ("preview", "full", "reference")
 
@@ -59,7 +62,7 @@ def decompress(options: argparse.Namespace) -> int:
     source = Path(options.input)
     form = _format(options)
     stream = source.read_bytes()
-    target = _target(options, source.with_suffix(f".{form}"))
+    target = _target(options, source.with_suffix(f"{DECODED}.{form}"))
     with _naming(source):  # damage is found before any network is loaded
         described = read_official(stream) if options.official else difficmh.inspect(stream)
     codec = difficmh.load(options.codec, device=options.device, **_given(options, "dtype"))

@@ -135,8 +135,8 @@ def test_decompress_gives_the_picture_of_the_mode(stream: Path, mode: str, colou
 @pytest.mark.parametrize(
     ("arguments", "name", "form"),
     [
-        ([], "photo.png", "PNG"),
-        (["--format", "webp"], "photo.webp", "WEBP"),
+        ([], "photo.decoded.png", "PNG"),
+        (["--format", "webp"], "photo.decoded.webp", "WEBP"),
         (["OUT.JPEG"], "OUT.JPEG", "JPEG"),
         (["OUT", "--format", "jpg"], "OUT", "JPEG"),
     ],
@@ -148,9 +148,19 @@ def test_the_format_follows_option_or_suffix(stream: Path, arguments: list[str],
         assert picture.format == form
 
 
+def test_a_picture_without_a_name_does_not_aim_at_the_original(
+    stream: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even with --force, which a refusal to replace a file would advise."""
+    before = photo.read_bytes()
+    assert main(["decompress", str(stream), "--format", "jpg", "--force"]) == 0
+    assert photo.read_bytes() == before
+    assert "photo.decoded.jpg" in capsys.readouterr().out
+
+
 def test_pictures_are_marked_as_reconstructions(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["decompress", str(stream)]) == 0
-    data = stream.with_suffix(".png").read_bytes()
+    data = stream.with_suffix(".decoded.png").read_bytes()
     image = Image.open(io.BytesIO(data))
     assert "difficmh" in image.getexif()[305]
     assert "Reconstruction" in image.getexif()[270]
