@@ -66,6 +66,14 @@ def test_a_cut_stream_needs_no_networks(
     assert f"{stream}: damaged" in complaint(capsys)
 
 
+@pytest.mark.parametrize("option", [["--steps", "4"], ["--sampler", "ddim"]])
+def test_steps_of_a_preview_are_wrong_use(
+    stream: Path, tiny_capsule: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["decompress", str(stream), "--codec", str(tiny_capsule), "--mode", "preview", *option]) == 2
+    assert "preview does not denoise" in complaint(capsys)
+
+
 def test_a_device_that_does_not_exist(photo: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compress", str(photo), "--codec", str(tiny_capsule), "--device", "tpu"]) == 2
     assert "device 'tpu' is neither cpu nor cuda" in complaint(capsys)
