@@ -101,7 +101,9 @@ def _assembler() -> Assemble:
     try:
         from difficmh.sd21.preset import assemble
     except ImportError as error:
-        raise CapsuleError(f"the paper's model needs more packages ({error}): pip install 'difficmh[sd21]'") from error
+        raise CapsuleError(
+            f"the paper's model needs more packages ({error}): pip install '.[sd21]' in the project's folder"
+        ) from error
     return assemble
 
 

@@ -143,7 +143,9 @@ def _packages_of_sd21(path: Path) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("difficmh"):
             raise
-        raise CapsuleError(f"{path} needs the package {error.name}: pip install 'difficmh[sd21]'") from error
+        raise CapsuleError(
+            f"{path} needs the package {error.name}: pip install '.[sd21]' in the project's folder"
+        ) from error
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -295,5 +295,7 @@ def _hub_client() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise CapsuleError("files of a hub need the package huggingface_hub: pip install 'difficmh[sd21]'") from error
+        raise CapsuleError(
+            "files of a hub need the package huggingface_hub: pip install '.[sd21]' in the project's folder"
+        ) from error
     return huggingface_hub

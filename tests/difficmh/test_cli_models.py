@@ -201,7 +201,7 @@ def test_a_missing_extra_is_named_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setitem(sys.modules, "difficmh.sd21.preset", None)
     assert main(["models", "fetch", "sd21-r4"]) == 1
-    assert "pip install 'difficmh[sd21]'" in capsys.readouterr().err
+    assert "pip install '.[sd21]' in the project's folder" in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
 
 
