@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "size, bits per pixel, quality, model and tags of bitstreams; what models were made of",
     )
     reading.add_argument("files", nargs="+", metavar="FILE", help="a bitstream, or the name or directory of a model")
+    reading.add_argument("--codec", metavar="NAME_OR_DIR", help="a model of your own, whose streams have its tags")
     reading.add_argument("--json", action="store_true", help="print a JSON list")
     models = _command(commands, "models", cli_commands.list_models, "models on this machine").add_subparsers(
         required=True, metavar="ACTION"
@@ -81,6 +82,7 @@ def _command(
 def _add_compress(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", help="an image file: JPEG, PNG, WebP, TIFF, …")
     _add_shared(command, f"default: IN with the suffix {SUFFIX}")
+    command.add_argument("--codec", default="lite", metavar="NAME_OR_DIR", help="the model; default lite")
     command.add_argument("--quality", type=int, help="of lite 1 (smallest) to 6 (best), default 3; of sd21 1 only")
     command.add_argument("--guidance", type=float, metavar="S", help="guidance scale of sd21; default: the model's")
     command.add_argument(
@@ -94,6 +96,9 @@ def _add_compress(command: argparse.ArgumentParser) -> None:
 def _add_decompress(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", help="a bitstream")
     _add_shared(command, f"default: IN with the suffix {DECODED} and that of the format")
+    command.add_argument(
+        "--codec", metavar="NAME_OR_DIR", help="the model that made IN; default: found in `difficmh models list`"
+    )
     command.add_argument(
         "--mode",
         choices=MODES,
@@ -110,7 +115,6 @@ def _add_decompress(command: argparse.ArgumentParser) -> None:
 
 def _add_shared(command: argparse.ArgumentParser, output_help: str) -> None:
     command.add_argument("output", metavar="OUT", nargs="?", help=output_help)
-    command.add_argument("--codec", default="lite", help="name or directory of a model; default lite")
     command.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
     command.add_argument("--force", action="store_true", help="replace OUT if it exists")
 

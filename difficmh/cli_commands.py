@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import difficmh
-from difficmh.bitstream import BitstreamInfo, inspect
-from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path, read_manifest, verify
+from difficmh.bitstream import FINGERPRINT_DIGITS, BitstreamInfo, inspect
+from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_of, capsule_path, read_manifest, verify
 from difficmh.cli_models import describe_model, model_lines
 from difficmh.cli_official import decompress_official, describe_official, official_lines
-from difficmh.errors import DifficmhError
+from difficmh.errors import CapsuleError, DifficmhError
 from difficmh.images import decode_image, encode_image
-from difficmh.sd21.official_format import read_official
+from difficmh.sd21.official_format import OfficialStream, read_official
+from difficmh.tag_coder import TagPrior
+from difficmh.vocabulary import Vocabulary, tag_prior
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +67,8 @@ def decompress(options: argparse.Namespace) -> int:
     target = _target(options, source.with_suffix(f"{DECODED}.{form}"))
     with _naming(source):  # damage is found before any network is loaded
         described = read_official(stream) if options.official else difficmh.inspect(stream)
-    codec = difficmh.load(options.codec, device=options.device, **_given(options, "dtype"))
+        made_by = options.codec or _maker(described)
+    codec = difficmh.load(made_by, device=options.device, **_given(options, "dtype"))
     started = time.perf_counter()
     how = {"mode": options.mode, **_given(options, "steps", "sampler")}
     with _naming(source):
@@ -85,6 +88,7 @@ def info(options: argparse.Namespace) -> int:
     """What bitstream files and models say about themselves; a file goes before a model of its name."""
     failures = 0
     found: list[dict[str, object]] = []
+    named = {} if options.codec is None else _prior_of(options.codec)
     for name in options.files:
         try:
             if Path(name).is_dir() or (name in capsule_names() and not Path(name).exists()):
@@ -100,6 +104,8 @@ def info(options: argparse.Namespace) -> int:
                     print(official_lines(name, official))
                 continue
             described = difficmh.inspect(data)
+            if described.tags is None:
+                described = inspect(data, named.get)
         except (DifficmhError, OSError) as error:
             failures += 1
             complain(f"{name}: {_reason(error)}", 1)
@@ -159,7 +165,24 @@ def package_version() -> str:
 
 def _described(stream: bytes, codec: Codec) -> BitstreamInfo:
     """What the stream says, its tags included where the codec made it."""
-    return inspect(stream, {codec.fingerprint[:8]: codec.prior}.get)
+    return inspect(stream, {codec.fingerprint[:FINGERPRINT_DIGITS]: codec.prior}.get)
+
+
+def _maker(described: BitstreamInfo | OfficialStream) -> Path:
+    """The model that made a stream, by its fingerprint: built in or fetched. Raises CapsuleError where none is it."""
+    if not isinstance(described, BitstreamInfo):
+        raise CapsuleError("a file of the official code does not say which model made it: name its model with --codec")
+    path = capsule_of(described.fingerprint)
+    if path is None:
+        made = described.fingerprint
+        raise CapsuleError(f"made with the model {made}, none of `difficmh models list`: name its model with --codec")
+    return path
+
+
+def _prior_of(model: str) -> dict[str, TagPrior]:
+    """The vocabulary of a model, by the digits that its streams carry."""
+    path = capsule_path(model)
+    return {capsule_fingerprint(path)[:FINGERPRINT_DIGITS]: tag_prior(Vocabulary.load(path / "tags.json"))}
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -227,7 +250,7 @@ def _description(described: BitstreamInfo, options: argparse.Namespace) -> dict[
 
 
 def _line(path: Path, described: BitstreamInfo) -> str:
-    tags = "unknown model" if described.tags is None else ", ".join(described.tags) or "none"
+    tags = "unknown model (name it with --codec)" if described.tags is None else ", ".join(described.tags) or "none"
     size = f"{described.bytes:,} bytes, {described.bits_per_pixel:.3f} bit/pixel"
     return f"{path}: {described.width} x {described.height}, {size}, tags: {tags}"
 

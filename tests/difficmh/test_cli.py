@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import difficmh
-from difficmh import bitstream, capsule
+from difficmh import bitstream, capsule, cli_commands
 from difficmh.cdf_tables import gaussian_tables
 from difficmh.cli import main
 from difficmh.errors import BitstreamError, CapsuleError
@@ -29,6 +29,7 @@ CHANNELS = np.full(3, 60)
 
 
 class ColourCodec:
+    name = "lite"
     fingerprint = "0123456789abcdef"
     prior = PRIOR
 
@@ -80,6 +81,7 @@ def _codec(monkeypatch: pytest.MonkeyPatch) -> None:
     def inspect(data: bytes) -> bitstream.BitstreamInfo:
         return bitstream.inspect(data, {ColourCodec.fingerprint[:8]: PRIOR}.get)
 
+    monkeypatch.setattr(cli_commands, "capsule_of", {ColourCodec.fingerprint[:8]: "lite"}.get)
     monkeypatch.setattr(difficmh, "load", load, raising=False)
     monkeypatch.setattr(difficmh, "inspect", inspect, raising=False)
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import difficmh
 from difficmh import cli_commands
+from difficmh.capsule import capsule_fingerprint
 from difficmh.cli import main
 from difficmh.images import decode_image
 from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
@@ -55,6 +56,31 @@ def test_a_stream_of_other_weights(stream: Path, tmp_path: Path, capsys: pytest.
     other = make_tiny_capsule(tmp_path, seed=1)
     assert main(["decompress", str(stream), "--codec", str(other)]) == 1
     assert f"{stream}: made with another model" in complaint(capsys)
+
+
+def test_the_model_of_a_stream_is_found_by_its_fingerprint(
+    stream: Path, tiny_capsule: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fetched one here; what has no name is to be named, and the line says how."""
+    monkeypatch.setenv("DIFFICMH_MODELS", str(stream.parent / "nowhere"))
+    assert main(["decompress", str(stream), "--mode", "preview"]) == 1
+    fingerprint = capsule_fingerprint(tiny_capsule)[:8]
+    assert f"{stream}: made with the model {fingerprint}, none of" in (said := complaint(capsys))
+    assert said.endswith("name its model with --codec\n")
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tiny_capsule.parent))
+    assert main(["decompress", str(stream), "--mode", "preview"]) == 0
+    assert stream.with_suffix(".decoded.png").is_file()
+
+
+def test_tags_of_a_model_without_a_name(stream: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(stream)]) == 0
+    assert "tags: unknown model (name it with --codec)" in capsys.readouterr().out
+    assert main(["info", str(stream), "--codec", "lite"]) == 0
+    assert "tags: unknown model" in capsys.readouterr().out
+    assert main(["info", str(stream), "--codec", str(tiny_capsule)]) == 0
+    assert "tags: car" in capsys.readouterr().out
+    assert main(["info", str(stream), "--codec", "nothing"]) == 1
+    assert "no codec 'nothing'" in complaint(capsys)
 
 
 def test_a_cut_stream_needs_no_networks(
