@@ -78,7 +78,7 @@ def decompress(options: argparse.Namespace) -> int:
             described = _described(stream, codec)
             (picture,) = codec.decompress([stream], **how)
     seconds = time.perf_counter() - started
-    _write(target, encode_image(_to_pixels(picture), form, _description(described, options)))
+    _write(target, encode_image(_to_pixels(picture), form, _description(described, codec, options.mode)))
     print(f"{_line(source, described)} -> {target} ({target.stat().st_size:,} bytes, {options.mode}), {seconds:.2f} s")
     print("The picture is a reconstruction: details may differ from the original.")
     return 0
@@ -238,13 +238,14 @@ def _to_pixels(picture: Tensor) -> NDArray[np.uint8]:
     return pixels
 
 
-def _description(described: BitstreamInfo, options: argparse.Namespace) -> dict[str, str]:
+def _description(described: BitstreamInfo, codec: Codec, mode: str) -> dict[str, str]:
+    """By the model's own name: the one that was given may be a path, which is nobody else's business."""
     return {
         "Software": f"difficmh {package_version()}",
         "Description": "Reconstruction by a generative image codec; details may differ from the original.",
-        "Codec": f"{options.codec} {described.fingerprint}",
+        "Codec": f"{codec.name} {described.fingerprint}",
         "Quality": str(described.quality),
-        "Mode": options.mode,
+        "Mode": mode,
         "Tags": ", ".join(described.tags or ()),
     }
 

@@ -52,6 +52,14 @@ def test_a_picture_comes_back(photo: Path, stream: Path, tiny_capsule: Path, mod
     assert np.abs(after - 255 * picture.permute(1, 2, 0).numpy()).max() < 0.51
 
 
+def test_a_picture_names_its_model_and_not_where_that_lies(stream: Path, tiny_capsule: Path) -> None:
+    target = stream.with_name("out.webp")
+    assert main(["decompress", str(stream), str(target), "--codec", str(tiny_capsule), "--mode", "preview"]) == 0
+    data = target.read_bytes()
+    assert f"Codec: tiny {capsule_fingerprint(tiny_capsule)[:8]}".encode() in data
+    assert str(tiny_capsule.parent).encode() not in data
+
+
 def test_a_stream_of_other_weights(stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = make_tiny_capsule(tmp_path, seed=1)
     assert main(["decompress", str(stream), "--codec", str(other)]) == 1
