@@ -83,7 +83,7 @@ def _add_compress(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", help="an image file: JPEG, PNG, WebP, TIFF, …")
     _add_shared(command, f"default: IN with the suffix {SUFFIX}")
     command.add_argument("--codec", default="lite", metavar="NAME_OR_DIR", help="the model; default lite")
-    command.add_argument("--quality", type=int, help="of lite 1 (smallest) to 6 (best), default 3; of sd21 1 only")
+    command.add_argument("--quality", type=int, help="lite: 1 (smallest) to 6 (best), default 3; sd21: always 1")
     command.add_argument("--guidance", type=float, metavar="S", help="guidance scale of sd21; default: the model's")
     command.add_argument(
         "--effort", type=int, metavar="N", help="gradient steps of lite's encoder, 10 for example: slow, fewer bits"
@@ -103,20 +103,29 @@ def _add_decompress(command: argparse.ArgumentParser) -> None:
         "--mode",
         choices=MODES,
         default="full",
-        help="preview is faithful and fast, full sharper at twice the price: of lite better for models, most at "
-        "low rates; reference takes many steps, for which lite is not trained; default full",
+        help="preview: faithful, fast. full: sharper, twice the time; with lite also better input for models at low "
+        "rates. reference: many steps; do not use with lite. Default full",
     )
     command.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the mode's")
     command.add_argument("--sampler", help="of sd21: ddpm, ddim, dpm++ or unipc; default: the mode's")
     command.add_argument("--dtype", help="of sd21's denoiser: float32, bfloat16 or float16")
     command.add_argument("--official", action="store_true", help="IN is a file of the official Diff-ICMH code")
     command.add_argument("--format", choices=sorted(set(FORMATS.values())), help="default: by OUT's suffix, else png")
+    command.add_argument(
+        "--picture-quality", type=_percentage, metavar="1..100", help="of the jpg or webp file; default: high"
+    )
 
 
 def _add_shared(command: argparse.ArgumentParser, output_help: str) -> None:
     command.add_argument("output", metavar="OUT", nargs="?", help=output_help)
     command.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
     command.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+
+def _percentage(text: str) -> int:
+    if not 1 <= (value := int(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not in 1..100")
+    return value
 
 
 def _tag_list(text: str) -> list[str]:

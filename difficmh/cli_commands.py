@@ -78,7 +78,8 @@ def decompress(options: argparse.Namespace) -> int:
             described = _described(stream, codec)
             (picture,) = codec.decompress([stream], **how)
     seconds = time.perf_counter() - started
-    _write(target, encode_image(_to_pixels(picture), form, _description(described, codec, options.mode)))
+    description = _description(described, codec, options.mode)
+    _write(target, encode_image(_to_pixels(picture), form, description, options.picture_quality))
     print(f"{_line(source, described)} -> {target} ({target.stat().st_size:,} bytes, {options.mode}), {seconds:.2f} s")
     print("The picture is a reconstruction: details may differ from the original.")
     return 0
@@ -191,7 +192,14 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _format(options: argparse.Namespace) -> str:
-    """Of the picture to write, as the option, OUT's suffix or neither says."""
+    """Of the picture to write, as the option, OUT's suffix or neither says; with a quality, one that has any."""
+    form = _named_format(options)
+    if form == "png" and options.picture_quality is not None:
+        raise ValueError("--picture-quality is for jpg and webp: a PNG keeps every pixel")
+    return form
+
+
+def _named_format(options: argparse.Namespace) -> str:
     if options.output is None:
         return str(options.format or "png")
     suffix = Path(options.output).suffix.lower().removeprefix(".")

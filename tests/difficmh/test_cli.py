@@ -247,6 +247,30 @@ def test_formats_that_cannot_be_written_are_wrong_use(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", ["jpg", "webp"])
+def test_the_quality_of_the_file_can_be_chosen(stream: Path, form: str) -> None:
+    errors = []
+    for number, quality in enumerate((["--picture-quality", "5"], ["--picture-quality", "100"], [])):
+        target = stream.with_name(f"{number}.{form}")
+        assert main(["decompress", str(stream), str(target), *quality]) == 0
+        errors.append(_error_of(target))
+    assert errors[0] > max(errors[1:])
+
+
+def _error_of(picture: Path) -> int:
+    with Image.open(picture) as file:
+        return int(np.abs(np.asarray(file).astype(int) - (200, 100, 50)).max())
+
+
+def test_a_png_has_no_quality(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--format", "png"], [str(stream.with_name("out.png"))]):
+        assert main(["decompress", str(stream), *arguments, "--picture-quality", "90"]) == 2
+        assert "--picture-quality is for jpg and webp" in capsys.readouterr().err
+    for wrong in ("0", "101", "high"):
+        with pytest.raises(SystemExit):
+            main(["decompress", str(stream), "--format", "jpg", "--picture-quality", wrong])
+
+
 def test_nothing_is_overwritten_unless_forced(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = photo.with_suffix(".dicm")
     target.write_bytes(b"precious")
