@@ -56,7 +56,7 @@ Z_BLOCK, LATENT_BLOCK = 64, 8
 MIDDLE_STEP = 500
 
 TARGETS = {"batched / one by one": 8.0, "decode, GB": 8.0}
-"""What issue 4 asks of one GPU: at least so many times the images/s, at batch 8 in bfloat16; at most so much memory,
+"""The targets on one GPU: at least so many times the images/s, at batch 8 in bfloat16; at most so much memory,
 at 512 x 512 in bfloat16."""
 
 

@@ -6,7 +6,7 @@
              (checked where it lies, not copied)   └─► NAME ─► fetched.json
 
 What a source does not state of size, SHA-256 and revision is recorded on the first fetch and demanded afterwards. This
-package opens no URL itself: the caller passes an `Opener`, such as `fsspec.open`.
+module opens no URL itself: the caller passes an `Opener`, such as `open_http` of `http_stream.py` or `fsspec.open`.
 """
 
 from __future__ import annotations
