@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from difficmh.evaluation.intervals import Interval
+from difficmh.evaluation.intervals import Interval, interval
 from difficmh.evaluation.markdown import row
+from difficmh.evaluation.measure import Measurement
 from difficmh.evaluation.output import Findings
 from difficmh.evaluation.report import written
 from difficmh.evaluation.statistics import Metric
-from difficmh.evaluation.summary import MetricSummary, Request, advantages, summarise
+from difficmh.evaluation.summary import MetricSummary, Request, Summariser, figure_at, summarise
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def compare(findings: Findings, comparison: Comparison, request: Request) -> Res
     measures = {}
     for found in summary.metrics:
         first, second = (_at_rate(found, codec) for codec in pair)
-        difference = advantages(both, found.metric, pair, request)[0]
+        difference = _advantages(both, found.metric, pair, request)[0]
         measures[found.metric.name] = Figures(first, second, difference)
     for found in findings.kept:
         first, second = (_at_rate(found, codec) for codec in pair)
@@ -66,6 +67,30 @@ def compare(findings: Findings, comparison: Comparison, request: Request) -> Res
         if found.metric.family == "fidelity"
     }
     return Result(comparison, rates, measures)
+
+
+def _advantages(
+    measurements: Sequence[Measurement], metric: Metric, pair: tuple[str, str], request: Request
+) -> list[Interval | None]:
+    """By how much the first codec of a pair exceeds the second in a metric, at each of the rates.
+
+    Both are drawn on the same pictures, so that the interval is that of the difference: narrower than either codec's
+    own where both find the same pictures hard. None where one of them does not reach the rate or was not so measured.
+    """
+    summariser = Summariser(measurements, request)
+    curves = [summariser.curves(metric, codec) for codec in pair]
+    if not all(curves):
+        return [None for _ in request.rates]
+    return [
+        interval(
+            [_difference(*(figure_at(metric, points, rate) for points in both)) for both in zip(*curves, strict=True)]
+        )
+        for rate in request.rates
+    ]
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
 
 
 def _at_rate(found: MetricSummary, codec: str) -> Interval | None:

@@ -20,6 +20,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,16 @@ def capsule_path(name: str | Path) -> Path:
     if FETCHABLE.fullmatch(str(name)):
         raise CapsuleError(f"{name} is not on this machine: `difficmh models fetch {name}` makes its capsule")
     raise CapsuleError(f"no codec {str(name)!r}: here are {', '.join(capsule_names()) or 'none'}; or give a directory")
+
+
+def capsule_of(fingerprint: str) -> Path | None:
+    """The directory of a capsule with a name by the first digits of its fingerprint; None where there is none here."""
+    for name in capsule_names():
+        with suppress(CapsuleError):  # a damaged capsule must not hide another
+            path = capsule_path(name)
+            if capsule_fingerprint(path).startswith(fingerprint):
+                return path
+    return None
 
 
 def built_in_or_path(text: str) -> Path:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from difficmh import cli_commands, cli_models
-from difficmh.cli_commands import FORMATS, MODES, SUFFIX, complain, package_version
+from difficmh.cli_commands import DECODED, FORMATS, MODES, SUFFIX, complain, package_version
 from difficmh.errors import DifficmhError
 
 EXAMPLES = """examples:
   difficmh compress photo.jpg                         writes photo.dicm, with the tags that the tagger finds
   difficmh compress photo.jpg small.dicm --quality 1 --tags car,road
   difficmh info photo.dicm                            size, bits per pixel and tags, without a model
-  difficmh decompress photo.dicm photo.png            the best picture
+  difficmh decompress photo.dicm                      writes photo.decoded.png, the best picture
   difficmh decompress photo.dicm fast.jpg --mode preview
   difficmh decompress --official official.bin out.png --codec models/sd21-r4
   difficmh models verify
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "size, bits per pixel, quality, model and tags of bitstreams; what models were made of",
     )
     reading.add_argument("files", nargs="+", metavar="FILE", help="a bitstream, or the name or directory of a model")
+    reading.add_argument("--codec", metavar="NAME_OR_DIR", help="a model of your own, whose streams have its tags")
     reading.add_argument("--json", action="store_true", help="print a JSON list")
     models = _command(commands, "models", cli_commands.list_models, "models on this machine").add_subparsers(
         required=True, metavar="ACTION"
@@ -81,7 +82,8 @@ def _command(
 def _add_compress(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", help="an image file: JPEG, PNG, WebP, TIFF, …")
     _add_shared(command, f"default: IN with the suffix {SUFFIX}")
-    command.add_argument("--quality", type=int, help="of lite 1 (smallest) to 6 (best), default 3; of sd21 1 only")
+    command.add_argument("--codec", default="lite", metavar="NAME_OR_DIR", help="the model; default lite")
+    command.add_argument("--quality", type=int, help="lite: 1 (smallest) to 6 (best), default 3; sd21: always 1")
     command.add_argument("--guidance", type=float, metavar="S", help="guidance scale of sd21; default: the model's")
     command.add_argument(
         "--effort", type=int, metavar="N", help="gradient steps of lite's encoder, 10 for example: slow, fewer bits"
@@ -93,26 +95,37 @@ def _add_compress(command: argparse.ArgumentParser) -> None:
 
 def _add_decompress(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", help="a bitstream")
-    _add_shared(command, "default: IN with the suffix of the format")
+    _add_shared(command, f"default: IN with the suffix {DECODED} and that of the format")
+    command.add_argument(
+        "--codec", metavar="NAME_OR_DIR", help="the model that made IN; default: found in `difficmh models list`"
+    )
     command.add_argument(
         "--mode",
         choices=MODES,
         default="full",
-        help="preview is faithful and fast, full sharper at twice the price: of lite better for models, most at "
-        "low rates; reference takes many steps, for which lite is not trained; default full",
+        help="preview: faithful, fast. full: sharper, twice the time; with lite also better input for models at low "
+        "rates. reference: many steps; do not use with lite. Default full",
     )
     command.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the mode's")
     command.add_argument("--sampler", help="of sd21: ddpm, ddim, dpm++ or unipc; default: the mode's")
     command.add_argument("--dtype", help="of sd21's denoiser: float32, bfloat16 or float16")
     command.add_argument("--official", action="store_true", help="IN is a file of the official Diff-ICMH code")
     command.add_argument("--format", choices=sorted(set(FORMATS.values())), help="default: by OUT's suffix, else png")
+    command.add_argument(
+        "--picture-quality", type=_percentage, metavar="1..100", help="of the jpg or webp file; default: high"
+    )
 
 
 def _add_shared(command: argparse.ArgumentParser, output_help: str) -> None:
     command.add_argument("output", metavar="OUT", nargs="?", help=output_help)
-    command.add_argument("--codec", default="lite", help="name or directory of a model; default lite")
     command.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
     command.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+
+def _percentage(text: str) -> int:
+    if not 1 <= (value := int(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not in 1..100")
+    return value
 
 
 def _tag_list(text: str) -> list[str]:

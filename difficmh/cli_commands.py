@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import difficmh
-from difficmh.bitstream import BitstreamInfo, inspect
-from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path, read_manifest, verify
+from difficmh.bitstream import FINGERPRINT_DIGITS, BitstreamInfo, inspect
+from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_of, capsule_path, read_manifest, verify
 from difficmh.cli_models import describe_model, model_lines
 from difficmh.cli_official import decompress_official, describe_official, official_lines
-from difficmh.errors import DifficmhError
+from difficmh.errors import CapsuleError, DifficmhError
 from difficmh.images import decode_image, encode_image
-from difficmh.sd21.official_format import read_official
+from difficmh.sd21.official_format import OfficialStream, read_official
+from difficmh.tag_coder import TagPrior
+from difficmh.vocabulary import Vocabulary, tag_prior
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from difficmh.codec import Codec
 
 SUFFIX = ".dicm"
+DECODED = ".decoded"
+"""Stands before the suffix of a picture that was given no name: beside the original, a name of its own."""
+
 FORMATS: Mapping[str, str] = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
 MODES = ("preview", "full", "reference")
 
@@ -59,10 +64,11 @@ def decompress(options: argparse.Namespace) -> int:
     source = Path(options.input)
     form = _format(options)
     stream = source.read_bytes()
-    target = _target(options, source.with_suffix(f".{form}"))
+    target = _target(options, source.with_suffix(f"{DECODED}.{form}"))
     with _naming(source):  # damage is found before any network is loaded
         described = read_official(stream) if options.official else difficmh.inspect(stream)
-    codec = difficmh.load(options.codec, device=options.device, **_given(options, "dtype"))
+        made_by = options.codec or _maker(described)
+    codec = difficmh.load(made_by, device=options.device, **_given(options, "dtype"))
     started = time.perf_counter()
     how = {"mode": options.mode, **_given(options, "steps", "sampler")}
     with _naming(source):
@@ -72,7 +78,8 @@ def decompress(options: argparse.Namespace) -> int:
             described = _described(stream, codec)
             (picture,) = codec.decompress([stream], **how)
     seconds = time.perf_counter() - started
-    _write(target, encode_image(_to_pixels(picture), form, _description(described, options)))
+    description = _description(described, codec, options.mode)
+    _write(target, encode_image(_to_pixels(picture), form, description, options.picture_quality))
     print(f"{_line(source, described)} -> {target} ({target.stat().st_size:,} bytes, {options.mode}), {seconds:.2f} s")
     print("The picture is a reconstruction: details may differ from the original.")
     return 0
@@ -82,6 +89,7 @@ def info(options: argparse.Namespace) -> int:
     """What bitstream files and models say about themselves; a file goes before a model of its name."""
     failures = 0
     found: list[dict[str, object]] = []
+    named = {} if options.codec is None else _prior_of(options.codec)
     for name in options.files:
         try:
             if Path(name).is_dir() or (name in capsule_names() and not Path(name).exists()):
@@ -97,6 +105,8 @@ def info(options: argparse.Namespace) -> int:
                     print(official_lines(name, official))
                 continue
             described = difficmh.inspect(data)
+            if described.tags is None:
+                described = inspect(data, named.get)
         except (DifficmhError, OSError) as error:
             failures += 1
             complain(f"{name}: {_reason(error)}", 1)
@@ -156,7 +166,24 @@ def package_version() -> str:
 
 def _described(stream: bytes, codec: Codec) -> BitstreamInfo:
     """What the stream says, its tags included where the codec made it."""
-    return inspect(stream, {codec.fingerprint[:8]: codec.prior}.get)
+    return inspect(stream, {codec.fingerprint[:FINGERPRINT_DIGITS]: codec.prior}.get)
+
+
+def _maker(described: BitstreamInfo | OfficialStream) -> Path:
+    """The model that made a stream, by its fingerprint: built in or fetched. Raises CapsuleError where none is it."""
+    if not isinstance(described, BitstreamInfo):
+        raise CapsuleError("a file of the official code does not say which model made it: name its model with --codec")
+    path = capsule_of(described.fingerprint)
+    if path is None:
+        made = described.fingerprint
+        raise CapsuleError(f"made with the model {made}, none of `difficmh models list`: name its model with --codec")
+    return path
+
+
+def _prior_of(model: str) -> dict[str, TagPrior]:
+    """The vocabulary of a model, by the digits that its streams carry."""
+    path = capsule_path(model)
+    return {capsule_fingerprint(path)[:FINGERPRINT_DIGITS]: tag_prior(Vocabulary.load(path / "tags.json"))}
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -165,7 +192,14 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _format(options: argparse.Namespace) -> str:
-    """Of the picture to write, as the option, OUT's suffix or neither says."""
+    """Of the picture to write, as the option, OUT's suffix or neither says; with a quality, one that has any."""
+    form = _named_format(options)
+    if form == "png" and options.picture_quality is not None:
+        raise ValueError("--picture-quality is for jpg and webp: a PNG keeps every pixel")
+    return form
+
+
+def _named_format(options: argparse.Namespace) -> str:
     if options.output is None:
         return str(options.format or "png")
     suffix = Path(options.output).suffix.lower().removeprefix(".")
@@ -212,19 +246,20 @@ def _to_pixels(picture: Tensor) -> NDArray[np.uint8]:
     return pixels
 
 
-def _description(described: BitstreamInfo, options: argparse.Namespace) -> dict[str, str]:
+def _description(described: BitstreamInfo, codec: Codec, mode: str) -> dict[str, str]:
+    """By the model's own name: the one that was given may be a path, which is nobody else's business."""
     return {
         "Software": f"difficmh {package_version()}",
         "Description": "Reconstruction by a generative image codec; details may differ from the original.",
-        "Codec": f"{options.codec} {described.fingerprint}",
+        "Codec": f"{codec.name} {described.fingerprint}",
         "Quality": str(described.quality),
-        "Mode": options.mode,
+        "Mode": mode,
         "Tags": ", ".join(described.tags or ()),
     }
 
 
 def _line(path: Path, described: BitstreamInfo) -> str:
-    tags = "unknown model" if described.tags is None else ", ".join(described.tags) or "none"
+    tags = "unknown model (name it with --codec)" if described.tags is None else ", ".join(described.tags) or "none"
     size = f"{described.bytes:,} bytes, {described.bits_per_pixel:.3f} bit/pixel"
     return f"{path}: {described.width} x {described.height}, {size}, tags: {tags}"
 

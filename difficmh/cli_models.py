@@ -36,10 +36,18 @@ def add_fetch(command: argparse.ArgumentParser, kinds: str = "an http(s) address
     command.add_argument("model", choices=sorted(PRESETS, key=PRESETS.__getitem__), help="the larger r, the fewer bits")
     command.add_argument("--checkpoint", metavar="LOCATION", help="default: the one that was released")
     command.add_argument(
-        "--stable-diffusion", metavar="LOCATION", help="UNet, autoencoder and text tower; default: the checkpoint's"
+        "--stable-diffusion",
+        metavar="LOCATION",
+        help="file of weights of UNet, autoencoder and text tower (default: those in the checkpoint)",
     )
-    command.add_argument("--tagger", metavar="LOCATION", help="RAM++ as released by itself; default: the checkpoint's")
-    command.add_argument("--tokenizer", metavar="DIR", help="vocab.json and merges.txt of CLIP; default: the mirror's")
+    command.add_argument(
+        "--tagger", metavar="LOCATION", help="file of RAM++ weights (default: those in the checkpoint)"
+    )
+    command.add_argument(
+        "--tokenizer",
+        metavar="DIR",
+        help="folder with CLIP's vocab.json and merges.txt (default: downloaded from the Stable Diffusion mirror)",
+    )
     command.add_argument("--dtype", choices=sorted(CAPSULE_BYTES), default="float32", help="of the stored weights")
     command.add_argument("--output", metavar="DIR", help="default: the model's name in the folder of models")
     command.add_argument(
@@ -84,7 +92,7 @@ def make_capsule(options: argparse.Namespace, opener: Opener) -> int:
     if options.remove_downloads:
         print(f"removed {remove_downloads(files, fetched, downloads) / 1e9:.2f} GB from {downloads}")
     elif downloads.is_dir():
-        print(f"The files it was made of stay in {downloads}; nothing needs them any more (--remove-downloads).")
+        print(f"What was downloaded stays in {downloads}. That folder may be deleted; another fetch fills it again.")
     return 0
 
 
@@ -93,7 +101,9 @@ def _assembler() -> Assemble:
     try:
         from difficmh.sd21.preset import assemble
     except ImportError as error:
-        raise CapsuleError(f"the paper's model needs more packages ({error}): pip install 'difficmh[sd21]'") from error
+        raise CapsuleError(
+            f"the paper's model needs more packages ({error}): pip install '.[sd21]' in the project's folder"
+        ) from error
     return assemble
 
 

@@ -63,7 +63,9 @@ def decompress_official(codec: Codec, data: bytes, **how: Any) -> tuple[Bitstrea
     try:
         from difficmh.sd21.official_decoding import decode_official
     except ModuleNotFoundError as error:
-        raise CapsuleError(f"official files need the package {error.name}: pip install 'difficmh[sd21]'") from error
+        raise CapsuleError(
+            f"official files need the package {error.name}: pip install '.[sd21]' in the project's folder"
+        ) from error
     stream = decode_official(codec, data)
     (picture,) = codec.draw([stream], **how)
     header = stream.header

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from difficmh.bitstream import MAX_PIXELS, Header, pack, unpack
 from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError, ImageError
 from difficmh.lazily import lazily
-from difficmh.networks import Conditions, Mode, Networks, Sampling
+from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
 from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
@@ -111,10 +110,11 @@ class Codec:
         """One bitstream per `(H, W, 3)` uint8 sRGB image, in order; sizes may differ.
 
         `quality` is one of `qualities`, None the model's own choice. `tags` are names of the vocabulary for each image;
-        None runs the tagger. `guidance`, in hundredths, is the scale of classifier-free guidance that decoders shall
-        use; None is the model's. `effort` is a number of gradient steps towards fewer bits and less distortion
-        (`refinement.py`), each several times the work of encoding without. An image's stream does not depend on the
-        others of the list, but for a rounding here and there on devices whose kernels follow the batch.
+        None runs the tagger. `guidance`, from 0 to 100 with at most two decimals, is the scale of classifier-free
+        guidance that decoders shall use; None is the model's. `effort` is a number of gradient steps towards fewer bits
+        and less distortion (`refinement.py`), each several times the work of encoding without. An image's stream does
+        not depend on the others of the list, but for a rounding here and there on devices whose kernels follow the
+        batch.
 
         Raises ValueError for a quality, tag, guidance, effort, shape or dtype that this codec does not take, and
         ImageError for an image of more than `MAX_PIXELS` padded pixels, which no decoder would accept.
@@ -196,8 +196,9 @@ class Codec:
         `preview` draws without denoising, `full` denoises in few steps, `reference` as the method's authors do (both
         `networks.sampling`); `steps` and `sampler` override either. The picture is a function of bitstream, weights,
         mode, steps and sampler. Raises BitstreamError for a damaged stream or one of another model, ValueError for a
-        mode, sampler or number of steps that there is not.
+        mode, sampler or number of steps that there is not, and for `preview` with either.
         """
+        choose_sampling(self.networks, mode, steps, sampler)  # refuses what makes no sense before there is work to do
         return self.draw([self.read(bitstream) for bitstream in bitstreams], mode=mode, steps=steps, sampler=sampler)
 
     @torch.inference_mode()
@@ -234,24 +235,13 @@ class Codec:
         sampler: str | None = None,
     ) -> list[Tensor]:
         """The pictures of streams that were read; arguments and result as for `decompress`."""
-        sampling = self._sampling(mode, steps, sampler)
+        sampling = choose_sampling(self.networks, mode, steps, sampler)
         pictures: list[Tensor] = [torch.empty(0)] * len(streams)
         headers = [stream.header for stream in streams]
         for group in self._groups([(header.height, header.width, header.guidance) for header in headers]):
             for i, picture in zip(group, self._draw_group([streams[i] for i in group], sampling), strict=True):
                 pictures[i] = picture
         return pictures
-
-    def _sampling(self, mode: Mode, steps: int | None, sampler: str | None) -> Sampling | None:
-        """How to denoise; None is not at all."""
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode {mode!r} is not one of {', '.join(get_args(Mode))}")
-        if sampler is not None and sampler not in self.networks.samplers:
-            raise ValueError(f"sampler {sampler!r} is not one of this model's: {', '.join(self.networks.samplers)}")
-        if mode == "preview":
-            return None
-        usual = self.networks.sampling[mode]
-        return Sampling(sampler or usual.sampler, usual.steps if steps is None else steps)
 
     def _draw_group(self, streams: Sequence[DecodedStream], sampling: Sampling | None) -> Tensor:
         """`(B, 3, H, W)` of streams of one size and guidance."""

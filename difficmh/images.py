@@ -51,6 +51,11 @@ else:
 Image.init()
 _READABLE = tuple(name for name in FORMATS if name in Image.OPEN)
 
+SUFFIXES = frozenset(
+    {".mpo", *(suffix for suffix, name in Image.registered_extensions().items() if name in _READABLE)} - {".pfm"}
+)
+"""How the names of files end that are read here, in lower case: samples of PFM are floats, which have no white."""
+
 
 def decode_image(data: bytes) -> Pixels:
     """The image in `data` as `(H, W, 3)` uint8 sRGB, upright as its EXIF orientation says.

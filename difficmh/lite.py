@@ -22,7 +22,7 @@ class LiteNetworks:
     """`CodecModel` behind the seam; `names` are the tags of the vocabulary in order."""
 
     default_quality = DEFAULT_QUALITY
-    samplers: tuple[str, ...] = ("ddim",)
+    samplers: Mapping[str, int] = {"ddim": sampler.TRAIN_STEPS}
     sampling: Mapping[GenerativeMode, Sampling] = {"full": Sampling("ddim", 1), "reference": Sampling("ddim", 50)}
     guidance: float | None = None
     max_effort = MAX_EFFORT

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -75,7 +75,9 @@ class Networks(Protocol):
     def entropy(self) -> EntropyNetworks: ...
 
     @property
-    def samplers(self) -> tuple[str, ...]: ...
+    def samplers(self) -> Mapping[str, int]:
+        """The most steps of each sampler."""
+        ...
 
     @property
     def sampling(self) -> Mapping[GenerativeMode, Sampling]: ...
@@ -107,9 +109,30 @@ class Networks(Protocol):
         ...
 
     def denoise(self, guide: Tensor, noise: Noise, conditions: Conditions) -> Tensor:
-        """Latents like `guide`, drawn from `noise`. Raises ValueError for steps outside 1..1000."""
+        """Latents like `guide`, drawn from `noise`. Raises ValueError for steps that the sampler has not."""
         ...
 
     def draw(self, latent: Tensor) -> Tensor:
         """Images `(B, 3, H, W)` of latents; they may leave [0, 1] slightly."""
         ...
+
+
+def choose_sampling(networks: Networks, mode: Mode, steps: int | None, sampler: str | None) -> Sampling | None:
+    """How networks denoise in a mode, unless `steps` or `sampler` say otherwise; None is not at all.
+
+    Raises ValueError for a mode, sampler or number of steps that there is not, and for `preview` with either.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(get_args(Mode))}")
+    if sampler is not None and sampler not in networks.samplers:
+        raise ValueError(f"sampler {sampler!r} is not one of this model's: {', '.join(networks.samplers)}")
+    if mode == "preview":
+        if steps is not None or sampler is not None:
+            raise ValueError("preview does not denoise: it takes neither steps nor sampler")
+        return None
+    usual = networks.sampling[mode]
+    chosen = Sampling(sampler or usual.sampler, usual.steps if steps is None else steps)
+    most = networks.samplers[chosen.sampler]
+    if not 1 <= chosen.steps <= most:
+        raise ValueError(f"steps of {chosen.sampler} must be in 1..{most}, not {chosen.steps}")
+    return chosen

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path
+from difficmh.capsule import capsule_of
 from difficmh.errors import CapsuleError
 from difficmh.tag_coder import TagPrior
 
@@ -113,8 +113,8 @@ def tag_prior(vocabulary: Vocabulary) -> TagPrior:
 @cache
 def known_prior(fingerprint: str) -> TagPrior | None:
     """The vocabulary of a capsule on this machine by the first digits of its fingerprint, None for any other model."""
-    for name in capsule_names():
-        with suppress(CapsuleError):  # a damaged capsule must not hide what a stream of another says
-            if capsule_fingerprint(capsule_path(name)).startswith(fingerprint):
-                return tag_prior(Vocabulary.load(capsule_path(name) / "tags.json"))
+    path = capsule_of(fingerprint)
+    if path is not None:
+        with suppress(CapsuleError):  # a damaged vocabulary must not hide what else a stream says
+            return tag_prior(Vocabulary.load(path / "tags.json"))
     return None

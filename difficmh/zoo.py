@@ -1,8 +1,9 @@
-"""From a capsule on disk to a codec on a device, and to the vocabulary of a stream's model."""
+"""From a capsule on disk to a codec on a device, or to its tagger alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,7 @@ TRAINING_ONLY = "rate."
 """Prefix of the weights that only training needs: coding reads the integer tables instead."""
 
 VOCABULARY = "tags.json"
-
-Loaded = tuple[Networks, Callable[[], Tagger]]
-"""The networks of a capsule, and what makes its tagger."""
+FAMILIES = ("lite", "sd21")
 
 
 def load(
@@ -59,18 +58,13 @@ def load(
     # A wrong weight of the synthesis would give a wrong picture that no checksum of a stream notices.
     verify(path, read_manifest(path).get("decoding", DECODING_FILES), again=False)
     content = read_config(path)
-    if content.get("format") != FORMAT:
-        raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")
-    family = content.get("family", "lite")
-    if family == "lite":
+    networks: Networks
+    if _family(path, content) == "lite":
         if compiled:
             raise ValueError("models of the family lite are not compiled: their single step is soon over")
-        loaded = _load_lite(path, content, place, dtype)
-    elif family == "sd21":
-        loaded = _load_sd21(path, content, place, dtype, compiled)
+        networks = _load_lite(path, content, place, dtype)
     else:
-        raise CapsuleError(f"{path} holds a model of the family {family!r}, which this version does not know")
-    networks, make_tagger = loaded
+        networks = _load_sd21(path, content, place, dtype, compiled)
     parts = CodecParts(
         name=read_name(path),
         fingerprint=capsule_fingerprint(path),
@@ -78,12 +72,39 @@ def load(
         networks=networks,
         tables=load_tables(path),
         prior=tag_prior(Vocabulary.load(path / VOCABULARY)),
-        make_tagger=make_tagger,
+        make_tagger=partial(load_tagger, path, place),
     )
     return Codec(parts)
 
 
-def _load_lite(path: Path, content: Mapping[str, Any], device: torch.device, dtype: str | None) -> Loaded:
+def load_tagger(path: Path, device: str | torch.device = "cpu") -> Tagger:
+    """The tagger of a capsule's directory on a device, without the networks of its codec; of either family.
+
+    A directory without a configuration is one of `lite` in the making. Tags are names of the capsule's `tags.json`.
+    Raises CapsuleError as `load`, and where the tagger is missing, altered or does not fit; ValueError for no device.
+    """
+    place = _device(device)
+    content = read_config(path) if (path / "config.json").exists() else None
+    if content is None or _family(path, content) == "lite":
+        from difficmh.taggers.efficientnet import EfficientNetTagger
+
+        return EfficientNetTagger(path, place)
+    with _packages_of_sd21(path):
+        from difficmh.sd21.loading import load_tagger, read_codec
+    return load_tagger(path, read_codec(path, content).tagger, place)
+
+
+def _family(path: Path, content: Mapping[str, Any]) -> str:
+    """Of the model that a configuration describes. Raises CapsuleError for what this version does not know."""
+    if content.get("format") != FORMAT:
+        raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")
+    family = str(content.get("family", "lite"))
+    if family not in FAMILIES:
+        raise CapsuleError(f"{path} holds a model of the family {family!r}, which this version does not know")
+    return family
+
+
+def _load_lite(path: Path, content: Mapping[str, Any], device: torch.device, dtype: str | None) -> LiteNetworks:
     if dtype not in (None, "float32"):
         raise ValueError(f"models of the family lite run in float32, not {dtype}")
     try:
@@ -94,8 +115,7 @@ def _load_lite(path: Path, content: Mapping[str, Any], device: torch.device, dty
     check_vocabulary(config, vocabulary)
     model = load_model(path, config)
     model.to(device).to(memory_format=torch.channels_last)
-    networks = LiteNetworks(model, vocabulary.names)
-    return networks, partial(_load_tagger, path, str(device))
+    return LiteNetworks(model, vocabulary.names)
 
 
 def check_vocabulary(config: CodecConfig, vocabulary: Vocabulary) -> None:
@@ -107,16 +127,23 @@ def check_vocabulary(config: CodecConfig, vocabulary: Vocabulary) -> None:
 
 def _load_sd21(
     path: Path, content: Mapping[str, Any], device: torch.device, dtype: str | None, compiled: bool
-) -> Loaded:
+) -> Networks:
+    with _packages_of_sd21(path):
+        from difficmh.sd21.loading import load_networks, read_codec
+    return load_networks(path, read_codec(path, content), device, dtype, compiled=compiled)
+
+
+@contextmanager
+def _packages_of_sd21(path: Path) -> Iterator[None]:
+    """Around its import, which takes the packages of an extra. Raises CapsuleError where one is missing."""
     try:
-        from difficmh.sd21.loading import load_networks, load_tagger, read_codec
+        yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("difficmh"):
             raise
-        raise CapsuleError(f"{path} needs the package {error.name}: pip install 'difficmh[sd21]'") from error
-    config = read_codec(path, content)
-    networks = load_networks(path, config, device, dtype, compiled=compiled)
-    return networks, partial(load_tagger, path, config.tagger, device)
+        raise CapsuleError(
+            f"{path} needs the package {error.name}: pip install '.[sd21]' in the project's folder"
+        ) from error
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -152,9 +179,3 @@ def load_tables(path: Path) -> EntropyTables:
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise CapsuleError(f"{path / 'tables.safetensors'} holds no usable tables: {error}") from error
     return EntropyTables(z=z, y=y)
-
-
-def _load_tagger(path: Path, device: str) -> Tagger:
-    from difficmh.taggers.efficientnet import EfficientNetTagger
-
-    return EfficientNetTagger(path, device)

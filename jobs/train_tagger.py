@@ -4,10 +4,10 @@ Reads WebDataset tars whose samples have a JSON with `source`, `labels`, `label_
 features of the frozen network once (about 40 ms per image on one core), then trains the head in seconds and prints what
 it reaches on images held back.
 
-The committed files of the capsule `lite` were made with
+    python jobs/train_tagger.py --data 'train/*.tar' --test 'eval/*.tar' \\
+        --output my-codec --image-tags runs/image-tags.json
 
-    python jobs/train_tagger.py --data '../shared/data/train/*.tar' --test '../shared/data/eval/*.tar' \\
-        --output difficmh/capsules/lite --image-tags runs/image-tags.json
+The committed files of the capsule `lite` were made so, with `--output difficmh/capsules/lite`.
 """
 
 from __future__ import annotations

@@ -17,10 +17,16 @@ EXAMPLES = """examples:
       --output runs/mine --limit 8 --measure ssimulacra2 --measure detection:models/FastestDet.onnx
   python jobs/evaluate_codec.py --from runs/mine --output runs/mine-low --rates 0.03,0.05 --bd-range 0.03,0.1
 
-A codec is jpeg, webp, avif or jpegxl; difficmh:CAPSULE, also with a mode (preview, full, reference) and behind that
-,steps=N (denoising steps) ,tags=off (encoded without tags) ,effort=N (encoded with so many gradient steps) ,name=TEXT
-(in the report); compressai:ARCHITECTURE=FILE[,FILE...]. @ lists qualities. The first one is on trial: cases are sorted
-by its deficit.
+A codec is one of these; the first one is on trial: cases are sorted by its deficit.
+  jpeg, webp, avif, jpegxl, at usual qualities, or at those behind @: webp@10,40,70
+  compressai:ARCHITECTURE=FILE[,FILE...]
+  difficmh:CAPSULE[@QUALITIES][:MODE[,steps=N][,tags=off][,effort=N][,name=TEXT]]
+    @QUALITIES   such as 1-6 or 1,3 (default: all)
+    MODE         preview, full or reference (default: full)
+    steps=N      denoising steps (default: the mode's)
+    tags=off     encoded without tags
+    effort=N     encoded with so many gradient steps
+    name=TEXT    what it is called in the report
 PSNR and MS-SSIM are always measured; --measure adds
   ssimulacra2              half a second or more for each decoded picture
   lpips, dists             where their packages and weights are on this machine already

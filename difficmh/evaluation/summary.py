@@ -102,10 +102,12 @@ def summarise(
     """
     if not measurements:
         raise ValueError("there are no measurements to summarise")
-    return _Summariser(measurements, request).summary(metrics, references)
+    return Summariser(measurements, request).summary(metrics, references)
 
 
-class _Summariser:
+class Summariser:
+    """Figures of the measurements, all over the same draws of pictures: codecs are compared in pairs."""
+
     def __init__(self, measurements: Sequence[Measurement], request: Request) -> None:
         self._request = request
         self._images = list(dict.fromkeys(one.image for one in measurements))
@@ -226,27 +228,3 @@ def figure_at(metric: Metric, points: Sequence[Point], rate: float) -> float | N
         return linear_at(points, rate)
     found = quality_at(curve(metric, points), rate)
     return found if found is None or metric.higher_is_better else -found
-
-
-def advantages(
-    measurements: Sequence[Measurement], metric: Metric, pair: tuple[str, str], request: Request
-) -> list[Interval | None]:
-    """By how much the first codec of a pair exceeds the second in a metric, at each of the rates.
-
-    Both are drawn on the same pictures, so that the interval is that of the difference: narrower than either codec's
-    own where both find the same pictures hard. None where one of them does not reach the rate or was not so measured.
-    """
-    summariser = _Summariser(measurements, request)
-    curves = [summariser.curves(metric, codec) for codec in pair]
-    if not all(curves):
-        return [None for _ in request.rates]
-    return [
-        interval(
-            [_difference(*(figure_at(metric, points, rate) for points in both)) for both in zip(*curves, strict=True)]
-        )
-        for rate in request.rates
-    ]
-
-
-def _difference(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else first - second

@@ -1,8 +1,8 @@
 """What models still see in a decoded picture: classes, objects, tags, or the answers of any analyzer.
 
 What trains never grades: EfficientNet-Lite0 takes part in training, so classes are those of Lite2, and objects those of
-FastestDet. The tags are the exception: they come from the codec's own tagger, which is built on Lite0, and say whether
-tags survive decoding, not how good a picture is.
+FastestDet. The tags are the exception: they come from a codec's own tagger (that of `lite` is built on Lite0), and say
+whether tags survive decoding, not how good a picture is.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ TAG_AGREEMENT = Metric(
     "F1 of tags (the codec's tagger)",
     f1,
     family="task",
-    note="not a grade: the tagger is built on EfficientNet-Lite0, which takes part in training",
+    note="not a grade: the tagger of lite is built on EfficientNet-Lite0, which takes part in training",
 )
 
 
@@ -138,9 +138,9 @@ class Tags:
 
     def __init__(self, capsule: str, device: str = "cpu") -> None:
         from difficmh.capsule import capsule_path
-        from difficmh.taggers.efficientnet import EfficientNetTagger
+        from difficmh.zoo import load_tagger
 
-        self._tagger = EfficientNetTagger(capsule_path(capsule), device)
+        self._tagger = load_tagger(capsule_path(capsule), device)
 
     def reference(self, picture: Picture) -> set[str]:
         return self._tags(picture.pixels)

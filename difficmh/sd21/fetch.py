@@ -6,7 +6,7 @@
              (checked where it lies, not copied)   └─► NAME ─► fetched.json
 
 What a source does not state of size, SHA-256 and revision is recorded on the first fetch and demanded afterwards. This
-package opens no URL itself: the caller passes an `Opener`, such as `fsspec.open`.
+module opens no URL itself: the caller passes an `Opener`, such as `open_http` of `http_stream.py` or `fsspec.open`.
 """
 
 from __future__ import annotations
@@ -295,5 +295,7 @@ def _hub_client() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise CapsuleError("files of a hub need the package huggingface_hub: pip install 'difficmh[sd21]'") from error
+        raise CapsuleError(
+            "files of a hub need the package huggingface_hub: pip install '.[sd21]' in the project's folder"
+        ) from error
     return huggingface_hub

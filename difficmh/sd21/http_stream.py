@@ -30,11 +30,11 @@ def open_http(url: str) -> Iterator[IO[bytes]]:
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise CapsuleError(f"{url} cannot be opened here: give a local file, an http(s) or a hub:// address")
-    with RangeReader(url) as stream:
+    with HttpRanges(url) as stream:
         yield cast(IO[bytes], stream)
 
 
-class RangeReader(io.RawIOBase):
+class HttpRanges(io.RawIOBase):
     """Bytes at an address. A seek costs nothing until the next read, which asks for the rest from there."""
 
     def __init__(self, url: str) -> None:

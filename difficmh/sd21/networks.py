@@ -23,7 +23,7 @@ from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
 from difficmh.sd21.config import Sd21Config
 from difficmh.sd21.denoiser import Conditioning, Denoiser, noise_model
 from difficmh.sd21.lfgcm import Lfgcm
-from difficmh.sd21.samplers import SAMPLERS, SamplerName, draw
+from difficmh.sd21.samplers import MOST_STEPS, SamplerName, draw
 from difficmh.sd21.vae import BLOCK, LatentAutoencoder
 from difficmh.symbols import DecodedSymbols, EntropyNetworks
 from difficmh.taggers.ram_tags import TagList
@@ -80,8 +80,8 @@ class Sd21Networks:
         return self.lfgcm
 
     @property
-    def samplers(self) -> tuple[str, ...]:
-        return SAMPLERS
+    def samplers(self) -> Mapping[str, int]:
+        return MOST_STEPS
 
     @property
     def sampling(self) -> Mapping[GenerativeMode, Sampling]:

@@ -33,7 +33,7 @@ SamplerName = Literal["ddpm", "ddim", "dpm++", "unipc"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 REFERENCE_STEPS = 50
 
-MOST_STEPS: Mapping[SamplerName, int] = {
+MOST_STEPS: Mapping[str, int] = {
     "ddpm": TRAIN_STEPS,
     "ddim": TRAIN_STEPS,
     "dpm++": TRAIN_STEPS - 1,

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,10 +44,12 @@ What else goes wrong on your pictures?
 def write_card(capsule: Path, name: str, sections: Mapping[str, str]) -> None:
     """Fills the sections of the capsule's card, or of a new one, by the names of their markers.
 
-    A card without the markers of a section stays without it. The manifest has to be written after it.
+    A card without the markers of a section stays without it, which is printed. The manifest has to be written after it.
     """
     file = capsule / CARD
     text = file.read_text(encoding="utf-8") if file.is_file() else TEMPLATE.format(name=name)
+    if lacking := [section for section in sections if not _marks(section).search(text)]:
+        print(f"{file} has no markers of {', '.join(lacking)}: it stays as it is there", file=sys.stderr)
     for section, content in sections.items():
         text = filled(text, section, content)
     file.write_text(text, encoding="utf-8")
@@ -54,8 +57,11 @@ def write_card(capsule: Path, name: str, sections: Mapping[str, str]) -> None:
 
 def filled(text: str, section: str, content: str) -> str:
     """`text` with `content` between the markers of a section, where it has them."""
-    marks = re.compile(rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)", re.DOTALL)
-    return marks.sub(lambda found: f"{found[1]}{content.strip()}\n{found[2]}", text)
+    return _marks(section).sub(lambda found: f"{found[1]}{content.strip()}\n{found[2]}", text)
+
+
+def _marks(section: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)", re.DOTALL)
 
 
 def training_table(records: Sequence[StageRecord]) -> str:

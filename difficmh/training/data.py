@@ -6,9 +6,8 @@ size mix freely, and nothing but indices is made per step.
 
 from __future__ import annotations
 
-import json
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,7 @@ from torch import Tensor
 
 from difficmh.errors import ImageError
 from difficmh.images import decode_image
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+from difficmh.training.files import PictureFile, picture_files
 
 SMALLEST_SIDE = 16
 """Pixels; smaller pictures say nothing about photographs, enlarged to a crop."""
@@ -31,7 +29,7 @@ SMALLEST_SIDE = 16
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """One image as the codec reads it, `(H, W, 3)` uint8 sRGB, and the JSON beside it (empty where there is none)."""
+    """One image as the codec reads it, `(H, W, 3)` uint8 sRGB, and the JSON object beside it (or an empty one)."""
 
     key: str
     pixels: NDArray[np.uint8]
@@ -39,53 +37,27 @@ class TrainingSample:
 
 
 def read_samples(paths: Iterable[Path], threads: int = 2) -> list[TrainingSample]:
-    """All images of tar shards or folders, decoded, in order.
+    """All pictures of tar shards or folders, decoded, in order; what was passed over as none is counted and printed.
 
     Raises FileNotFoundError where there are none, ValueError for a folder with shards in it, and ImageError, with its
-    key, for a file that is no picture.
+    key, for a file whose name calls it a picture and that is none.
     """
+    paths, passed_over = tuple(paths), Counter[str]()
     with ThreadPoolExecutor(threads) as pool:
-        samples = list(pool.map(lambda member: _decode(*member), _members(paths)))
+        samples = list(pool.map(_decode, picture_files(paths, passed_over)))
+    if passed_over:
+        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in passed_over.most_common())
+        print(f"{passed_over.total()} files passed over as no images: {kinds}", flush=True)
     if not samples:
         raise FileNotFoundError(f"no images in {', '.join(str(path) for path in paths)}")
     return samples
 
 
-def _members(paths: Iterable[Path]) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-    for path in paths:
-        if path.is_dir():
-            files = sorted(path.rglob("*"))
-            if shards := [file for file in files if file.suffix == ".tar"]:
-                raise ValueError(f"{path} is a folder with shards, such as {shards[0]}: name the shards themselves")
-            for file in files:
-                if file.suffix.lower() in IMAGE_SUFFIXES:
-                    yield str(file.relative_to(path)), file.read_bytes(), {}
-        else:
-            yield from _tar_members(path)
-
-
-def _tar_members(path: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-    images: dict[str, bytes] = {}
-    metadata: dict[str, dict[str, Any]] = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            stem, _, suffix = member.name.rpartition(".")
-            file = tar.extractfile(member)
-            if file is None:
-                continue
-            if f".{suffix.lower()}" in IMAGE_SUFFIXES:
-                images[stem] = file.read()
-            elif suffix == "json":
-                metadata[stem] = json.load(file)
-    for key, data in images.items():
-        yield key, data, metadata.get(key, {})
-
-
-def _decode(key: str, data: bytes, metadata: dict[str, Any]) -> TrainingSample:
+def _decode(file: PictureFile) -> TrainingSample:
     try:
-        return TrainingSample(key, decode_image(data), metadata)
+        return TrainingSample(file.key, decode_image(file.data), file.metadata)
     except ImageError as error:
-        raise ImageError(f"{key}: {error}") from error
+        raise ImageError(f"{file.key}: {error}") from error
 
 
 class CropSource:

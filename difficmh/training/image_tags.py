@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from difficmh.taggers.efficientnet import EfficientNetTagger
 from difficmh.training.data import TrainingSample
 from difficmh.vocabulary import Vocabulary
-from difficmh.zoo import VOCABULARY
+from difficmh.zoo import VOCABULARY, load_tagger
 
 
 @dataclass(frozen=True)
@@ -24,15 +23,17 @@ class TagSource:
     find: Callable[[TrainingSample], Iterable[str]]
 
 
-def tag_source(place: Path) -> TagSource:
-    """From a JSON file `{"names": [...], "tags": {key: [name, ...]}}`, or from a capsule's directory.
+def tag_source(place: Path, device: str = "cpu") -> TagSource:
+    """From a JSON file `{"names": [...], "tags": {key: [name, ...]}}`, or from the directory of a
+    capsule of any family.
 
-    A file knows only the pictures whose keys it has; the rest has no tags. A tagger takes about 40 ms for a picture on
-    one CPU core. Raises CapsuleError where the capsule has no vocabulary or tagger.
+    A file knows only the pictures whose keys it has; the rest has no tags. The tagger of `lite` takes about 40 ms for a
+    picture on one CPU core, RAM++ of `sd21` many times that. Raises CapsuleError where the capsule has no vocabulary or
+    tagger.
     """
     if place.is_dir():
-        tagger = EfficientNetTagger(place)
-        return TagSource(tagger.vocabulary.names, lambda sample: [tag.name for tag in tagger([sample.pixels])[0]])
+        tagger = load_tagger(place, device)
+        return TagSource(learned_vocabulary(place), lambda sample: [tag.name for tag in tagger([sample.pixels])[0]])
     content = json.loads(place.read_text())
     return TagSource(content["names"], lambda sample: content["tags"].get(sample.key, ()))
 

@@ -107,7 +107,7 @@ class GuardedOptimizer:
 
 
 class MovingAverage:
-    """Exponential moving average of the floating-point state of a module; `decay` grows during the first steps."""
+    """Exponential moving average of the floating-point parameters of a module; `decay` grows during the first steps."""
 
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
         self.decay = decay

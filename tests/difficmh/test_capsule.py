@@ -8,6 +8,7 @@ from difficmh.capsule import (
     DECODING_FILES,
     MANIFEST,
     capsule_names,
+    capsule_of,
     capsule_path,
     models_folder,
     read_manifest,
@@ -32,6 +33,16 @@ def test_the_fingerprint_of_lite_is_that_of_its_streams(tmp_path: Path) -> None:
     assert write_manifest(tmp_path) == read_manifest(lite)["fingerprint"]
     assert (tmp_path / MANIFEST).read_bytes() == (lite / MANIFEST).read_bytes()
     verify(lite)
+
+
+def test_a_capsule_is_found_by_the_fingerprint_of_its_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built in or fetched, and beside a broken one that comes first."""
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path))
+    write(tmp_path / "a-broken-one", MANIFEST)
+    write(tmp_path / "mine", *DECODING_FILES)
+    assert capsule_of(write_manifest(tmp_path / "mine")[:8]) == tmp_path / "mine"
+    assert capsule_of(read_manifest(BUILT_IN / "lite")["fingerprint"][:8]) == BUILT_IN / "lite"
+    assert capsule_of("00000000") is None
 
 
 def test_hidden_files_are_no_part_of_a_capsule(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import difficmh
-from difficmh import bitstream, capsule
+from difficmh import bitstream, capsule, cli_commands
 from difficmh.cdf_tables import gaussian_tables
 from difficmh.cli import main
 from difficmh.errors import BitstreamError, CapsuleError
@@ -29,6 +29,7 @@ CHANNELS = np.full(3, 60)
 
 
 class ColourCodec:
+    name = "lite"
     fingerprint = "0123456789abcdef"
     prior = PRIOR
 
@@ -80,6 +81,7 @@ def _codec(monkeypatch: pytest.MonkeyPatch) -> None:
     def inspect(data: bytes) -> bitstream.BitstreamInfo:
         return bitstream.inspect(data, {ColourCodec.fingerprint[:8]: PRIOR}.get)
 
+    monkeypatch.setattr(cli_commands, "capsule_of", {ColourCodec.fingerprint[:8]: "lite"}.get)
     monkeypatch.setattr(difficmh, "load", load, raising=False)
     monkeypatch.setattr(difficmh, "inspect", inspect, raising=False)
 
@@ -135,8 +137,8 @@ def test_decompress_gives_the_picture_of_the_mode(stream: Path, mode: str, colou
 @pytest.mark.parametrize(
     ("arguments", "name", "form"),
     [
-        ([], "photo.png", "PNG"),
-        (["--format", "webp"], "photo.webp", "WEBP"),
+        ([], "photo.decoded.png", "PNG"),
+        (["--format", "webp"], "photo.decoded.webp", "WEBP"),
         (["OUT.JPEG"], "OUT.JPEG", "JPEG"),
         (["OUT", "--format", "jpg"], "OUT", "JPEG"),
     ],
@@ -148,9 +150,19 @@ def test_the_format_follows_option_or_suffix(stream: Path, arguments: list[str],
         assert picture.format == form
 
 
+def test_a_picture_without_a_name_does_not_aim_at_the_original(
+    stream: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even with --force, which a refusal to replace a file would advise."""
+    before = photo.read_bytes()
+    assert main(["decompress", str(stream), "--format", "jpg", "--force"]) == 0
+    assert photo.read_bytes() == before
+    assert "photo.decoded.jpg" in capsys.readouterr().out
+
+
 def test_pictures_are_marked_as_reconstructions(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["decompress", str(stream)]) == 0
-    data = stream.with_suffix(".png").read_bytes()
+    data = stream.with_suffix(".decoded.png").read_bytes()
     image = Image.open(io.BytesIO(data))
     assert "difficmh" in image.getexif()[305]
     assert "Reconstruction" in image.getexif()[270]
@@ -233,6 +245,30 @@ def test_formats_that_cannot_be_written_are_wrong_use(
 ) -> None:
     assert main(["decompress", str(stream), str(stream.with_name(arguments[0])), *arguments[1:]]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["jpg", "webp"])
+def test_the_quality_of_the_file_can_be_chosen(stream: Path, form: str) -> None:
+    errors = []
+    for number, quality in enumerate((["--picture-quality", "5"], ["--picture-quality", "100"], [])):
+        target = stream.with_name(f"{number}.{form}")
+        assert main(["decompress", str(stream), str(target), *quality]) == 0
+        errors.append(_error_of(target))
+    assert errors[0] > max(errors[1:])
+
+
+def _error_of(picture: Path) -> int:
+    with Image.open(picture) as file:
+        return int(np.abs(np.asarray(file).astype(int) - (200, 100, 50)).max())
+
+
+def test_a_png_has_no_quality(stream: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--format", "png"], [str(stream.with_name("out.png"))]):
+        assert main(["decompress", str(stream), *arguments, "--picture-quality", "90"]) == 2
+        assert "--picture-quality is for jpg and webp" in capsys.readouterr().err
+    for wrong in ("0", "101", "high"):
+        with pytest.raises(SystemExit):
+            main(["decompress", str(stream), "--format", "jpg", "--picture-quality", wrong])
 
 
 def test_nothing_is_overwritten_unless_forced(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

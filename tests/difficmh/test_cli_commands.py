@@ -12,6 +12,7 @@ from PIL import Image
 
 import difficmh
 from difficmh import cli_commands
+from difficmh.capsule import capsule_fingerprint
 from difficmh.cli import main
 from difficmh.images import decode_image
 from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
@@ -51,10 +52,43 @@ def test_a_picture_comes_back(photo: Path, stream: Path, tiny_capsule: Path, mod
     assert np.abs(after - 255 * picture.permute(1, 2, 0).numpy()).max() < 0.51
 
 
+def test_a_picture_names_its_model_and_not_where_that_lies(stream: Path, tiny_capsule: Path) -> None:
+    target = stream.with_name("out.webp")
+    assert main(["decompress", str(stream), str(target), "--codec", str(tiny_capsule), "--mode", "preview"]) == 0
+    data = target.read_bytes()
+    assert f"Codec: tiny {capsule_fingerprint(tiny_capsule)[:8]}".encode() in data
+    assert str(tiny_capsule.parent).encode() not in data
+
+
 def test_a_stream_of_other_weights(stream: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = make_tiny_capsule(tmp_path, seed=1)
     assert main(["decompress", str(stream), "--codec", str(other)]) == 1
     assert f"{stream}: made with another model" in complaint(capsys)
+
+
+def test_the_model_of_a_stream_is_found_by_its_fingerprint(
+    stream: Path, tiny_capsule: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fetched one here; what has no name is to be named, and the line says how."""
+    monkeypatch.setenv("DIFFICMH_MODELS", str(stream.parent / "nowhere"))
+    assert main(["decompress", str(stream), "--mode", "preview"]) == 1
+    fingerprint = capsule_fingerprint(tiny_capsule)[:8]
+    assert f"{stream}: made with the model {fingerprint}, none of" in (said := complaint(capsys))
+    assert said.endswith("name its model with --codec\n")
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tiny_capsule.parent))
+    assert main(["decompress", str(stream), "--mode", "preview"]) == 0
+    assert stream.with_suffix(".decoded.png").is_file()
+
+
+def test_tags_of_a_model_without_a_name(stream: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(stream)]) == 0
+    assert "tags: unknown model (name it with --codec)" in capsys.readouterr().out
+    assert main(["info", str(stream), "--codec", "lite"]) == 0
+    assert "tags: unknown model" in capsys.readouterr().out
+    assert main(["info", str(stream), "--codec", str(tiny_capsule)]) == 0
+    assert "tags: car" in capsys.readouterr().out
+    assert main(["info", str(stream), "--codec", "nothing"]) == 1
+    assert "no codec 'nothing'" in complaint(capsys)
 
 
 def test_a_cut_stream_needs_no_networks(
@@ -64,6 +98,14 @@ def test_a_cut_stream_needs_no_networks(
     stream.write_bytes(stream.read_bytes()[:-5])
     assert main(["decompress", str(stream)]) == 1
     assert f"{stream}: damaged" in complaint(capsys)
+
+
+@pytest.mark.parametrize("option", [["--steps", "4"], ["--sampler", "ddim"]])
+def test_steps_of_a_preview_are_wrong_use(
+    stream: Path, tiny_capsule: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["decompress", str(stream), "--codec", str(tiny_capsule), "--mode", "preview", *option]) == 2
+    assert "preview does not denoise" in complaint(capsys)
 
 
 def test_a_device_that_does_not_exist(photo: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,10 @@ def test_one_command_makes_a_capsule_that_verifies(
 ) -> None:
     assert main(["models", "fetch", "sd21-r4"]) == 0
     capsule = tmp_path / "models" / "sd21-r4"
-    assert f"fingerprint {read_manifest(capsule)['fingerprint']}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"fingerprint {read_manifest(capsule)['fingerprint']}" in printed
+    assert f"{tmp_path / 'models' / 'downloads'}. That folder may be deleted" in printed
+    assert "--remove-downloads" not in printed  # the capsule exists now: a second run would be refused
     assert capsule_path("sd21-r4") == capsule
     assert "sd21-r4" in capsule_names()
     for file in released.rglob("*"):
@@ -198,7 +201,7 @@ def test_a_missing_extra_is_named_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setitem(sys.modules, "difficmh.sd21.preset", None)
     assert main(["models", "fetch", "sd21-r4"]) == 1
-    assert "pip install 'difficmh[sd21]'" in capsys.readouterr().err
+    assert "pip install '.[sd21]' in the project's folder" in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
 
 

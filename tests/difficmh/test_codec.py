@@ -6,6 +6,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,15 @@ def test_wrong_arguments_are_value_errors(tiny_codec: Codec) -> None:
         tiny_codec.decompress([], mode="best")
 
 
+@pytest.mark.parametrize("how", [{"steps": 4}, {"steps": 1}, {"sampler": "ddim"}])
+def test_preview_takes_neither_steps_nor_sampler(tiny_codec: Codec, small_stream: bytes, how: dict[str, Any]) -> None:
+    """In silence they would seem to have had an effect."""
+    with pytest.raises(ValueError, match="preview does not denoise"):
+        tiny_codec.decompress([small_stream], mode="preview", **how)
+    with pytest.raises(ValueError, match=r"steps of ddim must be in 1\.\.1000, not 0"):
+        tiny_codec.decompress([small_stream], mode="reference", steps=0)
+
+
 def test_an_image_that_no_decoder_would_accept_is_not_compressed(tiny_codec: Codec) -> None:
     thin = np.broadcast_to(np.zeros(3, np.uint8), (1, (1 << 22) + 1, 3))
     with pytest.raises(ImageError, match="64 x 4194368 when padded"):
@@ -185,7 +195,7 @@ def test_threads_share_one_tagger(tiny_capsule: Path, monkeypatch: pytest.Monkey
         return lambda images: [[] for _ in images]
 
     started = threading.Event()
-    monkeypatch.setattr(zoo, "_load_tagger", make)
+    monkeypatch.setattr(zoo, "load_tagger", make)
     codec = difficmh.load(tiny_capsule)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(codec.tag, [[photograph(64, 64)]] * 4))

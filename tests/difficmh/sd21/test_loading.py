@@ -172,7 +172,9 @@ def test_missing_packages_are_named(sd21_capsule: Path, monkeypatch: pytest.Monk
     for module in ("difficmh.sd21.loading", "difficmh.sd21.vae"):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(CapsuleError, match=r"needs the package diffusers: pip install 'difficmh\[sd21\]'"):
+    with pytest.raises(
+        CapsuleError, match=r"needs the package diffusers: pip install '\.\[sd21\]' in the project's folder"
+    ):
         difficmh.load(sd21_capsule)
 
 

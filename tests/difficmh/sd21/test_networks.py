@@ -69,9 +69,26 @@ def test_steps_and_sampler_are_the_readers_choice(sd21_codec: Codec, stream: byt
     assert all(not torch.equal(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
     (reference,) = sd21_codec.decompress([stream], mode="reference")
     assert torch.equal(pictures[-1], reference)
-    for how in ({"sampler": "euler"}, {"steps": 0}, {"steps": 1001}):
-        with pytest.raises(ValueError, match=r"sampler|steps"):
-            sd21_codec.decompress([stream], mode="full", **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"sampler": "euler"}, "'euler' is not one of this model's: ddpm, ddim, dpm"),
+        ({"steps": 0}, r"steps of .* in 1\.\.\d+, not 0"),
+        ({"sampler": "ddim", "steps": 1001}, r"ddim must be in 1\.\.1000, not 1001"),
+        ({"sampler": "dpm++", "steps": 1000}, r"must be in 1\.\.999, not 1000"),
+        ({"mode": "preview", "steps": 4}, "preview does not denoise"),
+        ({"mode": "preview", "sampler": "ddim"}, "preview does not denoise"),
+    ],
+)
+def test_what_a_mode_does_not_take_is_refused_before_anything_is_read(
+    sd21_codec: Codec, stream: bytes, how: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        sd21_codec.decompress([b"not read"], **{"mode": "full", **how})
+    with pytest.raises(ValueError, match=message):
+        sd21_codec.draw([sd21_codec.read(stream)], **{"mode": "full", **how})
 
 
 def test_this_family_takes_no_effort(sd21_codec: Codec) -> None:

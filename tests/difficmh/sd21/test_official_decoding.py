@@ -86,6 +86,8 @@ def test_the_tool_decodes_and_describes(
     assert main(["info", "--json", str(file)]) == 0
     (described,) = json.loads(capsys.readouterr().out)
     assert (described["format"], described["height"], described["tags"]) == ("official", 64, None)
+    assert main(["decompress", "--official", str(file)]) == 1
+    assert "does not say which model made it: name its model with --codec" in capsys.readouterr().err
     file.write_bytes(b"nonsense")
     assert main(["decompress", "--official", str(file), "--codec", "no such model"]) == 1
     assert f"{file}: too short" in capsys.readouterr().err

@@ -23,7 +23,9 @@ def test_only_what_is_between_markers_changes() -> None:
     assert filled(text, "training", "new") == text
 
 
-def test_a_new_card_has_every_section_and_writing_again_changes_nothing(tmp_path: Path) -> None:
+def test_a_new_card_has_every_section_and_writing_again_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sections = {"training": training_table([FIRST, SECOND]), "results": "none"}
     write_card(tmp_path, "mine", sections)
     text = (tmp_path / CARD).read_text()
@@ -34,6 +36,16 @@ def test_a_new_card_has_every_section_and_writing_again_changes_nothing(tmp_path
     assert text.index(row) < text.index("| `diffusion` | the one before | 40 |")
     write_card(tmp_path, "mine", sections)
     assert (tmp_path / CARD).read_text() == text
+    assert capsys.readouterr().err == ""
+
+
+def test_a_card_without_markers_of_a_section_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stages of a training would be missing there, and nobody would notice."""
+    card = tmp_path / CARD
+    card.write_text("# by hand\n<!-- results -->\n<!-- /results -->\n")
+    write_card(tmp_path, "mine", {"training": "stages", "results": "none"})
+    assert card.read_text() == "# by hand\n<!-- results -->\nnone\n<!-- /results -->\n"
+    assert capsys.readouterr().err == f"{card} has no markers of training: it stays as it is there\n"
 
 
 def test_settings_are_listed_where_they_are_not_the_default() -> None:

@@ -1,0 +1,132 @@
+"""The picture files of tar shards and folders, each with the JSON beside it.
+
+    a.jpg a.json                    `a` with that JSON
+    a.left.jpg a.right.jpg a.json   `a.left` and `a.right`, both with it; `a.left.json` would go first
+    a.jpg a.png                     `a` and `a.png`
+    ._a.jpg __MACOSX/a.jpg          no data: hidden files and the traces of macOS
+
+The keys of a shard are those under which compression archives its pictures. Those of a folder are paths in it.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from difficmh.images import SUFFIXES
+
+LABEL_SUFFIX = ".json"
+
+Label = TypeVar("Label", bytes, Path)
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A file that its name calls a picture, and the JSON object beside it (empty without a readable one)."""
+
+    key: str
+    data: bytes
+    metadata: dict[str, Any]
+
+
+def picture_files(paths: Iterable[Path], passed_over: Counter[str]) -> Iterator[PictureFile]:
+    """All pictures of tar shards or folders, in order; `passed_over` counts by suffix what is neither that nor JSON.
+
+    Raises FileNotFoundError for a path where nothing is, and ValueError for a folder with shards in it.
+    """
+    for path in paths:
+        yield from _of_folder(path, passed_over) if path.is_dir() else _of_shard(path, passed_over)
+
+
+def _of_folder(folder: Path, passed_over: Counter[str]) -> Iterator[PictureFile]:
+    found = ((_data_name(file.relative_to(folder).as_posix()), file) for file in sorted(folder.rglob("*")))
+    files = {name: file for name, file in found if name and file.is_file()}
+    if shards := [file for name, file in files.items() if _suffix(name) == ".tar"]:
+        raise ValueError(f"{folder} is a folder with shards, such as {shards[0]}: name the shards themselves")
+    labels = {_stem(name): file for name, file in files.items() if _suffix(name) == LABEL_SUFFIX}
+    for name, file in files.items():
+        if _suffix(name) in SUFFIXES:
+            beside = _beside(name, labels)
+            yield PictureFile(name, file.read_bytes(), _parsed(beside.read_bytes()) if beside else {})
+        elif _suffix(name) != LABEL_SUFFIX:
+            passed_over[_suffix(name)] += 1
+
+
+def _of_shard(path: Path, passed_over: Counter[str]) -> Iterator[PictureFile]:
+    pictures: list[tuple[str, bytes]] = []
+    labels: dict[str, bytes] = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            name = _data_name(member.name)
+            file = tar.extractfile(member) if name else None
+            if file is None:
+                continue
+            if _suffix(name) in SUFFIXES:
+                pictures.append((name, file.read()))
+            elif _suffix(name) == LABEL_SUFFIX:
+                labels[_stem(name)] = file.read()
+            else:
+                passed_over[_suffix(name)] += 1
+    for key, (name, data) in zip(_keys([name for name, _ in pictures]), pictures, strict=True):
+        yield PictureFile(key, data, _parsed(_beside(name, labels) or b""))
+
+
+def _data_name(name: str) -> str:
+    """`name` without `./`, `..` and leading `/`; empty for what is no data, `__name__` files of WebDataset included."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    base = parts[-1] if parts else "."
+    is_data = not base.startswith(".") and not (base.startswith("__") and base.endswith("__"))
+    return "/".join(parts) if is_data and "__MACOSX" not in parts else ""
+
+
+def _suffix(name: str) -> str:
+    return posixpath.splitext(name)[1].lower()
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def _group(name: str) -> tuple[str, str]:
+    """WebDataset's key, the path up to the first dot of the base name, and the rest in lower case."""
+    folder, base = posixpath.split(name)
+    stem, _, extension = base.partition(".")
+    return posixpath.join(folder, stem), extension.lower()
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    """A key of its own for each picture of a shard: WebDataset's, and more of its name where others share that."""
+    sizes = Counter(_group(name)[0] for name in names)
+    keys: dict[str, None] = {}
+    for name in names:
+        group, extension = _group(name)
+        distinction = extension.rpartition(".")[0] if sizes[group] > 1 else ""
+        if not distinction and group in keys:
+            distinction = extension
+        key = unique = f"{group}.{distinction}" if distinction else group
+        number = 1
+        while unique in keys:
+            number += 1
+            unique = f"{key}~{number}"
+        keys[unique] = None
+    return list(keys)
+
+
+def _beside(name: str, labels: Mapping[str, Label]) -> Label | None:
+    """The JSON of a picture's own name, else that of its group."""
+    return labels.get(_stem(name), labels.get(_group(name)[0]))
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """A JSON object; empty for anything else, which is no reason to lose the picture."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,145 @@
+"""Which files of tars and folders are training pictures, under which keys, and with which JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difficmh.errors import ImageError
+from difficmh.images import SUFFIXES, decode_image
+from difficmh.training.data import read_samples
+from difficmh.training.files import picture_files
+
+
+def shard(place: Path, *members: tuple[str, bytes]) -> Path:
+    with tarfile.open(place, "w") as tar:
+        for name, data in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return place
+
+
+def folder(place: Path, files: Mapping[str, bytes]) -> Path:
+    for name, data in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+    return place
+
+
+def encoded(level: int, form: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (20, 16), (level,) * 3).save(file, form)
+    return file.getvalue()
+
+
+def found(path: Path) -> dict[str, tuple[bytes, object]]:
+    files = list(picture_files([path], Counter()))
+    by_key = {file.key: (file.data, file.metadata) for file in files}
+    assert len(by_key) == len(files)
+    return by_key
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["a.jpg", "b.png"], ["a", "b"]),
+        (["a.png", "a.jpg"], ["a", "a.jpg"]),
+        (["a.left.jpg", "a.right.jpg"], ["a.left", "a.right"]),
+        (["a.left.jpg"], ["a"]),
+        (["a.jpg", "a.seg.png", "a.png"], ["a", "a.seg", "a.png"]),
+        (["v1.0/a.jpg", "v1.0/b.jpg"], ["v1.0/a", "v1.0/b"]),
+        (["a.jpg", "a.jpg", "a.JPG"], ["a", "a.jpg", "a.jpg~2"]),
+        (["./a.jpg", "/b.jpg"], ["a", "b"]),
+    ],
+)
+def test_each_picture_of_a_shard_has_a_key_of_its_own(tmp_path: Path, names: list[str], keys: list[str]) -> None:
+    path = shard(tmp_path / "one.tar", *((name, str(place).encode()) for place, name in enumerate(names)))
+    assert {key: data for key, (data, _) in found(path).items()} == {
+        key: str(place).encode() for place, key in enumerate(keys)
+    }
+
+
+def test_hidden_files_and_the_traces_of_macos_are_no_pictures(tmp_path: Path) -> None:
+    """They end a run otherwise: `._a.png` holds no picture."""
+    names = ["._a.png", "__MACOSX/._b.png", "__MACOSX/c.png", ".d.jpg", "e/._f.jpg", "a.png"]
+    files = [(name, b"a") for name in names]
+    assert list(found(shard(tmp_path / "one.tar", *files))) == ["a"]
+    assert list(found(folder(tmp_path / "folder", dict(files)))) == ["a.png"]
+
+
+def test_json_is_attached_in_both_spellings(tmp_path: Path) -> None:
+    labels = {"shared": {"labels": ["car"]}, "own": {"labels": ["bus"]}}
+    files = {
+        "a.json": json.dumps(labels["shared"]).encode(),
+        "a.left.jpg": b"1",
+        "a.right.jpg": b"2",
+        "a.right.json": json.dumps(labels["own"]).encode("utf-8-sig"),
+        "b.jpg": b"3",
+        "b.json": b"[1]",
+        "c.jpg": b"4",
+        "c.json": b"{",
+        "d.jpg": b"5",
+    }
+    expected = [labels["shared"], labels["own"], {}, {}, {}]
+    in_shard = found(shard(tmp_path / "one.tar", *files.items()))
+    assert list(in_shard) == ["a.left", "a.right", "b", "c", "d"]
+    assert [metadata for _, metadata in in_shard.values()] == expected
+    in_folder = found(folder(tmp_path / "folder", files))
+    assert list(in_folder) == ["a.left.jpg", "a.right.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert [metadata for _, metadata in in_folder.values()] == expected
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form"),
+    [
+        (".tif", "TIFF"),
+        (".TIFF", "TIFF"),
+        (".bmp", "BMP"),
+        (".gif", "GIF"),
+        (".ppm", "PPM"),
+        (".jp2", "JPEG2000"),
+        (".jfif", "JPEG"),
+        (".avif", "AVIF"),
+    ],
+)
+def test_every_format_that_the_codec_reads_is_read(tmp_path: Path, suffix: str, form: str) -> None:
+    if suffix.lower() not in SUFFIXES:
+        pytest.skip(f"this Pillow has no {form}")
+    (sample,) = read_samples([shard(tmp_path / "one.tar", (f"a{suffix}", encoded(90, form)))])
+    assert sample.pixels.shape == (16, 20, 3)
+    assert abs(int(np.median(sample.pixels)) - 90) < 3
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        ("a.png", encoded(9)),
+        ("a.json", b"{}"),
+        ("a.cls", b"3"),
+        ("b.cls", b"4"),
+        ("notes", b""),
+        (".x.txt", b""),
+    ]
+    assert len(read_samples([shard(tmp_path / "one.tar", *files), folder(tmp_path / "more", dict(files))])) == 2
+    assert capsys.readouterr().out == "6 files passed over as no images: 4 .cls, 2 without suffix\n"
+    read_samples([shard(tmp_path / "two.tar", files[0])])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"^a\.png: not an image"):
+        read_samples([shard(tmp_path / "one.tar", ("a.jpg", encoded(9)), ("a.png", b"text"))])
+
+
+def test_the_suffixes_are_those_of_what_is_read() -> None:
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tiff", ".mpo"} <= SUFFIXES
+    assert not SUFFIXES & {".eps", ".pdf", ".dng", ".pfm", ".mp4"}
+    assert decode_image(encoded(9)).shape == (16, 20, 3)
