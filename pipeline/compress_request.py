@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.actors import Device
+from pipeline.addresses import public
 from pipeline.compress import CompressSettings, Fidelity, Tags
 from pipeline.job import Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan
@@ -117,7 +118,8 @@ def resolved(request: CompressRequest, codec: InstalledCodec) -> CompressRequest
 def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifest:
     """The manifest of the archive that a request, `resolved`, makes."""
     deciding = {name: getattr(request, name) for name in ("quality", "effort", "fidelity", "tags")}
-    return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
+    asked = {**asdict(request), "input": [public(url) for url in request.input]}
+    return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asked)
 
 
 def worker_settings(
@@ -159,7 +161,7 @@ def check_images(plan: Plan, inputs: UrlOpener) -> None:
 def _first_record(source: ShardSource, inputs: UrlOpener) -> Sample | Failure | None:
     """The first image of a shard, else the first failure in it."""
     failure = None
-    with reaching(source.url), inputs.open(source.url) as file:
+    with reaching(source.url), inputs.open(source.address) as file:
         for record in read_shard(file, source.url):
             if isinstance(record, Sample):
                 return record

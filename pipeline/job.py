@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pipeline.actors import Device, RayPool, pool_size
+from pipeline.addresses import redacted
 from pipeline.attempts import WorkerFactory
 from pipeline.driver import Summary, run
 from pipeline.explanations import explain
@@ -140,7 +141,7 @@ def exit_code(job: Callable[[], int]) -> int:
     try:
         return job()
     except JobError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; run again to resume", file=sys.stderr)
         return INTERRUPTED
