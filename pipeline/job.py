@@ -152,6 +152,21 @@ def exit_code(job: Callable[[], int]) -> int:
     return USAGE_ERROR
 
 
+def plain_exit_code(job: Callable[[], int]) -> int:
+    """`exit_code` for jobs on files of this machine, where OSError and ValueError are about what the user gave."""
+
+    def checked() -> int:
+        try:
+            return job()
+        except OSError as error:
+            named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise JobError(named) from error
+        except ValueError as error:
+            raise JobError(str(error) or describe(error)) from error
+
+    return exit_code(checked)
+
+
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
     """Turns what goes wrong with the store behind `url` into a JobError that says so in a user's words."""

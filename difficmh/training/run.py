@@ -148,8 +148,8 @@ def build_model(previous: Path | None, vocabulary: Sequence[str] = (), sizes: Pa
     not fit.
     """
     if previous is None:
-        content = json.loads(sizes.read_text())["codec"] if sizes else CodecConfig().to_dict()
-        return trainable(with_vocabulary(CodecConfig.from_dict(content), len(vocabulary)))
+        config = read_sizes(sizes) if sizes else CodecConfig()
+        return trainable(with_vocabulary(config, len(vocabulary)))
     fields, weights = capsule_state(previous) if previous.is_dir() else averaged_state(previous)
     model = trainable(with_vocabulary(CodecConfig.from_dict(fields), len(vocabulary)))
     if vocabulary:
@@ -161,6 +161,14 @@ def build_model(previous: Path | None, vocabulary: Sequence[str] = (), sizes: Pa
     except RuntimeError as error:
         raise ValueError(f"{previous} does not fit: {error}") from error
     return model
+
+
+def read_sizes(path: Path) -> CodecConfig:
+    """Raises ValueError for a file that describes no networks."""
+    try:
+        return CodecConfig.from_dict(json.loads(path.read_text())["codec"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} describes no networks: {error!r}") from error
 
 
 def capsule_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from difficmh.distortion import distortion
 from difficmh.model import CodecModel
 from difficmh.training import losses
 from difficmh.training.data import CropSource
-from difficmh.training.history import StageRecord, changed_settings, device_name
+from difficmh.training.history import StageRecord, changed_settings, device_name, read_checkpoint
 from difficmh.training.log import TrainingLog
 from difficmh.training.optimizer import MovingAverage, in_parallel
 from difficmh.training.settings import LossSettings
@@ -182,7 +182,7 @@ class Trainer:
         if not self.checkpoint.exists():
             return
         # To the CPU: loading moves what belongs on the device, and each step counter of Adam there would cost a wait.
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        state = read_checkpoint(self.checkpoint)
         if state["options"].get("vocabulary", self.options.vocabulary) != self.options.vocabulary:
             raise ValueError(f"{self.checkpoint} was trained for other tags: go on with those, or in another folder")
         self.model.load_state_dict(state["model"])
@@ -266,7 +266,7 @@ def compile_networks(model: CodecModel) -> None:
 
 def averaged_state(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and averaged weights of a checkpoint, for the next stage or for release."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint)
     return state["config"], {**state["model"], **state["average"]["values"]}
 
 
