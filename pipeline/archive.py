@@ -36,7 +36,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 DecoderFactory: TypeAlias = Callable[[str, str], Decoder]
-"""`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it."""
+"""`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it.
+
+Raises ValueError where a file is not what the model's manifest says: copies are kept, and damage shows here.
+"""
 
 
 class AmbiguousKeyError(KeyError):
@@ -219,7 +222,13 @@ class Archive:
         """
         if self.codec_factory is None:
             raise ArchiveError("this archive was opened without a codec: give Archive.open a codec_factory")
-        codec = self.codec_factory(str(fetch_capsule(self.storage, self.cache or default_cache())), self.device)
+        cache = self.cache or default_cache()
+        try:
+            codec = self.codec_factory(str(fetch_capsule(self.storage, cache)), self.device)
+        except ArchiveError:
+            raise
+        except ValueError:  # the copy may have been damaged since it was made
+            codec = self.codec_factory(str(fetch_capsule(self.storage, cache, again=True)), self.device)
         if codec.fingerprint != self.manifest.codec_fingerprint:
             raise ArchiveError(
                 f"{self.storage.url} was made with the weights {self.manifest.codec_fingerprint}, but its model has "
