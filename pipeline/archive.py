@@ -25,6 +25,7 @@ from pipeline.prefetch import map_ahead
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
+from pipeline.rows import path_of_text
 from pipeline.storage import Storage
 from pipeline.table import SchemaError
 from pipeline.totals import Totals
@@ -178,8 +179,8 @@ class Archive:
     def _parts_of(self, shard: str | None) -> list[ShardSource]:
         if shard is None:
             return self.parts
-        wanted = self.storage.path_url(_part_path(shard))
-        return [source for source in self.parts if source.url == wanted]
+        wanted = {self.storage.path_url(_part_path(name)) for name in (shard, path_of_text(shard))}
+        return [source for source in self.parts if source.url in wanted]
 
     def _places(self, source: ShardSource, key: str) -> list[tuple[ShardSource, Place]]:
         ranges = self._key_ranges(source)
