@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.actors import Device
 from pipeline.addresses import public
 from pipeline.compress import CompressSettings, Fidelity, Tags
-from pipeline.job import Workers, add_run_arguments, reaching, whole_number
+from pipeline.job import EXIT_STATUS, Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
@@ -21,10 +21,6 @@ from pipeline.storage import Storage, UrlOpener
 from pipeline.totals import RejectLimit
 
 SHARDS_LOOKED_INTO = 8
-EPILOG = """{examples}
-
-exit status: 0 all well, 1 too many rejects or shards left over (run again to resume), 2 wrong usage or configuration
-"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ def parse_request(
     description: str | None, examples: str, arguments: Sequence[str] | None
 ) -> tuple[CompressRequest, dict[str, Any]]:
     """The job and the options for storage. Wrong usage ends the process with status 2."""
-    epilog = EPILOG.format(examples=examples)
+    epilog = f"{examples}\n\n{EXIT_STATUS}"
     parser = ArgumentParser(description=description, epilog=epilog, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--input", action="append", required=True, metavar="URL", help="shard, glob or {000..999}; may be repeated")

@@ -35,6 +35,13 @@ INTERRUPTED = 130
 Workers = int | Literal["auto"]
 Value = TypeVar("Value")
 
+EXIT_STATUS = """exit status
+  0  all well
+  1  too many rejects; or shards left over, which the next run takes up; or shards set aside as a whole, which count as
+     done: to try one again, delete its file in reports/ (the file there says why) and run the job again
+  2  wrong usage or configuration"""
+"""For the help of jobs that go through shards."""
+
 QUIET_RAY: Mapping[str, Any] = {
     "include_dashboard": False,
     "log_to_driver": False,

@@ -291,7 +291,8 @@ def test_help_has_examples() -> None:
     assert ended.returncode == 0
     assert "examples:" in ended.stdout
     assert "ray job submit" in ended.stdout
-    assert "exit status: 0" in ended.stdout
+    assert "exit status\n  0  all well" in ended.stdout
+    assert "to try one again, delete its file in reports/" in ended.stdout
 
 
 def test_an_unknown_codec(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import pipeline
 from pipeline.archive import AmbiguousKeyError, Archive
 from pipeline.part import METADATA_SCHEMA, ArchiveError
 from pipeline.query import QueryError
@@ -150,6 +151,11 @@ def test_unknown_keys(archive: Archive, key: str, shard: str | None) -> None:
     with pytest.raises(KeyError) as caught:
         archive.get(key, shard=shard)
     assert caught.value.args == (key,)
+
+
+def test_errors_of_an_archive_can_be_caught_by_the_names_of_the_package() -> None:
+    assert (pipeline.JobError, pipeline.SchemaError) == (JobError, SchemaError)
+    assert all(hasattr(pipeline, name) for name in pipeline.__all__)
 
 
 def test_info_adds_up_the_reports(archive: Archive) -> None:
