@@ -73,7 +73,14 @@ def parser() -> argparse.ArgumentParser:
     add("--capsule", required=True, metavar="DIR", help="directory of the capsule")
     add("--from", dest="source", help="capsule that tag vocabulary, tagger and licence come from, such as lite")
     add("--name", required=True, help="name of the codec")
-    add("--images", nargs="+", required=True, metavar="URL", help="pictures to measure on, not trained on")
+    add(
+        "--images",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="URL",
+        help="pictures to measure on, not trained on",
+    )
     add("--evaluation", required=True, metavar="DIR", help="folder for the report of the evaluation")
     return parser
 

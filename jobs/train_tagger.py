@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipeline.job import plain_exit_code
 
@@ -58,8 +59,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", nargs="+", required=True, help="WebDataset tars (patterns allowed)")
-    parser.add_argument("--test", nargs="+", default=[], help="the same, only measured")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    parser.add_argument("--data", **several, required=True, help="WebDataset tars (patterns allowed)")
+    parser.add_argument("--test", **several, default=[], help="the same, only measured")
     parser.add_argument("--output", type=Path, required=True, help="folder for tags.json and tagger.safetensors")
     parser.add_argument("--image-tags", type=Path, help="also write the tags of the images of --data, by key")
     parser.add_argument("--cache", type=Path, default=Path("runs"), help="folder for features (default: runs)")

@@ -68,7 +68,7 @@ def parse_request(
     epilog = f"{examples}\n\n{EXIT_STATUS}"
     parser = ArgumentParser(description=description, epilog=epilog, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--input", action="append", required=True, metavar="URL", help="shard, glob or {000..999}; may be repeated")
+    add("--input", nargs="+", action="extend", required=True, metavar="URL", help="shards, globs or {000..999}")
     add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
     add("--quality", type=int, help="1 (smallest) to 6 (best) of lite, 1 alone of sd21 (default: lite 3, sd21 1)")

@@ -46,6 +46,7 @@ class TrainingJob:
     `start` is a checkpoint or a capsule's directory; without it a stage starts from the one before it in `output`.
     `tags` is a JSON file of tag names by image key, or a capsule whose tagger finds them (see `tag_source`); `config` a
     file like a capsule's `config.json`, for networks of other sizes; it counts only where a first stage starts afresh.
+    `rate` None is the stage's own.
     """
 
     data: tuple[Path, ...]
@@ -56,7 +57,7 @@ class TrainingJob:
     start: Path | None = None
     tags: Path | None = None
     batch: int = 6
-    rate: float = 4e-4
+    rate: float | None = None
     seed: int = 0
     config: Path | None = None
     compile: bool = False

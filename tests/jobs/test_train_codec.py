@@ -16,6 +16,7 @@ import difficmh
 from difficmh.capsule import BUILT_IN, FORMAT
 from difficmh.training.command import parse
 from difficmh.training.image_tags import learned_vocabulary
+from difficmh.training.trainer import TrainingOptions
 from tests.difficmh.tiny_capsule import CONFIG, TAGS, make_tiny_capsule, photograph
 
 
@@ -111,9 +112,19 @@ def test_places_are_absolute_for_workers_elsewhere(tmp_path: Path, monkeypatch: 
 
 def test_one_step_learns_more_slowly_unless_told() -> None:
     command = ["--data", "x", "--output", "y", "--minutes", "1", "--stage"]
-    rates = [parse("", [*command, stage]).job.rate for stage in ("rate_distortion", "one_step")]
-    assert rates == [4e-4, 1.5e-4]
+    assert parse("", [*command, "one_step"]).job.rate is None
     assert parse("", [*command, "one_step", "--rate", "2e-4"]).job.rate == 2e-4
+    rates = [TrainingOptions(stage, Path(), 1).peak_rate for stage in ("rate_distortion", "one_step")]
+    assert rates == [4e-4, 1.5e-4]
+    assert TrainingOptions("one_step", Path(), 1, rate=2e-4).peak_rate == 2e-4
+
+
+def test_places_may_follow_one_option_or_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["--data", "a", "b", "--data", "c", "--output", "y", "--minutes", "1", "--stage", "decoder"]
+    job = parse("", [*command, "--set", "adversarial=0", "codec_features=0", "--set", "far=0"]).job
+    assert [path.name for path in job.data] == ["a", "b", "c"]
+    assert (job.settings.adversarial, job.settings.codec_features, job.settings.far) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
