@@ -5,7 +5,7 @@ streams = codec.compress(images, quality=3)           # list[(H, W, 3) uint8] ->
 images = codec.decompress(streams, mode="full")       # list[(3, H, W) float32 in [0, 1]]
 info = difficmh.inspect(streams[0])                   # sizes, quality, tags, fingerprint; no networks needed
 
-Importing this package does not import torch; `load` does.
+Importing this package does not import torch; `load` does, and so does the class `Codec`, for annotations.
 """
 
 from __future__ import annotations
@@ -16,15 +16,27 @@ from typing import TYPE_CHECKING
 from difficmh.bitstream import BitstreamInfo
 from difficmh.bitstream import inspect as _inspect
 from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_path
-from difficmh.errors import BitstreamError, CapsuleError, DifficmhError, ImageError
+from difficmh.errors import AnalyzerError, BitstreamError, CapsuleError, DifficmhError, ImageError
 
 if TYPE_CHECKING:
     from difficmh.codec import Codec
+else:
+
+    def __getattr__(name: str) -> type[Codec]:
+        """The class that comes with torch, once somebody asks for it."""
+        if name != "Codec":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from difficmh.codec import Codec
+
+        return Codec
+
 
 __all__ = [
+    "AnalyzerError",
     "BitstreamError",
     "BitstreamInfo",
     "CapsuleError",
+    "Codec",
     "DifficmhError",
     "ImageError",
     "capsule_fingerprint",
@@ -40,7 +52,9 @@ def load(name: str | Path, device: str = "cpu", *, dtype: str | None = None, com
 
     `dtype` is the precision of the denoiser where its family leaves a choice: for `sd21` float32, bfloat16 or float16.
     `compiled` puts that denoiser through torch.compile, which costs minutes for the first picture of each size.
-    Raises CapsuleError where there is no such capsule, it is damaged, or it needs packages that are not installed.
+    Raises CapsuleError where there is no such capsule, it is damaged, it needs packages that are not installed, or the
+    device is a CUDA device that torch does not see here; ValueError for what is no device, a `dtype` that the family
+    has not, and for `lite` compiled.
     """
     from difficmh.zoo import load
 

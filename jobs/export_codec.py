@@ -10,14 +10,21 @@ where they are or come from another capsule (`--from`). `jobs/release_codec.py` 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from difficmh.capsule import built_in_or_path
+from pipeline.job import plain_exit_code
 
 
-def main(command: Sequence[str] | None = None) -> None:
+def main(command: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(command)
+    return plain_exit_code(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the capsule; the exit status."""
     from difficmh.training.export import companions, export
 
     capsule = Path(arguments.capsule)
@@ -25,6 +32,7 @@ def main(command: Sequence[str] | None = None) -> None:
     kept = companions(built_in_or_path(arguments.source) if arguments.source else capsule, name)
     fingerprint = export(Path(arguments.checkpoint), name, kept, capsule)
     print(f"{capsule}: codec {name}, fingerprint {fingerprint}")
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,4 +48,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

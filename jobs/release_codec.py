@@ -19,13 +19,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from difficmh.capsule import built_in_or_path, write_manifest
+from pipeline.job import plain_exit_code
 
 BASELINES = ("jpeg", "webp", "avif")
 
 
 def main(command: Sequence[str] | None = None) -> int:
-    """The exit status: that of the evaluation where it fails."""
     arguments, more = parser().parse_known_args(command)
+    return plain_exit_code(lambda: run(arguments, more))
+
+
+def run(arguments: argparse.Namespace, more: Sequence[str]) -> int:
+    """The exit status: that of the evaluation where it fails."""
     from difficmh.training.export import companions, export
 
     capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
@@ -68,7 +73,14 @@ def parser() -> argparse.ArgumentParser:
     add("--capsule", required=True, metavar="DIR", help="directory of the capsule")
     add("--from", dest="source", help="capsule that tag vocabulary, tagger and licence come from, such as lite")
     add("--name", required=True, help="name of the codec")
-    add("--images", nargs="+", required=True, metavar="URL", help="pictures to measure on, not trained on")
+    add(
+        "--images",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="URL",
+        help="pictures to measure on, not trained on",
+    )
     add("--evaluation", required=True, metavar="DIR", help="folder for the report of the evaluation")
     return parser
 

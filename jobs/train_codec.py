@@ -11,22 +11,30 @@ there, and continues from its own checkpoint when it is started again. `--worker
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from difficmh.training.command import parse
-from difficmh.training.run import TrainingJob, train
+from difficmh.training.command import TrainingCommand, parse
+from difficmh.training.run import TrainingJob, previous_weights, train
+from pipeline.job import plain_exit_code
 
 
-def main(command: Sequence[str] | None = None) -> None:
+def main(command: Sequence[str] | None = None) -> int:
     wanted = parse(__doc__, command)
+    return plain_exit_code(lambda: run(wanted))
+
+
+def run(wanted: TrainingCommand) -> int:
     if wanted.workers > 1:
         train_with_ray(wanted.job, wanted.workers)
     else:
         print(f"checkpoint: {train(wanted.job)}")
+    return 0
 
 
 def train_with_ray(job: TrainingJob, workers: int) -> None:
     """The same loop in the workers of Ray Train, which join in one process group; gradients are averaged."""
+    previous_weights(job)  # what is missing is said here, before a cluster starts
     import ray.train
     from ray.train.torch import TorchTrainer
 
@@ -40,4 +48,4 @@ def _train_in_worker(settings: dict[str, TrainingJob]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,13 +15,22 @@ from __future__ import annotations
 import argparse
 import glob
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from pipeline.job import plain_exit_code
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    return plain_exit_code(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the two files and prints what the tagger reaches; the exit status."""
     import torch
     from safetensors.torch import save
 
@@ -42,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content = {"names": tagger.vocabulary.names, "tags": given_tags(tagger, data)}
         options.image_tags.write_text(json.dumps(content), encoding="utf-8")
     print(json.dumps({name: asdict(measure) for name, measure in measures.items()}, indent=1))
+    return 0
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -49,8 +59,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", nargs="+", required=True, help="WebDataset tars (patterns allowed)")
-    parser.add_argument("--test", nargs="+", default=[], help="the same, only measured")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    parser.add_argument("--data", **several, required=True, help="WebDataset tars (patterns allowed)")
+    parser.add_argument("--test", **several, default=[], help="the same, only measured")
     parser.add_argument("--output", type=Path, required=True, help="folder for tags.json and tagger.safetensors")
     parser.add_argument("--image-tags", type=Path, help="also write the tags of the images of --data, by key")
     parser.add_argument("--cache", type=Path, default=Path("runs"), help="folder for features (default: runs)")
@@ -61,12 +72,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def matching(patterns: Sequence[str]) -> list[Path]:
-    """The tars of all patterns; ends the process where one has none, or a folder: labels come with samples of tars."""
+    """The tars of all patterns. Raises ValueError where one has none, or a folder: labels come with samples of tars."""
     paths = [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern)) or [pattern]]
     if wrong := [path for path in paths if not path.is_file()]:
-        raise SystemExit(f"{wrong[0]} is no WebDataset tar")
+        raise ValueError(f"{wrong[0]} is no WebDataset tar")
     return paths
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

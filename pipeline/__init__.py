@@ -8,5 +8,7 @@ archive.get("000123", mode="preview")
 from pipeline.archive import AmbiguousKeyError, Archive, ArchiveInfo
 from pipeline.part import ArchiveError
 from pipeline.query import QueryError
+from pipeline.rejects import JobError
+from pipeline.table import SchemaError
 
-__all__ = ["AmbiguousKeyError", "Archive", "ArchiveError", "ArchiveInfo", "QueryError"]
+__all__ = ["AmbiguousKeyError", "Archive", "ArchiveError", "ArchiveInfo", "JobError", "QueryError", "SchemaError"]

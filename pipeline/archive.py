@@ -25,6 +25,7 @@ from pipeline.prefetch import map_ahead
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
+from pipeline.rows import path_of_text
 from pipeline.storage import Storage
 from pipeline.table import SchemaError
 from pipeline.totals import Totals
@@ -36,7 +37,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 DecoderFactory: TypeAlias = Callable[[str, str], Decoder]
-"""`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it."""
+"""`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it.
+
+Raises ValueError where a file is not what the model's manifest says: copies are kept, and damage shows here.
+"""
 
 
 class AmbiguousKeyError(KeyError):
@@ -175,8 +179,8 @@ class Archive:
     def _parts_of(self, shard: str | None) -> list[ShardSource]:
         if shard is None:
             return self.parts
-        wanted = self.storage.path_url(_part_path(shard))
-        return [source for source in self.parts if source.url == wanted]
+        wanted = {self.storage.path_url(_part_path(name)) for name in (shard, path_of_text(shard))}
+        return [source for source in self.parts if source.url in wanted]
 
     def _places(self, source: ShardSource, key: str) -> list[tuple[ShardSource, Place]]:
         ranges = self._key_ranges(source)
@@ -219,7 +223,13 @@ class Archive:
         """
         if self.codec_factory is None:
             raise ArchiveError("this archive was opened without a codec: give Archive.open a codec_factory")
-        codec = self.codec_factory(str(fetch_capsule(self.storage, self.cache or default_cache())), self.device)
+        cache = self.cache or default_cache()
+        try:
+            codec = self.codec_factory(str(fetch_capsule(self.storage, cache)), self.device)
+        except ArchiveError:
+            raise
+        except ValueError:  # the copy may have been damaged since it was made
+            codec = self.codec_factory(str(fetch_capsule(self.storage, cache, again=True)), self.device)
         if codec.fingerprint != self.manifest.codec_fingerprint:
             raise ArchiveError(
                 f"{self.storage.url} was made with the weights {self.manifest.codec_fingerprint}, but its model has "

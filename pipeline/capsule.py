@@ -31,12 +31,13 @@ def default_cache() -> Path:
     return Path(tempfile.gettempdir()) / "difficmh-capsules"
 
 
-def fetch_capsule(archive: Storage, cache: Path) -> Path:
+def fetch_capsule(archive: Storage, cache: Path, again: bool = False) -> Path:
     """Copies an archive's capsule below `cache`, checks every file's SHA-256, and returns the directory.
 
-    A copy that is there already is checked again and used. Of several processes of one machine, one fetches and the
-    others wait for it; where they cannot, they are safe all the same, as a copy appears whole.
-    Raises ArchiveError where the capsule is missing, incomplete or altered.
+    A copy that is there already, with the archive's manifest, is used: it appeared whole, and gigabytes need not be
+    hashed here and once more by whoever loads them. Who finds it damaged asks `again`, which hashes all of it and
+    replaces what is not whole. Of several processes of one machine, one fetches and the others wait for it; where they
+    cannot, they are safe all the same. Raises ArchiveError where the capsule is missing, incomplete or altered.
     """
     try:
         manifest = archive.read(f"{CAPSULE}/{CAPSULE_MANIFEST}")
@@ -44,9 +45,13 @@ def fetch_capsule(archive: Storage, cache: Path) -> Path:
         raise ArchiveError(f"{archive.path_url(CAPSULE)} holds no model: there is no {CAPSULE_MANIFEST}") from error
     digests = _file_digests(manifest, archive)
     target = cache / hashlib.sha256(manifest).hexdigest()[:16]
-    if not _is_whole(target, digests):
+
+    def is_kept() -> bool:
+        return (_is_whole if again else _is_complete)(target, manifest, digests)
+
+    if not is_kept():
         with _alone(target):
-            if not _is_whole(target, digests):  # unless another process fetched it meanwhile
+            if not is_kept():  # unless another process fetched it meanwhile
                 _copy(archive, manifest, digests, target)
     return target
 
@@ -95,7 +100,7 @@ def _copy(archive: Storage, manifest: bytes, digests: Mapping[str, str], target:
         for name, digest in digests.items():
             _copy_file(archive, name, digest, fresh / name)
         (fresh / CAPSULE_MANIFEST).write_bytes(manifest)
-        _publish(fresh, target, digests)
+        _publish(fresh, target, manifest, digests)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -112,19 +117,28 @@ def _copy_file(archive: Storage, name: str, digest: str, local: Path) -> None:
     local.write_bytes(data)
 
 
-def _publish(fresh: Path, target: Path, digests: Mapping[str, str]) -> None:
+def _publish(fresh: Path, target: Path, manifest: bytes, digests: Mapping[str, str]) -> None:
     """Renames the copy into place, unless another process did so meanwhile; a damaged older copy goes first."""
-    if target.exists() and not _is_whole(target, digests):
+    if target.exists() and not _is_whole(target, manifest, digests):
         shutil.rmtree(target, ignore_errors=True)
-    with suppress(OSError):
+    try:
         fresh.rename(target)
-    if not _is_whole(target, digests):
-        raise ArchiveError(f"cannot keep a copy of the archive's model in {target}")
+    except OSError as error:
+        if not _is_whole(target, manifest, digests):
+            raise ArchiveError(f"cannot keep a copy of the archive's model in {target}") from error
 
 
-def _is_whole(directory: Path, digests: Mapping[str, str]) -> bool:
-    names = [CAPSULE_MANIFEST, *digests]
-    if not all((directory / name).is_file() for name in names):
+def _is_complete(directory: Path, manifest: bytes, digests: Mapping[str, str]) -> bool:
+    """Whether all files are there, and the archive's own manifest, which they are held against when they are loaded."""
+    with suppress(OSError):
+        files = all((directory / name).is_file() for name in digests)
+        return files and (directory / CAPSULE_MANIFEST).read_bytes() == manifest
+    return False
+
+
+def _is_whole(directory: Path, manifest: bytes, digests: Mapping[str, str]) -> bool:
+    """The same, with the SHA-256 of each file."""
+    if not _is_complete(directory, manifest, digests):
         return False
     return all(_sha256(directory / name) == digest for name, digest in digests.items())
 

@@ -139,7 +139,7 @@ class CompressWorker:
 
     def _samples(self, source: ShardSource, writer: _RowWriter) -> Iterator[Sample | Failure]:
         keys = UniqueKeys()
-        storage, name = self._settings.inputs.locate(source.url)
+        storage, name = self._settings.inputs.locate(source.address)
         if (size := storage.size(name)) != source.size:
             raise TransientError(f"the shard changed while the job ran: {source.size} bytes when listed, {size} now")
         with storage.open(name) as file:

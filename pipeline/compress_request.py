@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.actors import Device
+from pipeline.addresses import public
 from pipeline.compress import CompressSettings, Fidelity, Tags
-from pipeline.job import Workers, add_run_arguments, reaching, whole_number
+from pipeline.job import EXIT_STATUS, Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
@@ -20,10 +21,6 @@ from pipeline.storage import Storage, UrlOpener
 from pipeline.totals import RejectLimit
 
 SHARDS_LOOKED_INTO = 8
-EPILOG = """{examples}
-
-exit status: 0 all well, 1 too many rejects or shards left over (run again to resume), 2 wrong usage or configuration
-"""
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,10 @@ def parse_request(
     description: str | None, examples: str, arguments: Sequence[str] | None
 ) -> tuple[CompressRequest, dict[str, Any]]:
     """The job and the options for storage. Wrong usage ends the process with status 2."""
-    epilog = EPILOG.format(examples=examples)
+    epilog = f"{examples}\n\n{EXIT_STATUS}"
     parser = ArgumentParser(description=description, epilog=epilog, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--input", action="append", required=True, metavar="URL", help="shard, glob or {000..999}; may be repeated")
+    add("--input", nargs="+", action="extend", required=True, metavar="URL", help="shards, globs or {000..999}")
     add("--archive", required=True, metavar="URL", help="where the archive is, or is to be")
     add("--codec", default="lite", help="preset or model directory (default: %(default)s)")
     add("--quality", type=int, help="1 (smallest) to 6 (best) of lite, 1 alone of sd21 (default: lite 3, sd21 1)")
@@ -117,7 +114,8 @@ def resolved(request: CompressRequest, codec: InstalledCodec) -> CompressRequest
 def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifest:
     """The manifest of the archive that a request, `resolved`, makes."""
     deciding = {name: getattr(request, name) for name in ("quality", "effort", "fidelity", "tags")}
-    return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asdict(request))
+    asked = {**asdict(request), "input": [public(url) for url in request.input]}
+    return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asked)
 
 
 def worker_settings(
@@ -159,7 +157,7 @@ def check_images(plan: Plan, inputs: UrlOpener) -> None:
 def _first_record(source: ShardSource, inputs: UrlOpener) -> Sample | Failure | None:
     """The first image of a shard, else the first failure in it."""
     failure = None
-    with reaching(source.url), inputs.open(source.url) as file:
+    with reaching(source.url), inputs.open(source.address) as file:
         for record in read_shard(file, source.url):
             if isinstance(record, Sample):
                 return record

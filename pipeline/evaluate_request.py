@@ -106,10 +106,10 @@ def _check(parser: argparse.ArgumentParser, fields: Mapping[str, Any]) -> None:
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    often: dict[str, Any] = {"action": "append", "default": [], "help": "any number of times, see below"}
-    add("--images", nargs="+", default=[], metavar="URL", help="images, folders of them, or WebDataset shards")
-    add("--codec", dest="codecs", metavar="CODEC", **often)
-    add("--measure", dest="measures", metavar="NAME", **often)
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    add("--images", **several, metavar="URL", help="images, folders of them, or WebDataset shards")
+    add("--codec", **several, dest="codecs", metavar="CODEC", help="any number, see below")
+    add("--measure", **several, dest="measures", metavar="NAME", help="any number, see below")
     add("--from", type=Path, dest="earlier", metavar="DIR", help="output of an earlier run, for other rates")
     add("--output", type=Path, required=True, metavar="DIR", help="local folder for the report")
     add("--limit", type=whole_number(1), metavar="N", help="the first N images only")

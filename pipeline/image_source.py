@@ -95,7 +95,7 @@ def _parsed(text: bytes) -> Mapping[str, Any] | None:
 
 
 def _read_source(source: ShardSource, opener: UrlOpener) -> Iterator[SourceImage]:
-    with opener.open(source.url) as file:
+    with opener.open(source.address) as file:
         for sample in read_shard(file, source.url):
             if isinstance(sample, Failure):
                 raise JobError(f"{source.url}: {sample.key}: {sample.error}")

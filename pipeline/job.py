@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pipeline.actors import Device, RayPool, pool_size
+from pipeline.addresses import redacted
 from pipeline.attempts import WorkerFactory
 from pipeline.driver import Summary, run
 from pipeline.explanations import explain
@@ -33,6 +34,13 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 Workers = int | Literal["auto"]
 Value = TypeVar("Value")
+
+EXIT_STATUS = """exit status
+  0  all well
+  1  too many rejects; or shards left over, which the next run takes up; or shards set aside as a whole, which count as
+     done: to try one again, delete its file in reports/ (the file there says why) and run the job again
+  2  wrong usage or configuration"""
+"""For the help of jobs that go through shards."""
 
 QUIET_RAY: Mapping[str, Any] = {
     "include_dashboard": False,
@@ -140,7 +148,7 @@ def exit_code(job: Callable[[], int]) -> int:
     try:
         return job()
     except JobError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; run again to resume", file=sys.stderr)
         return INTERRUPTED
@@ -149,6 +157,21 @@ def exit_code(job: Callable[[], int]) -> int:
             traceback.print_exc()
         print(f"error: {describe(error)}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def plain_exit_code(job: Callable[[], int]) -> int:
+    """`exit_code` for jobs on files of this machine, where OSError and ValueError are about what the user gave."""
+
+    def checked() -> int:
+        try:
+            return job()
+        except OSError as error:
+            named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise JobError(named) from error
+        except ValueError as error:
+            raise JobError(str(error) or describe(error)) from error
+
+    return exit_code(checked)
 
 
 @contextmanager

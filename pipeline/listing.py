@@ -23,6 +23,7 @@ from typing import Any
 
 import fsspec
 
+from pipeline.addresses import public
 from pipeline.explanations import explain
 from pipeline.local_files import LocalFiles, once
 from pipeline.records import ShardSource
@@ -57,7 +58,8 @@ def expand(
     """The shards that `urls` stand for, sorted by URL, each once.
 
     One listing per folder, not one request per shard. `etag` is the store's, or made of size and time of change.
-    Raises InputError where a URL matches nothing, a named shard is missing, or the store cannot be listed.
+    Raises InputError where a URL matches nothing, a named shard is missing, the store cannot be listed, or addresses
+    of the web differ only in their queries: those are no part of a shard's name, which outputs are called by.
     """
     sources: dict[str, ShardSource] = {}
     stores = _Stores(storage_options or {})
@@ -72,7 +74,9 @@ def expand(
             raise InputError(explain(error, url)) from error
         if not found:
             raise InputError(f"{url}: no shards there; folders and wildcards match {', '.join(SHARD_SUFFIXES)}")
-        sources |= {source.url: source for source in found}
+        for source in found:
+            if sources.setdefault(source.url, source).address != source.address:
+                raise InputError(f"{source.url}: several inputs are called so, and differ only in what is never stored")
     return [sources[url] for url in sorted(sources)]
 
 
@@ -239,7 +243,9 @@ class _Lister:
             raise InputError(f"{self._full(path)}: its size is not known, so that it cannot be read safely")
         names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
         tag = str(next((info[name] for name in names if info.get(name)), "")).strip('"')
-        return ShardSource(self._full(path), info["size"], tag)
+        address = self._full(path)
+        name = public(address)
+        return ShardSource(name, info["size"], tag, "" if address == name else address)
 
     def _full(self, path: str) -> str:
         """One spelling for every shard: an absolute path, or a full URL."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -48,8 +49,35 @@ _COMPACT_DATE = re.compile(r"((?:19[789]|20\d)\d{5})(\d{4})(?:(\d\d)(\d{3})?)?",
 _EPOCH_UNITS = (1e9, 1e6, 1e3, 1.0)
 _FIRST_EPOCH = 1e8  # in seconds, 1973: smaller numbers are counters, not times
 
-# Damaged EXIF is common and no news to anybody. Workers decode on threads, which excludes `catch_warnings`.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+
+class _QuietPillow:
+    """Keeps Pillow's warnings about damaged EXIF to itself: it is common and no news to anybody.
+
+    Workers read on threads, which would undo each other's `warnings.catch_warnings`. As in `difficmh/images.py`, which
+    this layer may not import, the first one in adds one entry and the last one out takes it away. The pattern is
+    another than there: equal entries are one in Python's list, and gone for both when one takes it away.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._entry: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                warnings.filterwarnings("ignore", module=r"PIL\.[A-Z]")
+                self._entry = warnings.filters[0]
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._entry in warnings.filters:
+                warnings.filters.remove(self._entry)  # type: ignore[attr-defined]
+
+
+_QUIET_PILLOW = _QuietPillow()
 
 
 @dataclass(frozen=True)
@@ -69,7 +97,7 @@ class CaptureMetadata:
 def capture_metadata(image: bytes, metadata: Mapping[str, Any]) -> CaptureMetadata:
     """From the header of an image file, and from the `json` members of a sample's `metadata`. Never raises."""
     known = CaptureMetadata()
-    with suppress(Exception):  # EXIF parsers raise anything on damaged input
+    with suppress(Exception), _QUIET_PILLOW:  # EXIF parsers raise anything on damaged input
         known = _from_exif(image)
     for extension, value in metadata.items():
         if isinstance(value, Mapping) and extension.rpartition(".")[2] == "json":

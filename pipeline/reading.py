@@ -12,7 +12,7 @@ from typing import Any, Protocol, get_args
 from pipeline.actors import Device
 from pipeline.archive import Archive
 from pipeline.capsule import read_config
-from pipeline.job import Workers, add_run_arguments, reaching, whole_number
+from pipeline.job import EXIT_STATUS, Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
@@ -29,8 +29,7 @@ EPILOG = """{examples}
 --where is SQL over the archive's metadata columns:
   {columns}
 
-exit status: 0 all well, 1 too many rejects or shards left over (run again to resume), 2 wrong usage or configuration
-"""
+{status}"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class RunOptions:
 
 def reading_parser(description: str | None, examples: str, output: str, mode: Mode) -> ArgumentParser:
     """A parser with the arguments that all reading jobs have; `output` says what goes there, `mode` is the default."""
-    epilog = EPILOG.format(examples=examples, columns=", ".join(METADATA_SCHEMA.names))
+    epilog = EPILOG.format(examples=examples, columns=", ".join(METADATA_SCHEMA.names), status=EXIT_STATUS)
     parser = ArgumentParser(description=description, epilog=epilog, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--archive", required=True, metavar="URL", help="the archive to read")

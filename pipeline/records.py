@@ -15,12 +15,19 @@ class ShardSource:
     """One input object: a tar for compression, a part of an archive for reading.
 
     `size` in bytes and `etag` (the store's entity tag, or one made of the modification time) identify its content:
-    a shard whose source changed is not silently taken for done.
+    a shard whose source changed is not silently taken for done. `url` is its name, in outputs and to people; `private`
+    is where it is read, if that says more (a signature): it is never stored, and no part of what a shard is.
     """
 
     url: str
     size: int
     etag: str
+    private: str = field(default="", compare=False, repr=False)
+
+    @property
+    def address(self) -> str:
+        """What to open."""
+        return self.private or self.url
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,9 @@ class ShardReport:
         return 8 * self.bytes_out / self.pixels if self.pixels else 0.0
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
+        fields = asdict(self)
+        del fields["source"]["private"]
+        return json.dumps(fields, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ShardReport:

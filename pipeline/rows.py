@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 PSNR_CEILING = 100.0
 """In dB: stands for a reconstruction without any error, whose PSNR is infinite."""
 ROWS_AT_ONCE = 256
+
+_ESCAPED_BYTE = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ def archive_row(
 def plain_text(text: str) -> str:
     """`text` with what UTF-8 cannot hold (undecodable bytes of a tar's names) written as `\\udc..`."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def path_of_text(text: str) -> str:
+    """The local path that `plain_text` made `text` of, as Python spells it: undecodable bytes as surrogates."""
+    return _ESCAPED_BYTE.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.addresses import without_query
 from pipeline.range_reader import RangeReader
 from pipeline.rejects import JobError, TransientError
 from pipeline.retry import PATIENT, Retry
@@ -232,7 +233,9 @@ class UrlOpener:
 
     def locate(self, url: str) -> tuple[Storage, str]:
         """The storage of the folder of `url`, and the name in it."""
-        folder, _, name = url.rpartition("/")
+        place, query = without_query(url)
+        folder, _, name = place.rpartition("/")
+        name += query
         while folder.endswith("/") and not folder.endswith("://"):
             folder, name = folder[:-1], f"/{name}"  # keys of object stores may have two: the folder's own would be lost
         if folder not in self._roots:

@@ -8,13 +8,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from difficmh.capsule import built_in_or_path
 from difficmh.training.run import TrainingJob
 from difficmh.training.settings import LossSettings
-
-RATES = {"rate_distortion": 4e-4, "decoder": 4e-4, "diffusion": 4e-4, "one_step": 1.5e-4}
-"""Peak learning rates of the stages. At 4e-4 the one-step decoder has broken within a hundred steps, for good."""
+from difficmh.training.stages import PEAK_RATES
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         start=built_in_or_path(arguments.start) if arguments.start else None,
         tags=built_in_or_path(arguments.tags) if arguments.tags else None,
         batch=arguments.batch,
-        rate=RATES[arguments.stage] if arguments.rate is None else arguments.rate,
+        rate=arguments.rate,
         seed=arguments.seed,
         config=Path(arguments.config).absolute() if arguments.config else None,
         compile=arguments.compile,
@@ -73,9 +72,10 @@ def _parser(text: str) -> argparse.ArgumentParser:
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", action="append", required=True, help="tar shards or folders of images; a glob")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}  # a shell may expand a pattern, or the user repeat it
+    add("--data", **several, required=True, metavar="PATH", help="tar shards or folders of images, or patterns of them")
     add("--output", required=True, help="folder for checkpoints and logs")
-    add("--stage", required=True, choices=tuple(RATES))
+    add("--stage", required=True, choices=tuple(PEAK_RATES))
     add("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     add("--start", help="checkpoint or capsule to start from instead of the previous stage")
@@ -84,7 +84,7 @@ def _parser(text: str) -> argparse.ArgumentParser:
     add("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
     add("--rate", type=float, help="peak learning rate (default: 4e-4, of one_step 1.5e-4)")
     add("--seed", type=int, default=0)
-    add("--set", action="append", default=[], metavar="NAME=NUMBER", help="weight of a loss; see docs/training.md")
+    add("--set", **several, default=[], metavar="NAME=NUMBER", help="weights of losses; see docs/training.md")
     add("--compile", action="store_true", help="compile the networks: a minute first, faster on a GPU")
     add("--workers", type=int, default=1, help="more than one: Ray Train workers on the cluster")
     return parser

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from difficmh.capsule import capsule_fingerprint, read_config
+from difficmh.capsule import capsule_fingerprint, read_name
 from difficmh.training.settings import LossSettings
 
 HISTORY_FILE = "training.json"
@@ -61,15 +62,26 @@ def read_history(place: Path) -> list[StageRecord]:
         file = place / HISTORY_FILE
         records = json.loads(file.read_text()) if file.is_file() else []
     else:
-        records = torch.load(place, map_location="cpu", weights_only=True, mmap=True).get("history", [])
+        records = read_checkpoint(place, mmap=True).get("history", [])
     return [StageRecord(**record) for record in records]
+
+
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """A checkpoint of training, on the CPU; `mmap` for a part of one. Raises ValueError for a file that is none."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is no checkpoint of training") from error
+    if not isinstance(state, dict) or not {"config", "model", "average"} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of this program's training")
+    return state
 
 
 def start_of(place: Path | None) -> str:
     """Name and fingerprint where `place` is a capsule, else nothing."""
     if place is None or not place.is_dir():
         return ""
-    return f"{read_config(place)['name']} {capsule_fingerprint(place)}"
+    return f"{read_name(place)} {capsule_fingerprint(place)}"
 
 
 def write_history(capsule: Path, records: list[StageRecord]) -> None:

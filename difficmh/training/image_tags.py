@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from difficmh.training.data import TrainingSample
+from difficmh.training.history import read_checkpoint
 from difficmh.vocabulary import Vocabulary
 from difficmh.zoo import VOCABULARY, load_tagger
 
@@ -24,26 +25,28 @@ class TagSource:
 
 
 def tag_source(place: Path, device: str = "cpu") -> TagSource:
-    """From a JSON file `{"names": [...], "tags": {key: [name, ...]}}`, or from the directory of a
-    capsule of any family.
+    """From a JSON file `{"names": [...], "tags": {key: [name, ...]}}`, or by the tagger of a capsule of any family.
 
     A file knows only the pictures whose keys it has; the rest has no tags. The tagger of `lite` takes about 40 ms for a
     picture on one CPU core, RAM++ of `sd21` many times that. Raises CapsuleError where the capsule has no vocabulary or
-    tagger.
+    tagger, ValueError for another file.
     """
     if place.is_dir():
         tagger = load_tagger(place, device)
         return TagSource(learned_vocabulary(place), lambda sample: [tag.name for tag in tagger([sample.pixels])[0]])
-    content = json.loads(place.read_text())
-    return TagSource(content["names"], lambda sample: content["tags"].get(sample.key, ()))
+    try:
+        content = json.loads(place.read_text())
+        names, tags = content["names"], dict(content["tags"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{place} holds no tags by image key: {error!r}") from error
+    return TagSource(names, lambda sample: tags.get(sample.key, ()))
 
 
 def learned_vocabulary(place: Path) -> tuple[str, ...]:
     """The tags that the weights of a checkpoint or a capsule were trained for; empty where a checkpoint has none."""
     if place.is_dir():
         return Vocabulary.load(place / VOCABULARY).names
-    state = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
-    return tuple(state.get("options", {}).get("vocabulary", ()))
+    return tuple(read_checkpoint(place, mmap=True).get("options", {}).get("vocabulary", ()))
 
 
 def carried_over(embeddings: Tensor, known: Sequence[str], fresh: Tensor, names: Sequence[str]) -> Tensor:

@@ -46,6 +46,7 @@ class TrainingJob:
     `start` is a checkpoint or a capsule's directory; without it a stage starts from the one before it in `output`.
     `tags` is a JSON file of tag names by image key, or a capsule whose tagger finds them (see `tag_source`); `config` a
     file like a capsule's `config.json`, for networks of other sizes; it counts only where a first stage starts afresh.
+    `rate` None is the stage's own.
     """
 
     data: tuple[Path, ...]
@@ -56,7 +57,7 @@ class TrainingJob:
     start: Path | None = None
     tags: Path | None = None
     batch: int = 6
-    rate: float = 4e-4
+    rate: float | None = None
     seed: int = 0
     config: Path | None = None
     compile: bool = False
@@ -79,7 +80,7 @@ def train(job: TrainingJob) -> Path:
     for too few of them.
     """
     torch.manual_seed(job.seed)
-    tags = tag_source(job.tags) if job.tags else None
+    tags = tag_source(job.tags, job.device) if job.tags else None
     previous = previous_weights(job)
     known = learned_vocabulary(previous) if previous else ()
     options = TrainingOptions(
@@ -148,8 +149,8 @@ def build_model(previous: Path | None, vocabulary: Sequence[str] = (), sizes: Pa
     not fit.
     """
     if previous is None:
-        content = json.loads(sizes.read_text())["codec"] if sizes else CodecConfig().to_dict()
-        return trainable(with_vocabulary(CodecConfig.from_dict(content), len(vocabulary)))
+        config = read_sizes(sizes) if sizes else CodecConfig()
+        return trainable(with_vocabulary(config, len(vocabulary)))
     fields, weights = capsule_state(previous) if previous.is_dir() else averaged_state(previous)
     model = trainable(with_vocabulary(CodecConfig.from_dict(fields), len(vocabulary)))
     if vocabulary:
@@ -161,6 +162,14 @@ def build_model(previous: Path | None, vocabulary: Sequence[str] = (), sizes: Pa
     except RuntimeError as error:
         raise ValueError(f"{previous} does not fit: {error}") from error
     return model
+
+
+def read_sizes(path: Path) -> CodecConfig:
+    """Raises ValueError for a file that describes no networks."""
+    try:
+        return CodecConfig.from_dict(json.loads(path.read_text())["codec"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} describes no networks: {error!r}") from error
 
 
 def capsule_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -16,16 +16,18 @@ from difficmh.distortion import distortion
 from difficmh.model import CodecModel
 from difficmh.training import losses
 from difficmh.training.data import CropSource
-from difficmh.training.history import StageRecord, changed_settings, device_name
+from difficmh.training.history import StageRecord, changed_settings, device_name, read_checkpoint
 from difficmh.training.log import TrainingLog
 from difficmh.training.optimizer import MovingAverage, in_parallel
 from difficmh.training.settings import LossSettings
-from difficmh.training.stages import STAGES, Batch, Stage, one_step
+from difficmh.training.stages import PEAK_RATES, STAGES, Batch, Stage, one_step
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """One stage's run. `minutes` is the budget over all resumed runs; learning rates follow the share that is spent.
+
+    `rate` None is the stage's own peak.
 
     `vocabulary` are the names of the tags in order, kept in checkpoints; empty where they are not known.
     """
@@ -33,7 +35,7 @@ class TrainingOptions:
     stage: str
     output: Path
     minutes: float
-    rate: float = 4e-4
+    rate: float | None = None
     batch: int = 6
     crop: int = 192
     seed: int = 0
@@ -41,6 +43,10 @@ class TrainingOptions:
     compile: bool = False
     settings: LossSettings = field(default_factory=LossSettings)
     vocabulary: tuple[str, ...] = ()
+
+    @property
+    def peak_rate(self) -> float:
+        return PEAK_RATES[self.stage] if self.rate is None else self.rate
 
 
 class Trainer:
@@ -63,7 +69,7 @@ class Trainer:
         self.tags = tags
         self.options = options
         self.device = next(model.parameters()).device
-        self.stage: Stage = STAGES[options.stage](model, options.rate, options.settings)
+        self.stage: Stage = STAGES[options.stage](model, options.peak_rate, options.settings)
         if options.compile:
             compile_networks(model)
         self.rank = distributed.get_rank() if in_parallel() else 0
@@ -108,7 +114,7 @@ class Trainer:
             minutes=self.minutes,
             batch=options.batch * self.workers,
             crop=options.crop,
-            rate=options.rate,
+            rate=options.peak_rate,
             images=len(self.source),
             device=device_name(self.device),
             changed=changed_settings(options.settings),
@@ -182,7 +188,7 @@ class Trainer:
         if not self.checkpoint.exists():
             return
         # To the CPU: loading moves what belongs on the device, and each step counter of Adam there would cost a wait.
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        state = read_checkpoint(self.checkpoint)
         if state["options"].get("vocabulary", self.options.vocabulary) != self.options.vocabulary:
             raise ValueError(f"{self.checkpoint} was trained for other tags: go on with those, or in another folder")
         self.model.load_state_dict(state["model"])
@@ -266,7 +272,7 @@ def compile_networks(model: CodecModel) -> None:
 
 def averaged_state(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and averaged weights of a checkpoint, for the next stage or for release."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint)
     return state["config"], {**state["model"], **state["average"]["values"]}
 
 

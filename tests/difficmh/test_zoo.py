@@ -97,6 +97,14 @@ def test_a_gpu_that_is_not_there(tiny_capsule: Path) -> None:
         difficmh.load(tiny_capsule, f"cuda:{torch.cuda.device_count()}")
 
 
+def test_all_public_names_are_there(tiny_capsule: Path) -> None:
+    assert all(hasattr(difficmh, name) for name in difficmh.__all__)
+    assert isinstance(difficmh.load(tiny_capsule), difficmh.Codec)
+    assert issubclass(difficmh.AnalyzerError, difficmh.DifficmhError)
+    with pytest.raises(AttributeError, match="no attribute 'Decoder'"):
+        _ = difficmh.Decoder
+
+
 def test_limits_are_told_without_networks(lite: Codec) -> None:
     networks = lite.networks
     expected = Limits(lite.qualities, networks.default_quality, networks.max_effort)

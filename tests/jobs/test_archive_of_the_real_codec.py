@@ -62,6 +62,14 @@ def test_get_is_what_the_codec_gives(archive: Storage, tmp_path: Path, mode: Mod
         opened.get("broken", mode=mode)
 
 
+def test_a_copy_of_the_model_that_was_damaged_is_fetched_again(archive: Storage, tmp_path: Path) -> None:
+    for _ in range(2):
+        opened = pipeline.Archive.open(archive.url, codec_factory=difficmh.load, cache=tmp_path)
+        assert opened.get("wide").shape == (3, 70, 130)
+        (weights,) = tmp_path.glob("*/model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+
+
 @pytest.mark.parametrize("how", [("--mode", "reference", "--steps"), ("--sampler", "ddim", "--steps")])
 def test_steps_and_samplers_reach_the_codec(
     archive: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]

@@ -22,6 +22,8 @@ from pipeline.table import open_part
 from tests import corpora
 from tests.difficmh.tiny_capsule import make_tiny_capsule
 from tests.fakes import FakeCodecFactory
+from tests.http_server import serving
+from tests.jobs.reading import without_ray
 from tests.s3_server import Bucket
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -157,6 +159,29 @@ def test_settings_that_do_not_fit_the_archive_are_refused(
     assert main([*arguments, "--overwrite"]) == 0
 
 
+def test_a_signed_address_is_stored_without_its_signature(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_ray(monkeypatch)
+    (corpus / "odd.tar").write_bytes(corpora.odd_shards()["not-an-image"])
+    with serving(corpus) as web:
+        for signature in ("s3cr3t", "s3cr3t-anew"):
+            signed = [f"{web}/{name}.tar?signature={signature}/x" for name in ("corpus-00000{0..1}", "odd")]
+            places = ["--input", signed[0], "--input", signed[1], "--archive", str(tmp_path / "archive")]
+            assert main([*places, "--max-rejects", "1"]) == 0
+    assert "3 shards done, 0 to do" in capsys.readouterr().out
+    archive = Storage.from_url(str(tmp_path / "archive"))
+    assert {row["shard"] for row in rows(archive)} == {
+        f"{web}/{name}.tar" for name in ("corpus-000000", "corpus-000001", "odd")
+    }
+    described = json.loads(archive.read("archive.json"))
+    assert described["config"]["input"] == [f"{web}/corpus-00000{{0..1}}.tar", f"{web}/odd.tar"]
+    stored = [archive.read(path) for path in archive.list()] + [path.encode() for path in archive.list()]
+    assert not any(b"s3cr3t" in content for content in stored)
+    (reject,) = rows(archive, "rejects")
+    assert reject["shard"] == f"{web}/odd.tar"
+
+
 @pytest.mark.usefixtures("fake_codec")
 def test_effort_is_told_to_workers_and_decides_the_content(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -266,7 +291,8 @@ def test_help_has_examples() -> None:
     assert ended.returncode == 0
     assert "examples:" in ended.stdout
     assert "ray job submit" in ended.stdout
-    assert "exit status: 0" in ended.stdout
+    assert "exit status\n  0  all well" in ended.stdout
+    assert "to try one again, delete its file in reports/" in ended.stdout
 
 
 def test_an_unknown_codec(tmp_path: Path) -> None:

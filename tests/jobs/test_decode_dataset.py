@@ -211,6 +211,7 @@ def test_help_has_examples_and_the_driver_loads_no_torch() -> None:
     ).stdout
     assert "examples:" in shown
     assert "captured_at, camera" in shown
+    assert "to try one again, delete its file in reports/" in shown
 
 
 @pytest.mark.s3

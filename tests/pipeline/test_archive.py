@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from dataclasses import replace
 from datetime import datetime
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+import pipeline
 from pipeline.archive import AmbiguousKeyError, Archive
 from pipeline.part import METADATA_SCHEMA, ArchiveError
 from pipeline.query import QueryError
 from pipeline.rejects import JobError
+from pipeline.rows import plain_text
 from pipeline.storage import Storage
 from pipeline.table import SchemaError, TableRow
 from tests.fakes import FakeCodec
@@ -133,11 +136,26 @@ def test_a_key_in_two_shards_needs_the_shard(archive: Archive) -> None:
     assert archive.bitstream("000", shard="in/b.tar") == ROWS[3].bitstream
 
 
+def test_a_shard_whose_path_is_no_text_is_asked_for_as_its_rows_call_it(tmp_path: Path) -> None:
+    path = os.fsdecode(b"/in/caf\xe9.tar")
+    storage = write_archive(tmp_path / "archive", ROWS)
+    write_part(storage, path, [row("000", plain_text(path), 7)])
+    archive = open_archive(storage, tmp_path)
+    (shard,) = (name for name in archive.query(columns=["shard"])["shard"].to_pylist() if "caf" in name)
+    assert shard == "/in/caf\\udce9.tar"
+    assert archive.bitstream("000", shard=shard) == archive.bitstream("000", shard=path) == row("x", "y", 7).bitstream
+
+
 @pytest.mark.parametrize(("key", "shard"), [("999", None), ("", None), ("001", "in/b.tar"), ("001", "in/c.tar")])
 def test_unknown_keys(archive: Archive, key: str, shard: str | None) -> None:
     with pytest.raises(KeyError) as caught:
         archive.get(key, shard=shard)
     assert caught.value.args == (key,)
+
+
+def test_errors_of_an_archive_can_be_caught_by_the_names_of_the_package() -> None:
+    assert (pipeline.JobError, pipeline.SchemaError) == (JobError, SchemaError)
+    assert all(hasattr(pipeline, name) for name in pipeline.__all__)
 
 
 def test_info_adds_up_the_reports(archive: Archive) -> None:

@@ -54,7 +54,21 @@ def test_the_second_time_nothing_is_copied(archive: Storage, tmp_path: Path) -> 
 def test_a_damaged_copy_is_replaced(archive: Storage, tmp_path: Path) -> None:
     directory = fetch_capsule(archive, tmp_path / "cache")
     (directory / "config.json").write_bytes(b"{ }")
+    assert contents(fetch_capsule(archive, tmp_path / "cache", again=True))["config.json"] == b"{}"
+    (directory / "manifest.json").write_bytes(b'{"files": {}}')
+    fetch_capsule(archive, tmp_path / "cache")
+    assert (directory / "manifest.json").read_bytes() == archive.read("capsule/manifest.json")
+    (directory / "config.json").unlink()
     assert contents(fetch_capsule(archive, tmp_path / "cache"))["config.json"] == b"{}"
+
+
+def test_a_copy_is_not_hashed_at_each_start(archive: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gigabytes, in each worker; whoever loads them knows which were found intact before."""
+    hashed: list[Path] = []
+    monkeypatch.setattr("pipeline.capsule._sha256", lambda path: hashed.append(path) or "")
+    first = fetch_capsule(archive, tmp_path / "cache")
+    assert fetch_capsule(archive, tmp_path / "cache") == first
+    assert hashed == []
 
 
 def test_nothing_is_left_behind(archive: Storage, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compress_request import check_images
+from pipeline.compress_request import check_images, parse_request
 from pipeline.manifest import Plan
 from pipeline.records import ShardSource
 from pipeline.rejects import JobError
@@ -19,6 +19,12 @@ def source(folder: Path, name: str, data: bytes) -> ShardSource:
     path = folder / name
     path.write_bytes(data)
     return ShardSource(str(path), len(data), "tag")
+
+
+def test_inputs_follow_one_option_or_repeat_it() -> None:
+    """As they do where a shell expands a pattern without quotes."""
+    request, _ = parse_request("", "", ["--input", "a", "b", "--input", "c", "--archive", "d"])
+    assert request.input == ["a", "b", "c"]
 
 
 def check(*sources: ShardSource, done: Totals | None = None) -> None:

@@ -20,6 +20,13 @@ def test_what_is_asked_for() -> None:
     assert (request.output, request.limit, request.workers, request.storage_options) == (Path("out"), 3, None, {})
 
 
+def test_lists_follow_one_option_or_repeat_it() -> None:
+    command = ["--images", "a", "b", "--images", "c", "--codec", "jpeg", "webp", "--codec", "avif", "--output", "out"]
+    request = parse("", [*command, "--measure", "lpips", "dists"])
+    assert (request.images, request.codecs) == (("a", "b", "c"), ("jpeg", "webp", "avif"))
+    assert request.measures == ("lpips", "dists")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

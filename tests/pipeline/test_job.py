@@ -8,7 +8,16 @@ import pytest
 
 from pipeline.actors import Device
 from pipeline.attempts import LocalPool, WorkerContext
-from pipeline.job import Workers, execute, exit_code, reaching, storage_options, whole_number, worker_count
+from pipeline.job import (
+    Workers,
+    execute,
+    exit_code,
+    plain_exit_code,
+    reaching,
+    storage_options,
+    whole_number,
+    worker_count,
+)
 from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
@@ -95,6 +104,27 @@ def test_a_users_errors_are_one_line(
 
 def test_a_defect_shows_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: raising(AttributeError("oops"))) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "here/a.pt"), "error: here/a.pt: No such file or directory"),
+        (ValueError("too few pictures"), "error: too few pictures"),
+        (ValueError(), "error: ValueError"),
+        (JobError("as it is"), "error: as it is"),
+    ],
+)
+def test_what_is_wrong_with_a_users_files_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    assert plain_exit_code(lambda: raising(error)) == 2
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_a_defect_shows_its_trace_there_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plain_exit_code(lambda: raising(KeyError("oops"))) == 2
     assert "Traceback" in capsys.readouterr().err
 
 

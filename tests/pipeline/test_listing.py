@@ -153,9 +153,24 @@ class TestWeb:
         for number in range(6):
             (tree / f"cam-{number}.tar").write_bytes(b"x" * number)
         assert [source.size for source in expand([f"{web}/cam-{{0..5}}.tar"])] == list(range(6))
-        assert [source.url for source in expand([f"{web}/a.tar?signature=x"])] == [f"{web}/a.tar?signature=x"]
         with pytest.raises(InputError, match=r"1 of 7 are missing, first .*/cam-6\.tar"):
             expand([f"{web}/cam-{{0..6}}.tar"])
+
+    def test_a_signature_is_no_part_of_a_name(self, web: str) -> None:
+        signed = f"{web}/a.tar?signature=a/b#c"
+        (source,) = expand([signed, signed])
+        assert (source.url, source.address) == (f"{web}/a.tar", signed)
+        assert "signature" not in repr(source)
+        assert expand([f"{web}/a.tar?signature=anew"]) == [source]
+
+    def test_inputs_that_only_a_query_tells_apart_are_refused(self, web: str) -> None:
+        for urls in ([f"{web}/a.tar?id=1", f"{web}/a.tar?id=2"], [f"{web}/a.tar?id={{1..2}}"]):
+            with pytest.raises(InputError, match=r"^http://[0-9.:]+/a\.tar: several inputs are called so"):
+                expand(urls)
+
+    def test_what_is_missing_is_named_without_its_signature(self, web: str) -> None:
+        with pytest.raises(InputError, match=r"none\.tar: no such file or folder$"):
+            expand([f"{web}/none.tar?signature=x"])
 
     def test_nothing_is_searched(self, web: str) -> None:
         with pytest.raises(InputError, match=r"wildcards need a store that can be listed"):

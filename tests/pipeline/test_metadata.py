@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
+import sys
+import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -15,9 +19,6 @@ from PIL import ExifTags, Image
 
 from pipeline.metadata import CaptureMetadata, capture_metadata, parse_place, parse_time
 from tests.corpora import image_bytes, jpeg, picture, png
-
-# pytest sets the warning filters of the program aside.
-pytestmark = pytest.mark.filterwarnings(r"ignore::UserWarning:PIL\.")
 
 NOON = datetime(2024, 1, 31, 12, 0, 0)
 NOTHING = CaptureMetadata()
@@ -225,3 +226,19 @@ def test_damaged_exif_is_survived(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 6))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     check_sane(capture_metadata(bytes(damaged), {}))
+
+
+def test_a_users_own_warning_filters_stay_as_they_are() -> None:
+    """Neither the import nor the reading of odd files mutes Pillow for the rest of the program."""
+    program = "import warnings, pipeline, pipeline.metadata; print([each[3] for each in warnings.filters if each[3]])"
+    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert "PIL" not in shown
+    odd = jpeg(1)[:2] + b"\xff\xe1\x00\x10Exif\0\0MM\0*\0\0\0\x08\0\x09" + jpeg(1)[2:]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        with ThreadPoolExecutor(4) as threads:
+            for known in threads.map(lambda _: capture_metadata(odd, {}), range(32)):
+                check_sane(known)
+        assert list(warnings.filters) == before
+    assert caught == []

@@ -55,8 +55,9 @@ def test_settings_are_listed_where_they_are_not_the_default() -> None:
 
 def test_a_history_comes_back_from_capsule_and_checkpoint(tmp_path: Path) -> None:
     write_history(tmp_path, [FIRST, SECOND])
-    torch.save({"history": [FIRST.to_dict()]}, tmp_path / "stage.pt")
-    torch.save({}, tmp_path / "older.pt")
+    weights: dict[str, dict[str, float]] = {"config": {}, "model": {}, "average": {}}
+    torch.save({**weights, "history": [FIRST.to_dict()]}, tmp_path / "stage.pt")
+    torch.save(weights, tmp_path / "older.pt")
     (found, second), (again,) = read_history(tmp_path), read_history(tmp_path / "stage.pt")
     assert (found, second) == (again, SECOND)
     assert found.minutes == 73.0

@@ -1,0 +1,38 @@
+"""Names of shards on the web, and messages about them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.addresses import public, redacted, without_query
+from pipeline.rejects import describe
+from pipeline.storage import UrlOpener
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://host/a b/c.tar?X-Amz-Signature=1/2", "https://host/a b/c.tar"),
+        ("http://host/c.tar#part?x", "http://host/c.tar"),
+        ("https://user:secret@host:8080/c@d.tar", "https://host:8080/c@d.tar"),
+        ("https://host?x=1", "https://host"),
+        ("simplecache::https://host/c.tar?x", "simplecache::https://host/c.tar"),
+        ("s3://bucket/what?.tar", "s3://bucket/what?.tar"),
+        ("/data/what?#.tar", "/data/what?#.tar"),
+    ],
+)
+def test_names_hold_no_secrets(url: str, name: str) -> None:
+    assert public(url) == name
+    assert public(name) == name
+
+
+def test_a_query_with_slashes_stays_with_its_file() -> None:
+    assert without_query("https://host/in/c.tar?a=/b//") == ("https://host/in/c.tar", "?a=/b//")
+    storage, name = UrlOpener().locate("https://host/in/c.tar?a=/b//")
+    assert (storage.url, name) == ("https://host/in", "c.tar?a=/b//")
+
+
+def test_errors_are_told_without_secrets() -> None:
+    error = OSError("403, message='Forbidden', url='https://me:pw@host/c.tar?X-Amz-Signature=1%2F2' (s3://b/c?d)")
+    assert describe(error) == "OSError: 403, message='Forbidden', url='https://host/c.tar' (s3://b/c?d)"
+    assert redacted("https://host/a.tar?x: gone; http://b/c#d e") == "https://host/a.tar gone; http://b/c e"
