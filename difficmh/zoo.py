@@ -55,7 +55,7 @@ def load(
     or no dtype of the family, and for `lite` compiled.
     """
     path = capsule_path(name)
-    place = _device(device)
+    place = find_device(device)
     # A wrong weight of the synthesis would give a wrong picture that no checksum of a stream notices.
     verify(path, read_manifest(path).get("decoding", DECODING_FILES), again=False)
     content = read_config(path)
@@ -121,7 +121,8 @@ def _load_sd21(
     return networks, partial(load_tagger, path, config.tagger, device)
 
 
-def _device(name: str | torch.device) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
+    """Raises ValueError for what is neither cpu nor cuda, CapsuleError for a GPU that is not there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
