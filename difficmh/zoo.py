@@ -54,7 +54,7 @@ def load(
     or no dtype of the family, and for `lite` compiled.
     """
     path = capsule_path(name)
-    place = _device(device)
+    place = find_device(device)
     # A wrong weight of the synthesis would give a wrong picture that no checksum of a stream notices.
     verify(path, read_manifest(path).get("decoding", DECODING_FILES), again=False)
     content = read_config(path)
@@ -146,7 +146,8 @@ def _packages_of_sd21(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _device(name: str | torch.device) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
+    """Raises ValueError for what is neither cpu nor cuda, CapsuleError for a GPU that is not there."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -129,10 +129,14 @@ def open_archive(
     codec_factory = partial(load, dtype=request.dtype) if request.dtype else load
     with reaching(request.archive):
         archive = Archive.open(request.archive, options.storage, codec_factory, cache=options.cache)
-        if request.steps is not None or request.sampler or request.dtype:
-            config = read_config(archive.storage)
-            check(config, request.mode, request.steps, request.sampler, request.dtype)
+        asked = request.steps is not None or request.sampler or request.dtype
+        config = read_config(archive.storage) if asked else {}
         _ = archive.parts
+    try:
+        if asked:
+            check(config, request.mode, request.steps, request.sampler, request.dtype)
+    except ValueError as error:
+        raise JobError(f"{request.archive}: {error}") from error
     return archive
 
 

@@ -24,7 +24,7 @@ from difficmh.training.klt import initialise
 from difficmh.training.rate import RateModel
 from difficmh.training.settings import LossSettings
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
-from difficmh.zoo import TRAINING_ONLY, load_tables
+from difficmh.zoo import TRAINING_ONLY, find_device, load_tables
 
 PREVIOUS = {
     "decoder": ("rate_distortion",),
@@ -77,8 +77,9 @@ def train(job: TrainingJob) -> Path:
     """Runs one stage; returns its checkpoint.
 
     Raises FileNotFoundError for missing weights or pictures, ImageError for a picture that cannot be read, ValueError
-    for too few of them.
+    for too few of them, or a device that there is not.
     """
+    device = find_device(job.device)
     torch.manual_seed(job.seed)
     tags = tag_source(job.tags, job.device) if job.tags else None
     previous = previous_weights(job)
@@ -98,7 +99,7 @@ def train(job: TrainingJob) -> Path:
     data = load_data(job, tags, model.config.denoiser.vocabulary_size, options.crop)
     if previous is None:
         initialise(model, data.source, job.seed)
-    model.to(torch.device(job.device)).to(memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     before = read_history(previous) if previous else []
     trainer = Trainer(model, data.source, data.tags, options, before, start_of(previous) if previous else "KLT")
     trainer.run(data.validation)

@@ -15,6 +15,7 @@ from torch import Tensor
 from difficmh.taggers.lite0 import Lite0Features, input_pixels
 from difficmh.training.data import TrainingSample, read_samples
 from difficmh.training.tag_labels import Metadata, with_plain_nouns
+from difficmh.zoo import find_device
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class TaggerFeatures:
 
 @torch.inference_mode()
 def extract_features(samples: Sequence[TrainingSample], device: torch.device | str = "cpu") -> TaggerFeatures:
-    """Some 40 ms per image on one CPU core."""
-    network = Lite0Features().to(device)
+    """Some 40 ms per image on one CPU core. Raises ValueError for a device that there is not."""
+    network = Lite0Features().to(find_device(device))
     features, class_logits = [], []
     for sample in samples:
         pixels = input_pixels(sample.pixels, device)

@@ -72,7 +72,8 @@ def test_what_the_model_cannot_draw_claims_no_output(
     assert main("--archive", url, "--output", tmp_path / "out", *asked) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert asked[1] in line
-    assert line.startswith("error: ")
+    assert line.startswith(f"error: {url}: ")
+    assert "ValueError" not in line
     assert not (tmp_path / "out").exists()
 
 

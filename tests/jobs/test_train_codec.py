@@ -136,6 +136,12 @@ def test_numbers_that_make_no_sense_are_refused(number: str, capsys: pytest.Capt
     assert number.partition("=")[0] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("device", ["tpu", f"cuda:{torch.cuda.device_count()}"])
+def test_a_device_that_there_is_not(arguments: list[object], capsys: pytest.CaptureFixture[str], device: str) -> None:
+    assert run("train_codec.py", *arguments, "--stage", "rate_distortion", "--device", device) == 2
+    assert repr(device) in one_error(capsys)
+
+
 def test_data_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = ["--data", f"{tmp_path}/*.tar", "--output", tmp_path / "run", "--stage", "rate_distortion", "--minutes", 1]
     assert run("train_codec.py", *wanted) == 2

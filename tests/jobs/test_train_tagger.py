@@ -49,6 +49,12 @@ def test_what_is_no_tar_is_refused_before_any_work(tmp_path: Path, capsys: pytes
         assert capsys.readouterr().err == f"error: {place} is no WebDataset tar\n"
 
 
+def test_a_device_that_there_is_not(shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ["--data", str(shard), "--output", str(tmp_path / "capsule"), "--cache", str(tmp_path / "cache")]
+    assert train_tagger.main([*places, "--device", "tpu"]) == 2
+    assert capsys.readouterr().err == "error: device 'tpu' is neither cpu nor cuda\n"
+
+
 def test_from_shard_to_tagger(shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsule, tags = tmp_path / "capsule", tmp_path / "tags.json"
     places = ["--data", str(shard), "--output", str(capsule), "--cache", str(tmp_path / "cache")]
