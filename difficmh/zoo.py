@@ -83,7 +83,7 @@ def load_tagger(path: Path, device: str | torch.device = "cpu") -> Tagger:
     A directory without a configuration is one of `lite` in the making. Tags are names of the capsule's `tags.json`.
     Raises CapsuleError as `load`, and where the tagger is missing, altered or does not fit; ValueError for no device.
     """
-    place = _device(device)
+    place = find_device(device)
     content = read_config(path) if (path / "config.json").exists() else None
     if content is None or _family(path, content) == "lite":
         from difficmh.taggers.efficientnet import EfficientNetTagger
