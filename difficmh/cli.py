@@ -103,7 +103,7 @@ def _add_decompress(command: argparse.ArgumentParser) -> None:
         "--mode",
         choices=MODES,
         default="full",
-        help="preview: faithful, fast. full: sharper, twice the time; with lite also better input for models at low "
+        help="preview: faithful, fast. full: sharper, twice the time; with lite better for classifiers, too, at low "
         "rates. reference: many steps; do not use with lite. Default full",
     )
     command.add_argument("--steps", type=int, metavar="N", help="denoising steps; default: the mode's")

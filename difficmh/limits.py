@@ -15,7 +15,7 @@ MOST_STEPS: Mapping[str, Mapping[str, int]] = {
     "lite": {"ddim": 1000},
     "sd21": {"ddpm": 1000, "ddim": 1000, "dpm++": 999, "unipc": 999},
 }
-"""Samplers of each family, and the most steps of each. The networks have the same, where torch is loaded."""
+"""Samplers of each family, and the most steps of each, for jobs that hold no networks and for the networks alike."""
 
 DTYPES: Mapping[str, tuple[str, ...]] = {"lite": ("float32",), "sd21": ("float32", "bfloat16", "float16")}
 """Precisions of each family's denoiser."""

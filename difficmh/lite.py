@@ -9,6 +9,7 @@ from torch import Tensor
 
 from difficmh import sampler
 from difficmh.config import DEFAULT_QUALITY, MAX_EFFORT
+from difficmh.limits import MOST_STEPS
 from difficmh.model import CodecModel
 from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
 from difficmh.refinement import Latents, refine
@@ -22,7 +23,7 @@ class LiteNetworks:
     """`CodecModel` behind the seam; `names` are the tags of the vocabulary in order."""
 
     default_quality = DEFAULT_QUALITY
-    samplers: Mapping[str, int] = {"ddim": sampler.TRAIN_STEPS}
+    samplers: Mapping[str, int] = MOST_STEPS["lite"]
     sampling: Mapping[GenerativeMode, Sampling] = {"full": Sampling("ddim", 1), "reference": Sampling("ddim", 50)}
     guidance: float | None = None
     max_effort = MAX_EFFORT

@@ -30,8 +30,8 @@ EXAMPLES = """examples:
   python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (Analyzer in pipeline/protocols.py); MODULE is
                            installed, or lies in the current folder
 
---mode is preview unless you say otherwise: with lite it takes half the time, and from quality 4 on models answer about
-the same. Choose full for archives of quality 1 to 3: models come closer there to what they answer about the originals.
+--mode is preview unless you say otherwise: with lite it takes half the time, and detectors answer about the same.
+Choose full for classifiers on archives of quality 1 to 3: they come closer there to their answers about the originals.
 
 The answers join to the archive by key and shard. An image that the model fails on becomes a reject; a model that fails
 on the first 20 images of a worker with one kind of error ends the job. Parts written by then hold rejects alone and

@@ -94,7 +94,7 @@ def _add_drawing(parser: ArgumentParser, mode: Mode) -> None:
         "--mode",
         choices=get_args(Mode),
         default=mode,
-        help="with lite, full looks better and serves models better at qualities 1 to 3, from 4 on there is little "
+        help="with lite, full looks better, and serves classifiers better at qualities 1 to 3; else there is little "
         "difference, and preview takes half the time; reference takes many steps, as the method's authors do: "
         "lite is not trained for them (default: %(default)s)",
     )

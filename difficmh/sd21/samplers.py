@@ -18,6 +18,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from difficmh import limits
 from difficmh.sampler import (
     BETA_FIRST,
     BETA_LAST,
@@ -33,12 +34,7 @@ SamplerName = Literal["ddpm", "ddim", "dpm++", "unipc"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 REFERENCE_STEPS = 50
 
-MOST_STEPS: Mapping[str, int] = {
-    "ddpm": TRAIN_STEPS,
-    "ddim": TRAIN_STEPS,
-    "dpm++": TRAIN_STEPS - 1,
-    "unipc": TRAIN_STEPS - 1,
-}
+MOST_STEPS: Mapping[str, int] = limits.MOST_STEPS["sd21"]
 """diffusers spaces one place more than there are steps, which makes two of 1000 one: a step of no length gives NaN."""
 
 

@@ -13,7 +13,7 @@ from difficmh.sampler import TRAIN_STEPS
 
 
 def test_samplers_of_lite(tiny_codec: Codec) -> None:
-    assert tuple(MOST_STEPS["lite"]) == tiny_codec.networks.samplers
+    assert MOST_STEPS["lite"] == tiny_codec.networks.samplers
     assert set(MOST_STEPS["lite"].values()) == {TRAIN_STEPS}
     assert {each.sampler for each in tiny_codec.networks.sampling.values()} == {"ddim"}
 
