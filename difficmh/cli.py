@@ -37,8 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(error, 1)
     except ValueError as error:
         return complain(error, 2)
+    except RuntimeError as error:
+        if not _is_of_the_device(error):
+            raise
+        return complain(str(error).splitlines()[0], 1)
     except KeyboardInterrupt:
         return complain("interrupted", 130)
+
+
+def _is_of_the_device(error: RuntimeError) -> bool:
+    """Whether torch complains of a GPU or of too little memory on it, which no line of this program can mend."""
+    return type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error) or "NVIDIA" in str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

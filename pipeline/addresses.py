@@ -6,6 +6,7 @@ import re
 
 _WEB = re.compile(r"(?:^|::)https?://")
 _QUERY = re.compile(r"[?#]")
+_PASSWORD = re.compile(r"(://[^/@:]*):[^/@]*@")
 _IN_TEXT = re.compile(r"(https?://)(?:[^\s/?#@'\"]*@)?([^\s?#'\"]*)(?:[?#][^\s'\"]*)?")
 
 
@@ -25,6 +26,11 @@ def without_query(url: str) -> tuple[str, str]:
     """A web address and what follows its path, which may hold slashes; nothing follows in any other URL."""
     start = _QUERY.search(url) if _WEB.search(url) else None
     return (url[: start.start()], url[start.start() :]) if start else (url, "")
+
+
+def without_password(url: str) -> str:
+    """The address of an archive or an output as it may be stored: any URL without the password in it."""
+    return _PASSWORD.sub(r"\1@", public(url))
 
 
 def redacted(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.actors import Device
-from pipeline.addresses import public
+from pipeline.addresses import public, without_password
 from pipeline.compress import CompressSettings, Fidelity, Tags
 from pipeline.job import EXIT_STATUS, Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan
@@ -115,6 +115,7 @@ def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifes
     """The manifest of the archive that a request, `resolved`, makes."""
     deciding = {name: getattr(request, name) for name in ("quality", "effort", "fidelity", "tags")}
     asked = {**asdict(request), "input": [public(url) for url in request.input]}
+    asked["archive"] = without_password(request.archive)
     return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asked)
 
 

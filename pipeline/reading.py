@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from pipeline.actors import Device
+from pipeline.addresses import without_password
 from pipeline.archive import Archive
 from pipeline.capsule import read_config
 from pipeline.job import EXIT_STATUS, Workers, add_run_arguments, reaching, whole_number
@@ -143,10 +144,11 @@ def open_archive(
 def describe_output(kind: str, job: str, archive: Archive, request: ReadRequest, own: Mapping[str, Any]) -> Manifest:
     """The manifest of the job's output. `own` are the job's settings that decide what is written."""
     made = archive.manifest
-    source = {"archive": archive.storage.url, "archive_fingerprint": made.job_fingerprint}
+    source = {"archive": without_password(archive.storage.url), "archive_fingerprint": made.job_fingerprint}
     drawn = {**asdict(request.drawing), "dtype": request.dtype}
     settings = {**source, "where": request.where, **drawn, **own}
-    return Manifest(kind, job, made.codec, made.codec_fingerprint, settings, asdict(request))
+    asked = {**asdict(request), **{name: without_password(getattr(request, name)) for name in ("archive", "output")}}
+    return Manifest(kind, job, made.codec, made.codec_fingerprint, settings, asked)
 
 
 def plan_output(

@@ -287,6 +287,20 @@ def test_effort_reaches_the_codec(photo: Path, capsys: pytest.CaptureFixture[str
     assert main(["compress", str(photo), "--effort", "0"]) == 0
 
 
+def test_trouble_with_a_gpu_is_one_line(
+    photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(next(messages))
+
+    messages = iter(["CUDA out of memory. Tried to allocate 2 GiB\nSee the documentation", "a defect"])
+    monkeypatch.setattr(difficmh, "load", broken)
+    assert main(["compress", str(photo), "--device", "cuda"]) == 1
+    assert capsys.readouterr().err == "difficmh: CUDA out of memory. Tried to allocate 2 GiB\n"
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["compress", str(photo)])
+
+
 def test_the_input_is_never_overwritten(photo: Path) -> None:
     before = photo.read_bytes()
     assert main(["compress", str(photo), str(photo), "--force"]) == 2

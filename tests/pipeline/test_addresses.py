@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.addresses import public, redacted, without_query
+from pipeline.addresses import public, redacted, without_password, without_query
 from pipeline.rejects import describe
 from pipeline.storage import UrlOpener
 
@@ -24,6 +24,19 @@ from pipeline.storage import UrlOpener
 def test_names_hold_no_secrets(url: str, name: str) -> None:
     assert public(url) == name
     assert public(name) == name
+
+
+@pytest.mark.parametrize(
+    ("url", "stored"),
+    [
+        ("sftp://me:pass:word@host/a@b:c", "sftp://me@host/a@b:c"),
+        ("https://me:secret@host/a?x", "https://host/a"),
+        ("s3://bucket/key:1@2", "s3://bucket/key:1@2"),
+        ("/data/a:b@c", "/data/a:b@c"),
+    ],
+)
+def test_places_are_stored_without_passwords(url: str, stored: str) -> None:
+    assert without_password(url) == stored
 
 
 def test_a_query_with_slashes_stays_with_its_file() -> None:

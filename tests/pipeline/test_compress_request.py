@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compress_request import check_images, parse_request
+from pipeline.compress_request import InstalledCodec, check_images, describe_archive, parse_request, resolved
 from pipeline.manifest import Plan
 from pipeline.records import ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import UrlOpener
 from pipeline.totals import Totals
 from tests import corpora
+from tests.fakes import FakeCodecFactory
 
 
 def source(folder: Path, name: str, data: bytes) -> ShardSource:
@@ -25,6 +26,14 @@ def test_inputs_follow_one_option_or_repeat_it() -> None:
     """As they do where a shell expands a pattern without quotes."""
     request, _ = parse_request("", "", ["--input", "a", "b", "--input", "c", "--archive", "d"])
     assert request.input == ["a", "b", "c"]
+
+
+def test_what_is_stored_of_the_job_holds_no_secrets(tmp_path: Path) -> None:
+    places = ["--input", "https://h/a.tar?Signature=1", "--archive", "sftp://me:secret@host/archive"]
+    request, _ = parse_request("", "", places)
+    codec = InstalledCodec("fake", "f" * 16, tmp_path, FakeCodecFactory(tmp_path), range(1, 7), 3, 0)
+    stored = describe_archive(resolved(request, codec), codec).config
+    assert (stored["input"], stored["archive"]) == (["https://h/a.tar"], "sftp://me@host/archive")
 
 
 def check(*sources: ShardSource, done: Totals | None = None) -> None:
