@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             costs = entropy_costs(random_lfgcm(sizes, device), setting.size, setting.rounds)
         if set(setting.parts) != {"entropy"}:
             networks = random_networks(sizes, device)
-            loops = compare_loops(networks, setting) if "loops" in setting.parts else None
+            loops = loops_that_fit(networks, setting) if "loops" in setting.parts else None
             found = list(measure_all(networks, setting))
     print(json.dumps(summary(setting, found, costs, loops), indent=2))
 
@@ -216,6 +216,14 @@ def tagger_action(setting: Setting, batch: int) -> Action:
     tagger = RamTagger(RamNetwork(config), tags, setting.device)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, setting.size, setting.size, 3), np.uint8)
     return lambda: tagger(list(pixels))
+
+
+def loops_that_fit(networks: Networks, setting: Setting) -> Loops | None:
+    """None where the device has too little memory for either: the other parts may still fit."""
+    try:
+        return compare_loops(networks, setting)
+    except torch.OutOfMemoryError:
+        return None
 
 
 def compare_loops(networks: Networks, setting: Setting) -> Loops:

@@ -76,9 +76,12 @@ def test_entropy_costs_name_what_the_decision_quotes(networks: Networks) -> None
     assert costs.exact_seconds > 0
 
 
-def test_memory_that_runs_out_is_a_result() -> None:
-    def exhausted() -> None:
+def test_memory_that_runs_out_is_a_result(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(benchmark, "reconstruct_one_by_one", exhausted)
+    assert benchmark.loops_that_fit(networks, SETTING) is None
 
     found = benchmark.measure("decode", exhausted, SETTING, "float32", 8)
     assert (found.seconds, found.peak_gb) == (None, None)
