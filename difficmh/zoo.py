@@ -27,6 +27,7 @@ from difficmh.cdf_tables import CdfTables
 from difficmh.codec import Codec, CodecParts, Tagger
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
+from difficmh.limits import MOST_STEPS
 from difficmh.lite import LiteNetworks
 from difficmh.model import CodecModel
 from difficmh.networks import Networks
@@ -37,7 +38,6 @@ TRAINING_ONLY = "rate."
 """Prefix of the weights that only training needs: coding reads the integer tables instead."""
 
 VOCABULARY = "tags.json"
-FAMILIES = ("lite", "sd21")
 
 
 def load(
@@ -99,7 +99,7 @@ def _family(path: Path, content: Mapping[str, Any]) -> str:
     if content.get("format") != FORMAT:
         raise CapsuleError(f"{path} has configuration format {content.get('format')}, this version reads {FORMAT}")
     family = str(content.get("family", "lite"))
-    if family not in FAMILIES:
+    if family not in MOST_STEPS:
         raise CapsuleError(f"{path} holds a model of the family {family!r}, which this version does not know")
     return family
 

@@ -103,7 +103,7 @@ class AnalyzeWorker:
         self._job = job
         self._analyzer = analyzer
         self._context = context
-        self._decoder = RowDecoder(job.archive.codec, job.archive.manifest.codec, job.drawing)
+        self._decoder = RowDecoder(job.archive.codec, job.archive.manifest.codec, job.drawing, context.memory)
         self._where = Where(job.where, METADATA_SCHEMA)
         self._schema = with_versions(result_schema(analyzer.row_type), job.fingerprint)
         self._answered = False

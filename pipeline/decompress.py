@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.archive import Archive
@@ -52,12 +52,15 @@ class Decoded:
 
 @dataclass(frozen=True)
 class RowDecoder:
-    """Makes images of rows. `name` is what the archive calls its codec, whatever folder the model lies in now."""
+    """Makes images of rows. `name` is what the archive calls its codec, whatever folder the model lies in now.
+
+    `memory` is the worker's.
+    """
 
     codec: Decoder
     name: str
     drawing: Drawing
-    memory: MemoryWatch = field(default_factory=MemoryWatch)
+    memory: MemoryWatch
 
     def __call__(self, rows: Sequence[Row]) -> list[Decoded | Failure]:
         """All at once; one by one where that fails, so that a damaged row costs no other."""
@@ -192,7 +195,7 @@ class DecodeWorker:
     def __init__(self, job: DecodeJob, context: WorkerContext) -> None:
         self._job = job
         self._context = context
-        self._decoder = RowDecoder(job.archive.codec, job.archive.manifest.codec, job.drawing)
+        self._decoder = RowDecoder(job.archive.codec, job.archive.manifest.codec, job.drawing, context.memory)
         self._where = Where(job.where, METADATA_SCHEMA)
 
     def process(self, source: ShardSource, attempt: int) -> ShardReport:

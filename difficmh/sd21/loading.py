@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from difficmh import limits
 from difficmh.capsule import verify_tagger
 from difficmh.errors import CapsuleError
 from difficmh.lazily import lazily
@@ -26,11 +27,7 @@ from difficmh.taggers.ram import RamTagger, load_network
 from difficmh.taggers.ram_head import RamConfig
 from difficmh.taggers.ram_tags import TagList
 
-DTYPES: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in limits.DTYPES["sd21"]}
 """Precisions of the diffusion part."""
 
 TOKENIZER = "tokenizer"

@@ -27,9 +27,8 @@ from difficmh.training.stages import PEAK_RATES, STAGES, Batch, Stage, one_step
 class TrainingOptions:
     """One stage's run. `minutes` is the budget over all resumed runs; learning rates follow the share that is spent.
 
-    `rate` None is the stage's own peak.
-
-    `vocabulary` are the names of the tags in order, kept in checkpoints; empty where they are not known.
+    `rate` None is the stage's own peak. `vocabulary` are the names of the tags in order, kept in checkpoints; empty
+    where they are not known.
     """
 
     stage: str

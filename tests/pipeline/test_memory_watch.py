@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.attempts import WorkerContext
 from pipeline.compress import CompressSettings, CompressWorkerFactory
 from pipeline.decompress import RowDecoder
-from pipeline.memory_watch import MOST_IN_A_ROW
+from pipeline.memory_watch import MOST_IN_A_ROW, MemoryWatch
 from pipeline.protocols import Image
 from pipeline.records import Drawing, Failure, ShardReport, ShardSource
 from pipeline.rejects import JobError
@@ -93,7 +93,7 @@ def rows(*pixels: int) -> list[dict[str, Any]]:
 
 
 def test_decoding_ends_likewise(tmp_path: Path) -> None:
-    decoder = RowDecoder(Crowded(tmp_path), "fake", Drawing("preview"))
+    decoder = RowDecoder(Crowded(tmp_path), "fake", Drawing("preview"), MemoryWatch())
     for _ in range(MOST_IN_A_ROW - 1):
         (failure,) = decoder(rows(9999))
         assert isinstance(failure, Failure)

@@ -17,6 +17,9 @@ from difficmh.errors import ImageError
 from difficmh.images import SUFFIXES, decode_image
 from difficmh.training.data import read_samples
 from difficmh.training.files import picture_files
+from pipeline.keys import UniqueKeys
+from pipeline.records import Sample
+from pipeline.shards import read_shard
 
 
 def shard(place: Path, *members: tuple[str, bytes]) -> Path:
@@ -48,6 +51,13 @@ def found(path: Path) -> dict[str, tuple[bytes, object]]:
     return by_key
 
 
+def archived(path: Path) -> list[str]:
+    """The keys under which compression would archive the pictures of a shard."""
+    unique = UniqueKeys()
+    with path.open("rb") as file:
+        return [unique.rename(item).key for item in read_shard(file, str(path)) if isinstance(item, Sample)]
+
+
 @pytest.mark.parametrize(
     ("names", "keys"),
     [
@@ -66,6 +76,7 @@ def test_each_picture_of_a_shard_has_a_key_of_its_own(tmp_path: Path, names: lis
     assert {key: data for key, (data, _) in found(path).items()} == {
         key: str(place).encode() for place, key in enumerate(keys)
     }
+    assert archived(path) == keys
 
 
 def test_hidden_files_and_the_traces_of_macos_are_no_pictures(tmp_path: Path) -> None:
