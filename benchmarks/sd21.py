@@ -51,6 +51,9 @@ from difficmh.sd21.denoiser import noise_model
 
 PARTS = ("encode", "preview", "step", "noise", "decode", "tagger", "entropy", "loops")
 TIMED = PARTS[:6]
+INDEPENDENT = {"encode", "preview", "noise", "tagger"}
+"""Parts that do without the denoiser, whose dtype makes no difference to them."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Z_BLOCK, LATENT_BLOCK = 64, 8
 MIDDLE_STEP = 500
@@ -145,13 +148,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> Setting:
 
 def measure_all(networks: Networks, setting: Setting) -> Iterator[Measurement]:
     """Every timed part at every batch size and dtype; those without the denoiser at the first dtype only."""
-    independent = {"encode", "preview", "noise", "tagger"}
     for dtype in setting.dtypes:
         prepare(networks, setting, dtype)
+        wanted = [part for part in TIMED if part in setting.parts]
+        parts = [part for part in wanted if part not in INDEPENDENT or dtype == setting.dtypes[0]]
         for batch in setting.batch_sizes:
-            for part, action in actions(networks, setting, batch).items():
-                if part not in independent or dtype == setting.dtypes[0]:
-                    yield measure(part, action, setting, dtype, batch)
+            try:
+                ready = actions(networks, setting, batch)
+            except torch.OutOfMemoryError:  # what the parts start from does not fit, so none of them does
+                yield from (Measurement(part, dtype, batch, None, None, None) for part in parts)
+            else:
+                yield from (measure(part, ready[part], setting, dtype, batch) for part in parts)
 
 
 def prepare(networks: Networks, setting: Setting, dtype: str) -> None:
@@ -181,7 +188,7 @@ def _gigabytes(count: int) -> float:
 
 
 def actions(networks: Networks, setting: Setting, batch: int) -> dict[str, Action]:
-    """The wanted parts, ready to run on random images."""
+    """The parts, ready to run on random images; the tagger where it is wanted."""
     images = torch.rand(batch, 3, setting.size, setting.size, device=setting.device)
     z_size = (setting.size // Z_BLOCK,) * 2
     streams = encode(networks, images)
@@ -196,7 +203,7 @@ def actions(networks: Networks, setting: Setting, batch: int) -> dict[str, Actio
     }
     if "tagger" in setting.parts:
         found["tagger"] = tagger_action(setting, batch)
-    return {part: found[part] for part in TIMED if part in setting.parts}
+    return found
 
 
 def random_guide(setting: Setting, batch: int) -> Tensor:

@@ -86,6 +86,11 @@ def test_memory_that_runs_out_is_a_result(networks: Networks, monkeypatch: pytes
     found = benchmark.measure("decode", exhausted, SETTING, "float32", 8)
     assert (found.seconds, found.peak_gb) == (None, None)
 
+    monkeypatch.setattr(benchmark, "encode", exhausted)  # what the timed parts start from
+    found_all = list(benchmark.measure_all(networks, SETTING))
+    assert {measurement.part for measurement in found_all} == set(SETTING.parts) & set(benchmark.TIMED)
+    assert {measurement.seconds for measurement in found_all} == {None}
+
 
 def test_summary_sets_ratio_and_memory_beside_their_targets() -> None:
     decode = benchmark.Measurement("decode", "bfloat16", 1, 2.0, 0.5, 6.5)
