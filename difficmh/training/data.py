@@ -84,14 +84,17 @@ class CropSource:
         return len(self.starts)
 
     def batch(self, size: int, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`(size, 3, crop, crop)` float32 in [0, 1] and the `(size,)` int64 indices of the images they come from."""
+        """`(size, 3, crop, crop)` float32 in [0, 1] and the `(size,)` int64 indices of the images they come from.
+
+        Every place of the batch is drawn alike, so that a part of it is a sample of the whole.
+        """
         chosen = torch.multinomial(self.weights, size, replacement=True, generator=generator)
         scales = self._scales(size, crop, chosen, generator)
-        crops = [
-            self._gather(chosen[scales == scale], crop, float(scale), generator) for scale in scales.unique().tolist()
-        ]
-        order = torch.cat([torch.nonzero(scales == scale).flatten() for scale in scales.unique().tolist()])
-        return torch.cat(crops), chosen[order]
+        images = torch.empty(size, 3, crop, crop, device=self.device)
+        for scale in scales.unique().tolist():
+            here = scales == scale
+            images[here.to(self.device)] = self._gather(chosen[here], crop, scale, generator)
+        return images, chosen
 
     def _scales(self, size: int, crop: int, chosen: Tensor, generator: torch.Generator) -> Tensor:
         """Enlargement of each crop: mostly 1, some of {4/3, 2}, and always enough for the image's shorter side."""
