@@ -29,6 +29,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF
 """What is read, by Pillow's names: the formats of cameras, never those that run programs (EPS). JPEG includes MPO; AVIF
 and HEIF only where Pillow has the codec."""
 
+MAX_JPEG_SCANS = 1000
+"""Most scans of a JPEG that is decoded: cameras write ten at most, and each takes a pass over all pixels, though an
+empty one has 200 bytes only."""
+
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels: white, as browsers and paper have it."""
 
@@ -88,6 +92,7 @@ def _decode(data: bytes) -> Pixels:
     with Image.open(io.BytesIO(data), formats=_READABLE) as image:
         _check_size(*image.size)
         _check_not_raw(image, data)
+        _check_scans(image, data)
         profile = image.info.get("icc_profile")
         image.load()
         # Only now: Pillow itself turns TIFF and HEIC upright while it loads them.
@@ -108,6 +113,12 @@ def _check_not_raw(image: Image.Image, data: bytes) -> None:
     tags = image.tag_v2  # type: ignore[attr-defined]
     if _DNG_VERSION in tags or tags.get(_SUBFILE_TYPE, 0) & 1 or data[8:10] == b"CR":
         raise ImageError("a camera's raw file: only its preview could be read")
+
+
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    """Bounds the time that a small file can take. Within a scan FF never precedes DA, so that these are markers."""
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise ImageError(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:

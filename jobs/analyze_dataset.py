@@ -30,6 +30,9 @@ EXAMPLES = """examples:
   python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (Analyzer in pipeline/protocols.py); MODULE is
                            installed, or lies in the current folder
 
+Answers of one model are not mixed with those of another: a job refuses to go on where the model's file, options or
+weights beside it (FILE and more), or MODULE's own file, have changed. It does not see what MODULE imports.
+
 --mode is preview unless you say otherwise: with lite it takes half the time, and detectors answer about the same.
 Choose full for classifiers on archives of quality 1 to 3: they come closer there to their answers about the originals.
 

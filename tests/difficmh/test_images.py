@@ -45,6 +45,14 @@ def test_lossy_formats_come_close(format: str) -> None:
     assert np.abs(decoded.astype(int) - pixels).max() <= 4
 
 
+def test_a_jpeg_of_endless_scans_is_refused_at_once() -> None:
+    data = image_bytes(picture(1), "JPEG", progressive=True)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    decode_image(data[:-2] + 10 * last_scan + data[-2:])
+    with pytest.raises(ImageError, match="scans"):
+        decode_image(data[:-2] + 1000 * last_scan + data[-2:])
+
+
 def test_heif_where_its_codec_is_installed() -> None:
     pytest.importorskip("pillow_heif")
     pixels = np.full((64, 64, 3), (200, 100, 50), np.uint8)
