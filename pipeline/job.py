@@ -17,6 +17,8 @@ import traceback
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pipeline.actors import Device, RayPool, pool_size
@@ -60,6 +62,18 @@ class RunRequest(Protocol):
     def device(self) -> Device: ...
     @property
     def max_rejects(self) -> RejectLimit: ...
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done.
+
+    `cache` is where workers of a job that reads keep the archive's model, None for the user's own place.
+    """
+
+    storage: Mapping[str, Any]
+    dry_run: bool
+    cache: Path | None = None
 
 
 def argument(parse: Callable[[str], Value], kind: str) -> Callable[[str], Value]:
