@@ -152,6 +152,14 @@ def test_a_shard_is_set_aside_as_a_whole(storage: Storage) -> None:
     assert ShardReport.from_json(storage.read(REPORT).decode()) == done
 
 
+@pytest.mark.parametrize(
+    ("name", "stem"), [("x.parquet.tar", "x"), ("x.tar.tar.gz", "x"), ("x.tar.parquet", "x.tar"), ("x.TAR", "x.TAR")]
+)
+def test_suffixes_go_in_their_order(name: str, stem: str) -> None:
+    """As docs/archive.md has it: resume rests on every program giving a shard the same name."""
+    assert output_name(ShardSource(f"s3://a/{name}", 1, "")).rpartition("-")[0] == stem
+
+
 def test_names_are_readable_and_distinct() -> None:
     urls = ["s3://a/x.tar", "s3://b/x.tar", "/c/x.tar.gz", "/c/ÄÖ %$.TAR", "/c/.hidden.tar", "/c/" + "y" * 300, "/c/"]
     names = [output_name(ShardSource(url, 1, "")) for url in urls]
