@@ -15,9 +15,9 @@ from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.rejects import TransientError
 from pipeline.storage import Storage
 from pipeline.table import open_part
+from tests.fakes import FINGERPRINT
 
 SOURCE = ShardSource("s3://bucket/folder/cam-000001.tar", 100, "tag")
-FINGERPRINT = "0123456789abcdef"
 NAME = output_name(SOURCE)
 DATA, REJECTS, REPORT = f"data/{NAME}.parquet", f"rejects/{NAME}.parquet", f"reports/{NAME}.json"
 
