@@ -14,23 +14,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import difficmh
 from difficmh.bitstream import FINGERPRINT_DIGITS, BitstreamInfo, inspect
 from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_of, capsule_path, read_manifest, verify
 from difficmh.cli_models import describe_model, model_lines
 from difficmh.cli_official import decompress_official, describe_official, official_lines
 from difficmh.errors import CapsuleError, DifficmhError
-from difficmh.images import decode_image, encode_image
+from difficmh.images import decode_image, encode_image, to_pixels
 from difficmh.sd21.official_format import OfficialStream, read_official
 from difficmh.tag_coder import TagPrior
 from difficmh.vocabulary import Vocabulary, tag_prior
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from difficmh.codec import Codec
 
 SUFFIX = ".dicm"
@@ -79,7 +74,7 @@ def decompress(options: argparse.Namespace) -> int:
             (picture,) = codec.decompress([stream], **how)
     seconds = time.perf_counter() - started
     description = _description(described, codec, options.mode)
-    _write(target, encode_image(_to_pixels(picture), form, description, options.picture_quality))
+    _write(target, encode_image(to_pixels(picture), form, description, options.picture_quality))
     print(f"{_line(source, described)} -> {target} ({target.stat().st_size:,} bytes, {options.mode}), {seconds:.2f} s")
     print("The picture is a reconstruction: details may differ from the original.")
     return 0
@@ -236,14 +231,6 @@ def _write(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def _to_pixels(picture: Tensor) -> NDArray[np.uint8]:
-    """`(3, H, W)` float in [0, 1] to `(H, W, 3)` uint8."""
-    pixels: NDArray[np.uint8] = np.empty((*picture.shape[1:], 3), np.uint8)
-    for channel in range(3):  # one after the other: a picture of 100 megapixels has 1.2 GB as floats
-        pixels[..., channel] = (picture[channel].clamp(0, 1) * 255).round().byte().cpu().numpy()
-    return pixels
 
 
 def _description(described: BitstreamInfo, codec: Codec, mode: str) -> dict[str, str]:

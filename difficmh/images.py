@@ -2,8 +2,9 @@
 
     decode_image   bytes ─► header, size check ─► pixels ─► 8 bit ─► sRGB ─► over white ─► upright (H, W, 3) uint8
     encode_image   (H, W, 3) uint8, description ─► JPEG, PNG or WebP with EXIF and XMP
+    to_pixels      what a codec has drawn, (3, H, W) float in [0, 1] ─► (H, W, 3) uint8
 
-Both are pure functions of their arguments and safe to call from several threads.
+All are pure functions of their arguments and safe to call from several threads.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from difficmh.errors import ImageError
 from difficmh.marks import reconstruction_marks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_PIXELS = 1 << 27
 """Largest image that is decoded, 134 megapixels: above the 102 MP of today's largest common sensors."""
@@ -270,3 +274,11 @@ def encode_image(image: Pixels, format: str, description: Mapping[str, str], qua
     except (OSError, ValueError) as error:
         raise ImageError(f"{image.shape[1]} x {image.shape[0]} pixels as {name}: {error}") from error
     return file.getvalue()
+
+
+def to_pixels(picture: Tensor) -> Pixels:
+    """`(3, H, W)` float in [0, 1], on any device, to `(H, W, 3)` uint8 in memory; what lies outside is cut off."""
+    pixels: Pixels = np.empty((*picture.shape[1:], 3), np.uint8)
+    for channel in range(3):  # one after the other: a picture of 100 megapixels has 1.2 GB as floats
+        pixels[..., channel] = (picture[channel].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return pixels

@@ -20,6 +20,9 @@ MOST_STEPS: Mapping[str, Mapping[str, int]] = {
 DTYPES: Mapping[str, tuple[str, ...]] = {"lite": ("float32",), "sd21": ("float32", "bfloat16", "float16")}
 """Precisions of each family's denoiser."""
 
+DEVICES = ("cpu", "cuda")
+"""What command lines call devices. Which of several GPUs is cuda, CUDA_VISIBLE_DEVICES says."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -14,8 +14,8 @@ import difficmh
 from difficmh.analyzers.factory import analyzer_files, parse_analyzer
 from difficmh.limits import check_drawing
 from pipeline.analyze import AnalyzeJob
-from pipeline.job import QUIET_RAY, execute, exit_code, reaching
-from pipeline.reading import ReadRequest, RunOptions, describe_output, open_archive, parsed, plan_output, reading_parser
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, reaching
+from pipeline.reading import ReadRequest, describe_output, open_archive, parsed, plan_output, reading_parser
 
 EXAMPLES = """examples:
   python jobs/analyze_dataset.py --archive ./archive --analyzer imagenet --output ./labels

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import ray
 
@@ -24,7 +23,7 @@ from pipeline.compress_request import (
     resolved,
     worker_settings,
 )
-from pipeline.job import QUIET_RAY, execute, exit_code, reaching
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, reaching
 from pipeline.listing import expand
 from pipeline.manifest import copy_capsule, establish, make_plan
 from pipeline.progress import plan_line
@@ -51,19 +50,19 @@ def installed_codec(name: str) -> InstalledCodec:
     return InstalledCodec(named, difficmh.capsule_fingerprint(capsule), capsule, load, **vars(limits))
 
 
-def run(request: CompressRequest, options: dict[str, Any]) -> int:
+def run(request: CompressRequest, options: RunOptions) -> int:
     """Compresses what is not compressed yet; the exit status. Raises JobError where the job cannot go on."""
     with reaching(request.codec):
         codec = installed_codec(request.codec)
     job = resolved(request, codec)
-    sources = expand(job.input, options)
-    archive, inputs = Storage.from_url(job.archive, options), UrlOpener(options)
+    sources = expand(job.input, options.storage)
+    archive, inputs = Storage.from_url(job.archive, options.storage), UrlOpener(options.storage)
     manifest = describe_archive(job, codec)
     with reaching(job.archive):
         plan = make_plan(replace(archive, retry=BRIEF), manifest, sources, job.overwrite)
     check_images(plan, inputs)
     print(plan_line(plan, job.archive), flush=True)
-    if job.dry_run:
+    if options.dry_run:
         return 0
     with reaching(job.archive):
         establish(archive, manifest, plan)

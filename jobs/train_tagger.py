@@ -21,7 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.job import plain_exit_code
+from difficmh.limits import DEVICES
+from pipeline.job import plain_exit_code, whole_number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,9 +66,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for tags.json and tagger.safetensors")
     parser.add_argument("--image-tags", type=Path, help="also write the tags of the images of --data, by key")
     parser.add_argument("--cache", type=Path, default=Path("runs"), help="folder for features (default: runs)")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=whole_number(1), default=30, help="over all features (default: 30)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda, for the features")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="for the features (default: cpu)")
     return parser.parse_args(arguments)
 
 

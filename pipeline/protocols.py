@@ -1,4 +1,4 @@
-"""What the pipeline asks of a codec, a tagger and an analyzer.
+"""What the pipeline asks of a codec and an analyzer.
 
 The pipeline knows no networks: jobs hand it picklable factories, and each actor calls its factory once, on its device.
 Images are `(H, W, 3)` uint8 sRGB arrays on the way in and `(3, H, W)` float32 tensors in [0, 1] on the way out; lists

@@ -13,7 +13,7 @@ from pipeline.actors import Device
 from pipeline.addresses import without_password
 from pipeline.archive import Archive
 from pipeline.capsule import read_config
-from pipeline.job import EXIT_STATUS, Workers, add_run_arguments, reaching, whole_number
+from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
@@ -60,18 +60,6 @@ class DrawingCheck(Protocol):
     def __call__(
         self, config: Mapping[str, Any], mode: Mode, steps: int | None, sampler: str | None, dtype: str | None
     ) -> None: ...
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done.
-
-    `cache` is where workers keep the archive's model, None for the user's own place.
-    """
-
-    storage: Mapping[str, Any]
-    dry_run: bool
-    cache: Path | None
 
 
 def reading_parser(description: str | None, examples: str, output: str, mode: Mode) -> ArgumentParser:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difficmh.evaluation.graders import Image, as_tensor
+from difficmh.images import to_pixels
 from difficmh.third_party import quiet_torchscript
 
 STRIDE = 64
@@ -55,9 +56,7 @@ class CompressaiContestant:
             strings.append([data[position + 4 : position + 4 + length]])
             position += 4 + length
         decoded: Tensor = self._networks[quality - 1].decompress(strings, (rows, columns))["x_hat"][0]
-        pixels = decoded[:, :height, :width].permute(1, 2, 0).clamp(0, 1)
-        image: Image = (pixels * 255).round().byte().contiguous().cpu().numpy()
-        return image
+        return to_pixels(decoded[:, :height, :width])
 
 
 def load_compressai(text: str, device: str = "cpu") -> CompressaiContestant:

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
-
 from difficmh.baselines import BASELINES, load_baseline
 from difficmh.config import MAX_EFFORT
 from difficmh.evaluation.graders import Image
+from difficmh.images import to_pixels
 from difficmh.sampler import TRAIN_STEPS
 
 Mode = Literal["preview", "full", "reference"]
@@ -102,8 +101,7 @@ class LearnedContestant:
 
     def decompress(self, data: bytes) -> Image:
         tensor = self._codec.decompress([data], mode=self._variant.mode, steps=self._variant.steps)[0]
-        pixels: Image = (tensor.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
-        return np.ascontiguousarray(pixels)
+        return to_pixels(tensor)
 
 
 def load_contestants(texts: Sequence[str], device: str = "cpu") -> list[Contestant]:

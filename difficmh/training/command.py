@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difficmh.capsule import built_in_or_path
+from difficmh.limits import DEVICES
 from difficmh.training.run import TrainingJob
 from difficmh.training.settings import LossSettings
 from difficmh.training.stages import PEAK_RATES
@@ -42,7 +43,7 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         device=arguments.device,
         start=built_in_or_path(arguments.start) if arguments.start else None,
         tags=built_in_or_path(arguments.tags) if arguments.tags else None,
-        batch=arguments.batch,
+        batch=arguments.batch_size,
         rate=arguments.rate,
         seed=arguments.seed,
         config=Path(arguments.config).absolute() if arguments.config else None,
@@ -57,8 +58,8 @@ def _check_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         parser.error(f"--minutes {arguments.minutes:g}: a budget is more than nothing")
     if arguments.rate is not None and not 0 < arguments.rate < math.inf:
         parser.error(f"--rate {arguments.rate:g}: a learning rate is more than nothing")
-    if arguments.batch < 1 or arguments.workers < 1:
-        parser.error("--batch and --workers are 1 at least")
+    if arguments.batch_size < 1 or arguments.workers < 1:
+        parser.error("--batch-size and --workers are 1 at least")
 
 
 def _matching(pattern: str) -> list[str]:
@@ -77,11 +78,11 @@ def _parser(text: str) -> argparse.ArgumentParser:
     add("--output", required=True, help="folder for checkpoints and logs")
     add("--stage", required=True, choices=tuple(PEAK_RATES))
     add("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--device", choices=DEVICES, default="cpu", help="of the networks (default: %(default)s)")
     add("--start", help="checkpoint or capsule to start from instead of the previous stage")
     add("--config", help="JSON like a capsule's config.json, for networks of other sizes")
     add("--tags", help="JSON of tags by image key, or a capsule whose tagger finds them, such as lite")
-    add("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
+    add("--batch-size", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
     add("--rate", type=float, help="peak learning rate (default: 4e-4, of one_step 1.5e-4)")
     add("--seed", type=int, default=0)
     add("--set", **several, default=[], metavar="NAME=NUMBER", help="weights of losses; see docs/training.md")

@@ -147,14 +147,6 @@ def test_wrong_analyzers_are_status_2(
     assert "Traceback" not in error
 
 
-def test_help_has_examples_and_the_driver_loads_no_torch() -> None:
-    script = "import sys; from jobs import analyze_dataset as job; assert not {'torch', 'timm'} & set(sys.modules)"
-    command = [sys.executable, "-c", f"{script}; job.main(['-h'])"]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-    assert "examples:" in shown
-    assert "python:MODULE:FACTORY" in shown
-
-
 @pytest.mark.ray
 def test_on_ray(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")

@@ -79,7 +79,7 @@ def test_limit(images: Path) -> None:
 @pytest.mark.usefixtures("ray_local")
 def test_ray_measures_the_same(images: Path) -> None:
     codecs = ("--codec", "jpeg@20,60", "--codec", "webp@20")
-    here, there = run(images, *codecs), run(images, *codecs, "--ray", "1")
+    here, there = run(images, *codecs), run(images, *codecs, "--workers", "1")
     assert there["metrics"] == here["metrics"]
     assert there["images"] == here["images"]
 
@@ -91,7 +91,7 @@ def test_ray_that_does_not_come_up_is_one_line(
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr("ray.init", slow)
-    arguments = ["--images", str(images / "photos"), "--output", str(images / "out"), "--ray", "1"]
+    arguments = ["--images", str(images / "photos"), "--output", str(images / "out"), "--workers", "1"]
     # With a GPU that this machine has not: only workers need it.
     assert evaluate_codec.main([*arguments, "--codec", "difficmh:lite@1:preview", "--device", "cuda"]) == 2
     assert capsys.readouterr().err.splitlines() == [

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.attempts import LocalPool, WorkerFactory
+from pipeline.attempts import WorkerFactory
 from pipeline.commit import DATA, ShardCommit
 from pipeline.driver import Summary, run
 from pipeline.manifest import Manifest, establish, make_plan
@@ -16,9 +16,8 @@ from pipeline.records import ShardReport, ShardSource
 from pipeline.storage import Storage
 from pipeline.table import ARCHIVE_SCHEMA, PartWriter, TableRow, with_versions
 from tests.corpora import picture
-from tests.fakes import FakeCodec
+from tests.fakes import FINGERPRINT, FakeCodec, LocalPool, Silence
 
-FINGERPRINT = FakeCodec.fingerprint
 JOB = "job0123456789abc"
 
 
@@ -88,13 +87,6 @@ def write_part(storage: Storage, shard: str, rows: Iterable[TableRow], row_group
 def put(storage: Storage, path: str, data: bytes) -> None:
     with storage.atomic_write(path) as file:
         file.write(data)
-
-
-class Silence:
-    """Progress that shows nothing."""
-
-    def update(self, *_: object) -> None:
-        pass
 
 
 def run_job(job: WorkerFactory, output: Storage, sources: list[ShardSource], described: Manifest) -> Summary:

@@ -20,8 +20,7 @@ from pipeline.records import Drawing, Failure, ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage, UrlOpener
 from tests import corpora
-from tests.fakes import FakeCodec
-from tests.pipeline.test_compress import decode_image
+from tests.fakes import FakeCodec, decode_image
 
 
 class OutOfMemoryError(RuntimeError):

@@ -20,8 +20,7 @@ from pipeline.table import (
     row_bytes,
     with_versions,
 )
-
-FINGERPRINT = "0123456789abcdef"
+from tests.fakes import FINGERPRINT
 
 
 def row(number: int, size: int = 100) -> TableRow:
