@@ -28,7 +28,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Case:
-    """One picture. `deficit` is by how much the codec under test falls short of the best other one at equal rates."""
+    """One picture. `deficit` is by how much the codec under test falls short of the best other one at equal rates.
+
+    None where they cannot be compared: the codec under test, or every other, does not reach the rate.
+    """
 
     image: str
     deficit: float | None
@@ -46,7 +49,8 @@ def worst_cases(measurements: Sequence[Measurement], rate: float, most: int = MO
     """Cases by falling deficit of the first codec at `rate` bits per pixel, at most so many.
 
     With one codec the deficit is what its score lacks, so that the worst picture still comes first. Pictures in which
-    the first codec does not reach the rate come last; those without a crop of any codec are left out.
+    the first codec, or every other, does not reach the rate are not compared and come last; those without a crop of
+    any codec are left out.
     """
     pictures: dict[str, list[Measurement]] = {}
     for one in measurements:
@@ -85,7 +89,10 @@ def _value_at(group: Sequence[Measurement], metric: Metric, rate: float) -> floa
 
 def _deficit(values: Sequence[float | None]) -> float | None:
     """Of the first value against the largest of the others."""
-    tested, others = values[0], [value for value in values[1:] if value is not None]
+    tested, *others = values
     if tested is None:
         return None
-    return (max(others) if others else 0.0) - tested
+    if not others:
+        return -tested
+    reached = [value for value in others if value is not None]
+    return max(reached) - tested if reached else None
