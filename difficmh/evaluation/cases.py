@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difficmh.evaluation.fidelity import MS_SSIM, SSIMULACRA2
 from difficmh.evaluation.measure import Measurement
 from difficmh.evaluation.statistics import Metric
-from difficmh.evaluation.summary import figure_at
+from difficmh.evaluation.summary import figures_at
 from difficmh.rate_distortion import Point
 
 MOST_CASES = 24
@@ -84,7 +84,9 @@ def _shown(group: Sequence[Measurement], rate: float) -> Shown | None:
 
 
 def _value_at(group: Sequence[Measurement], metric: Metric, rate: float) -> float | None:
-    return figure_at(metric, [Point(one.bits_per_pixel, one.evidence[metric.name]) for one in group], rate)
+    points = [Point(one.bits_per_pixel, one.evidence[metric.name]) for one in group]
+    (value,) = figures_at(metric, points, [rate])
+    return value
 
 
 def _deficit(values: Sequence[float | None]) -> float | None:
