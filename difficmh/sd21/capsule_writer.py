@@ -33,7 +33,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
-from difficmh.capsule import FORMAT, MANIFEST, PROVENANCE, write_manifest
+from difficmh.capsule import CONFIG, FORMAT, MANIFEST, PROVENANCE, TABLES, VOCABULARY, write_manifest
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetched, require_space
 from difficmh.taggers.ram_tags import NUMBERS_FILE, TagList
@@ -134,7 +134,7 @@ def decoding_files(contents: CapsuleContents, shards: Sequence[Shard]) -> tuple[
     """
     weights = [shard.file for shard in shards if shard.part not in NOT_DECODING]
     tokenizer = [place for place in contents.companions if place.startswith("tokenizer/")]
-    return ("config.json", *sorted(weights), "tables.safetensors", "tags.json", NUMBERS_FILE, *sorted(tokenizer))
+    return (CONFIG, *sorted(weights), TABLES, VOCABULARY, NUMBERS_FILE, *sorted(tokenizer))
 
 
 def load_part(capsule: Path, part: str) -> dict[str, Tensor]:
@@ -167,7 +167,7 @@ def _check(contents: CapsuleContents, shards: Sequence[Shard]) -> None:
     if len(set(names)) != len(names):
         raise CapsuleError("two parts have a tensor of one name")
     taken = {shard.file for shard in shards}
-    taken |= {"config.json", INDEX, PROVENANCE, MANIFEST, "tables.safetensors", "tags.json", NUMBERS_FILE}
+    taken |= {CONFIG, INDEX, PROVENANCE, MANIFEST, TABLES, VOCABULARY, NUMBERS_FILE}
     for place, file in contents.companions.items():
         path = PurePosixPath(place)
         if path.is_absolute() or ".." in path.parts or "\\" in place or str(path) != place or place in taken:
@@ -215,13 +215,13 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _write_descriptions(folder: Path, contents: CapsuleContents, shards: Sequence[Shard]) -> None:
     dtypes = {shard.part: str(shard.dtype).removeprefix("torch.") for shard in shards}
     config = {"format": FORMAT, "family": FAMILY, "name": contents.name, "codec": contents.config, "dtypes": dtypes}
-    _write_json(folder / "config.json", config)
+    _write_json(folder / CONFIG, config)
     total = sum((folder / shard.file).stat().st_size for shard in shards)
     places = {name: shard.file for shard in shards for name in shard.names}
     _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
     arrays = {name: np.ascontiguousarray(array) for name, array in contents.tables.items()}
-    save_arrays(arrays, folder / "tables.safetensors")
-    contents.vocabulary.save(folder / "tags.json")
+    save_arrays(arrays, folder / TABLES)
+    contents.vocabulary.save(folder / VOCABULARY)
     contents.tags.save_numbers(folder / NUMBERS_FILE)
     _write_json(folder / PROVENANCE, {role: _origin(source) for role, source in contents.sources.items()})
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from difficmh import limits
-from difficmh.capsule import verify_tagger
+from difficmh.capsule import CONFIG, verify_tagger
 from difficmh.errors import CapsuleError
 from difficmh.lazily import lazily
 from difficmh.sd21.capsule_writer import load_part
@@ -40,7 +40,7 @@ def read_codec(capsule: Path, content: Mapping[str, Any]) -> Sd21Config:
     try:
         return Sd21Config.from_dict(content["codec"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CapsuleError(f"{capsule}/config.json describes no codec of this version: {error!r}") from error
+        raise CapsuleError(f"{capsule / CONFIG} describes no codec of this version: {error!r}") from error
 
 
 def load_networks(

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from difficmh.capsule import TABLES
 from difficmh.errors import CapsuleError
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy
 from difficmh.sd21.official_coding import OfficialEntropyTables, bottleneck_tables, coding_tables, gaussian_tables
 from difficmh.sd21.official_rans import OfficialTables
 
-TABLES_FILE = "tables.safetensors"
 PARTS = ("cdfs", "lengths", "offsets")
 
 
@@ -35,8 +35,8 @@ def capsule_tables(model: LfgcmEntropy) -> dict[str, NDArray[np.int32]]:
 def load_official_tables(capsule: Path) -> OfficialEntropyTables:
     """The tables of official files. Raises CapsuleError where a capsule has none."""
     try:
-        arrays = load_file(capsule / TABLES_FILE)
+        arrays = load_file(capsule / TABLES)
         z, y = (OfficialTables(*(arrays[f"official.{name}.{part}"] for part in PARTS)) for name in "zy")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise CapsuleError(f"{capsule / TABLES_FILE} holds no usable tables for official files: {error}") from error
+        raise CapsuleError(f"{capsule / TABLES} holds no usable tables for official files: {error}") from error
     return OfficialEntropyTables(z=z, y=y)
