@@ -17,7 +17,7 @@ import difficmh
 from demo.photographs import PHOTOGRAPHS
 from difficmh.codec import Codec
 from difficmh.images import decode_image
-from difficmh.networks import Mode
+from difficmh.limits import Mode
 from pipeline.protocols import Image
 
 SIDE, CAPTION, GAP = 288, 26, 6

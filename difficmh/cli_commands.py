@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 import difficmh
 from difficmh.bitstream import FINGERPRINT_DIGITS, BitstreamInfo, inspect
-from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_of, capsule_path, read_manifest, verify
+from difficmh.capsule import (
+    VOCABULARY,
+    capsule_fingerprint,
+    capsule_names,
+    capsule_of,
+    capsule_path,
+    read_manifest,
+    verify,
+)
 from difficmh.cli_models import describe_model, model_lines
 from difficmh.cli_official import decompress_official, describe_official, official_lines
 from difficmh.errors import CapsuleError, DifficmhError
@@ -38,7 +46,6 @@ DECODED = ".decoded"
 """Stands before the suffix of a picture that was given no name: beside the original, a name of its own."""
 
 FORMATS: Mapping[str, str] = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
-MODES = ("preview", "full", "reference")
 
 
 def compress(options: argparse.Namespace) -> int:
@@ -183,7 +190,7 @@ def _maker(described: BitstreamInfo | OfficialStream) -> Path:
 def _prior_of(model: str) -> dict[str, TagPrior]:
     """The vocabulary of a model, by the digits that its streams carry."""
     path = capsule_path(model)
-    return {capsule_fingerprint(path)[:FINGERPRINT_DIGITS]: tag_prior(Vocabulary.load(path / "tags.json"))}
+    return {capsule_fingerprint(path)[:FINGERPRINT_DIGITS]: tag_prior(Vocabulary.load(path / VOCABULARY))}
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

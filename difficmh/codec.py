@@ -24,7 +24,8 @@ from difficmh.bitstream import MAX_PIXELS, Header, pack, unpack
 from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError, ImageError
 from difficmh.lazily import lazily
-from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
+from difficmh.limits import Mode
+from difficmh.networks import Conditions, Networks, Sampling, choose_sampling
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
 from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols

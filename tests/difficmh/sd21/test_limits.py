@@ -18,6 +18,11 @@ def test_samplers_and_precisions_of_sd21() -> None:
     assert DTYPES["sd21"] == tuple(loading.DTYPES)
 
 
+def test_previews_in_every_precision(sd21_codec: Codec) -> None:
+    for dtype in (None, *DTYPES["sd21"]):
+        check_drawing(read_config(sd21_codec.capsule), "preview", None, None, dtype)
+
+
 @pytest.mark.parametrize("mode", get_args(GenerativeMode))
 def test_the_usual_sampler_bounds_the_steps(sd21_codec: Codec, mode: GenerativeMode) -> None:
     config = read_config(sd21_codec.capsule)
