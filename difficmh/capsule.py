@@ -29,6 +29,9 @@ from difficmh.verified import Verified
 
 FORMAT = 1
 CONFIG, WEIGHTS, TABLES, VOCABULARY = "config.json", "model.safetensors", "tables.safetensors", "tags.json"
+INDEX = f"{WEIGHTS}.index.json"
+"""The shard of each tensor, in a capsule whose weights are shards."""
+
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 """Where the files came from that a capsule of a released model was made of, by role; others have none."""

@@ -10,7 +10,6 @@ from difficmh.sd21.control import ControlConfig
 from difficmh.sd21.denoiser import DenoiserConfig
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.sd21.samplers import REFERENCE_STEPS, SAMPLERS, SamplerName
-from difficmh.sd21.sources import RATES
 from difficmh.sd21.text import TextConfig
 from difficmh.sd21.unet import UNetConfig
 from difficmh.sd21.vae import VaeConfig
@@ -75,11 +74,6 @@ class Sd21Config:
         )
         parts["tagger"] = RamConfig.from_dict(fields["tagger"])
         return cls(**{**fields, **parts})
-
-
-def presets() -> dict[str, Sd21Config]:
-    """Name to configuration of the released models: one network, trained for five rates."""
-    return {f"sd21-r{rate}": Sd21Config(rate=rate) for rate in RATES}
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 
 from difficmh.capsule import TABLES
 from difficmh.errors import CapsuleError
-from difficmh.sd21.official_coding import bottleneck_tables, coding_tables, gaussian_tables
-from difficmh.sd21.tables import PARTS, capsule_tables, load_official_tables
+from difficmh.sd21.official_coding import bottleneck_tables, gaussian_tables
+from difficmh.sd21.tables import PARTS, capsule_tables, coding_tables, load_official_tables
 from difficmh.zoo import load_tables
 from tests.difficmh.sd21.tiny_lfgcm import tiny_lfgcm
 
