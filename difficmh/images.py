@@ -3,7 +3,8 @@
     decode_image   bytes ─► header, size check ─► pixels ─► 8 bit ─► sRGB ─► over white ─► upright (H, W, 3) uint8
     encode_image   (H, W, 3) uint8, description ─► JPEG, PNG or WebP with EXIF and XMP
 
-Both are pure functions of their arguments and safe to call from several threads.
+Both are safe to call from several threads. Reading sets two switches of the whole process: Pillow's
+`LOAD_TRUNCATED_IMAGES`, off from then on, and a filter of Pillow's warnings while it reads.
 """
 
 from __future__ import annotations
