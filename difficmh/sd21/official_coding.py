@@ -3,7 +3,8 @@
 The entropy networks run in floating point here, as they do in the official code: what one machine wrote, another may
 misread (it then raises BitstreamError, as the coder's final state disagrees). Our own streams are exact instead
 (`symbols.py`). z is one string per image, y one string for the whole batch. Tables come with the model, as integers;
-they are made once (`bottleneck_tables`, `gaussian_tables`) in the formulas of compressai 1.2.4.
+they are made once (`bottleneck_tables`, `gaussian_tables`) in the formulas of compressai 1.2.4. No job writes official
+files yet: `encode_strings` is there for tests of the reading and for whoever wants to give them to the official code.
 """
 
 from __future__ import annotations
