@@ -15,7 +15,7 @@ from demo.photographs import PHOTOGRAPHS
 from demo.sheet import sheet
 from difficmh.codec import Codec
 from difficmh.images import decode_image, to_pixels
-from difficmh.networks import Mode
+from difficmh.limits import Mode
 from pipeline.protocols import Image
 
 SIDE, CAPTION = 288, 15

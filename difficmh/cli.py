@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from difficmh import cli_commands, cli_models
-from difficmh.cli_commands import DECODED, FORMATS, MODES, SUFFIX, complain, package_version
+from difficmh.cli_commands import DECODED, FORMATS, SUFFIX, complain, package_version
 from difficmh.errors import DifficmhError
-from difficmh.limits import DEVICES
+from difficmh.limits import DEVICES, MODES
 
 EXAMPLES = """examples:
   difficmh compress photo.jpg                         writes photo.dicm, with the tags that the tagger finds

@@ -4,7 +4,8 @@
     encode_image   (H, W, 3) uint8, description ─► JPEG, PNG or WebP with EXIF and XMP
     to_pixels      what a codec has drawn, (3, H, W) float in [0, 1] ─► (H, W, 3) uint8
 
-All are pure functions of their arguments and safe to call from several threads.
+All are safe to call from several threads. Reading sets two switches of the whole process: Pillow's
+`LOAD_TRUNCATED_IMAGES`, off from then on, and a filter of Pillow's warnings while it reads.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from difficmh.capsule import VOCABULARY
 from difficmh.limits import DEVICES
 from pipeline.job import plain_exit_code, whole_number
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         test = cached_features(matching(options.test), options.cache, options.device)
         measures["test"] = measure_tagger(tagger, test, torch.ones(len(test.keys), dtype=torch.bool), data)
     options.output.mkdir(parents=True, exist_ok=True)
-    tagger.vocabulary.save(options.output / "tags.json")
+    tagger.vocabulary.save(options.output / VOCABULARY)
     (options.output / "tagger.safetensors").write_bytes(save(tagger.head.compact()))
     if options.image_tags:
         content = {"names": tagger.vocabulary.names, "tags": given_tags(tagger, data)}

@@ -1,8 +1,8 @@
 """Networks of compressai's zoo as contestants, with weights from files: nothing is downloaded.
 
 compressai returns strings and a shape; what would have to be stored is all of it. The container made here has height
-and width of the picture (2 x 2 bytes), height and width of z (2 x 2), the number of strings (1), and each string behind
-its length (4).
+and width of the picture (2 x 2 bytes), height and width of z (2 x 2), the number of strings (1), the quality (1), and
+each string behind its length (4).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CompressaiContestant:
         coded = self._networks[quality - 1].compress(functional.pad(pixels, edge, mode="replicate"))
         strings = [strings[0] for strings in coded["strings"]]
         head = HEAD.pack(height, width, *coded["shape"], len(strings))
-        # The decoder has to find the network again, too; one byte of the head's number of strings leaves room for it.
+        # The quality, for the decoder has to find the network again, too.
         return head + bytes([quality]) + b"".join(struct.pack("<I", len(one)) + one for one in strings)
 
     @torch.inference_mode()
