@@ -99,13 +99,12 @@ class ShardReader(Iterator[Sample | Failure]):
         return self._failure(group.key, "read", f"{path} is a {member.kind}, not a file with the bytes of an image")
 
     def _fill_metadata(self, group: Group, extension: str, head: bytes, member: Member) -> Failure | None:
-        if member.size > MAX_METADATA_BYTES:
-            group.metadata[extension] = {"omitted_bytes": member.size}
-            return None
-        content = head + member.read()
+        is_omitted = member.size > MAX_METADATA_BYTES
+        content = b"" if is_omitted else head + member.read()
         if extension in group.metadata:
-            return self._failure(group.key, "group", f".{extension} comes twice", content)
-        group.metadata[extension] = content
+            left = f"; its {member.size} bytes stay in the shard" if is_omitted else ""
+            return self._failure(group.key, "group", f".{extension} comes twice{left}", content)
+        group.metadata[extension] = {"omitted_bytes": member.size} if is_omitted else content
         return None
 
     def _finish(self, group: Group) -> Iterator[Sample | Failure]:

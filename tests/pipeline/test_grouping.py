@@ -73,6 +73,13 @@ class TestMetadata:
         assert samples[0].metadata == {"json": 1}
         assert [(failure.key, failure.stage, failure.data) for failure in failures] == [("a", "group", b"2")]
 
+    def test_same_extension_again_and_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shards, "MAX_METADATA_BYTES", 100)
+        samples, failures, _ = read_members(("a.jpg", A), ("a.json", b"1"), ("a.json", bytes(101)))
+        assert samples[0].metadata == {"json": 1}
+        assert [(failure.key, failure.stage, failure.data) for failure in failures] == [("a", "group", b"")]
+        assert failures[0].error == ".json comes twice; its 101 bytes stay in the shard"
+
     @given(st.binary(max_size=200))
     def test_any_json_bytes_can_be_written_as_json(self, content: bytes) -> None:
         json.dumps(self.metadata("a.json", content), ensure_ascii=False).encode()
