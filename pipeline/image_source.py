@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.image_files import IMAGE_EXTENSIONS
 from pipeline.job import reaching
+from pipeline.keys import Distinct
 from pipeline.listing import SHARD_SUFFIXES, expand
 from pipeline.records import Failure, ShardSource
 from pipeline.rejects import JobError
@@ -38,13 +38,12 @@ def read_images(
     JobError where one leads to no images, or to images and shards alike, or a shard is damaged: an evaluation of fewer
     images than meant would mislead.
     """
-    seen: Counter[str] = Counter()
+    distinct = Distinct()
     for url in urls:
         found = False
         for image in _read_url(url, storage_options or {}, labelled):
             found = True
-            seen[image.name] += 1
-            yield image if seen[image.name] == 1 else replace(image, name=f"{image.name}~{seen[image.name]}")
+            yield replace(image, name=distinct(image.name))
         if not found:
             raise JobError(f"{url} holds no images")
 

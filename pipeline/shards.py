@@ -37,7 +37,7 @@ def read_shard(file: BinaryIO, url: str) -> ShardReader:
     what came before it is kept, and the rest is one Failure of stage `read`. What `file.read` raises is passed on, as
     only the caller knows whether it is worth another attempt.
 
-    Keys repeat where the shard repeats them (`keys.UniqueKeys` tells them apart).
+    Keys repeat where the shard repeats them (`keys.Distinct` tells them apart).
     """
     return ShardReader(file, url)
 

@@ -60,6 +60,16 @@ def test_names_that_come_again_get_a_number(tmp_path: Path) -> None:
     assert [image.name for image in read_images([str(tmp_path)] * 3)] == ["a.jpg", "a.jpg~2", "a.jpg~3"]
 
 
+def test_a_number_that_a_name_of_its_own_has_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"first")
+    others = [f"o{number}.jpg" for number in range(40)]  # else both `k.jpg` would be one sample
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in ("k.jpg", *others, "k.jpg", "k~2.jpg"):
+            tar.add(tmp_path / "a.jpg", name)
+    names = [image.name for image in read_images([str(tmp_path / "s.tar")])]
+    assert [name for name in names if "/k" in name] == ["s.tar/k", "s.tar/k~2", "s.tar/k~2~2"]
+
+
 def test_shards_without_images_are_no_evaluation(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
