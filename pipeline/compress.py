@@ -227,7 +227,7 @@ class _RowWriter:
                 self.reject(_failure(batch[0].sample, "compress", error))
                 return
         else:
-            self.context.memory.enough(batch[0].pixels)
+            self.context.memory.enough(max(decoded.pixels for decoded in batch))
             for row in rows:
                 self._write(row)
             return
