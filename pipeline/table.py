@@ -17,8 +17,6 @@ import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 1
 ROW_GROUP_BYTES = 8 * 2**20
-RAW_COLUMNS = frozenset({"bitstream", "data"})
-"""Columns that are compressed already: stored as they are, without dictionary and statistics."""
 
 ARCHIVE_SCHEMA = pa.schema(
     [
@@ -99,8 +97,9 @@ class PartWriter:
         self._limit = row_group_bytes
         self._pending: list[Mapping[str, Any]] = []
         self._pending_bytes = 0
-        raw = [name for name in schema.names if name in RAW_COLUMNS]
-        other = [path for path in _leaf_paths(schema) if path not in RAW_COLUMNS]
+        # Bitstreams and image files are compressed already.
+        raw = [column.name for column in schema if pa.types.is_large_binary(column.type)]
+        other = [path for path in _leaf_paths(schema) if path not in raw]
         self._writer = pq.ParquetWriter(
             file,
             schema,

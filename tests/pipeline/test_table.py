@@ -105,6 +105,21 @@ def test_bitstreams_are_stored_as_they_are_and_the_rest_with_statistics() -> Non
     assert columns["tags.list.element"].statistics.max == "road"
 
 
+def test_text_is_compressed_whatever_its_column_is_called() -> None:
+    schema = pa.schema([pa.field("data", pa.string()), pa.field("raw", pa.large_binary())])
+    file = io.BytesIO()
+    with PartWriter(file, with_versions(schema, FINGERPRINT)) as writer:
+        writer.write({"data": "a", "raw": b"b"})
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    text, raw = group.column(0), group.column(1)
+    assert (text.compression, text.statistics.max, raw.compression, raw.statistics) == (
+        "ZSTD",
+        "a",
+        "UNCOMPRESSED",
+        None,
+    )
+
+
 def test_the_same_rows_make_the_same_bytes() -> None:
     rows = [row(number) for number in range(50)]
     assert part(rows, 3000) == part(rows, 3000)
