@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -75,14 +76,13 @@ class Part:
 
     def _by_group(self, rows: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Row numbers of the part, sorted, as numbers within each row group; groups without any are left out."""
-        start, remaining = 0, list(rows)
+        start = done = 0
         for group in range(self._table.num_row_groups):
             end = start + self._table.metadata.row_group(group).num_rows
-            here = [row - start for row in remaining if row < end]
-            remaining = remaining[len(here) :]
+            here = rows[done : bisect_left(rows, end, done)]
             if here:
-                yield group, here
-            start = end
+                yield group, [row - start for row in here]
+            start, done = end, done + len(here)
 
     def key_ranges(self) -> list[tuple[str, str] | None]:
         """Smallest and largest key of each row group, None where the file does not say."""

@@ -92,11 +92,6 @@ class ShardReport:
     outputs: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
 
-    @property
-    def bits_per_pixel(self) -> float:
-        """Stored bits per original pixel; 0 where there are no pixels."""
-        return 8 * self.bytes_out / self.pixels if self.pixels else 0.0
-
     def to_json(self) -> str:
         fields = asdict(self)
         del fields["source"]["private"]

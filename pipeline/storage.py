@@ -68,9 +68,6 @@ class Storage:
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("url", "options", "retry")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
     @cached_property
     def _target(self) -> tuple[fsspec.AbstractFileSystem, str]:
         return connect(self.url, self.options)
@@ -136,16 +133,13 @@ class Storage:
         """Paths of all objects below the folder `prefix`, sorted."""
         return [info.path for info in self.scan(prefix)]
 
-    def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` of `path`, the whole object by default.
 
         Raises TransientError where the store keeps answering with fewer bytes than the object has, as a client does
         not notice by itself, JobError where it sends more than the part that was asked for, and FileNotFoundError.
         """
-        start = start or 0
-        if end is None:
-            end = self.size(path)
-        return self._read_range(path, start, end)
+        return self._read_range(path, start, self.size(path) if end is None else end)
 
     def _read_range(self, path: str, start: int, end: int) -> bytes:
         if end <= start:
