@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.rejects import JobError, TransientError
 from pipeline.table import (
     ARCHIVE_SCHEMA,
     REJECT_SCHEMA,
@@ -148,6 +149,18 @@ def test_rejects_have_their_own_schema() -> None:
 
 def test_rows_are_weighed_by_what_is_in_them() -> None:
     assert row_bytes({"a": b"123", "b": "45", "c": 1, "d": [1.0, 2.0], "e": None}) == 3 + 2 + 8 + 16 + 8
+
+
+@pytest.mark.parametrize(
+    "error", [TransientError("the store is away"), PermissionError("denied"), JobError("no parts")]
+)
+def test_trouble_with_the_store_is_no_damaged_file(error: Exception) -> None:
+    class Away(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise error
+
+    with pytest.raises(type(error)):
+        open_part(Away(part([row(0)])))
 
 
 def test_files_that_are_no_parts() -> None:
