@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +28,6 @@ from pipeline.listing import expand
 from pipeline.manifest import copy_capsule, establish, make_plan
 from pipeline.progress import plan_line
 from pipeline.rejects import JobError
-from pipeline.retry import BRIEF
 from pipeline.storage import Storage, UrlOpener
 
 EXAMPLES = """examples:
@@ -60,7 +58,7 @@ def run(request: CompressRequest, options: dict[str, Any]) -> int:
     archive, inputs = Storage.from_url(job.archive, options), UrlOpener(options)
     manifest = describe_archive(job, codec)
     with reaching(job.archive):
-        plan = make_plan(replace(archive, retry=BRIEF), manifest, sources, job.overwrite)
+        plan = make_plan(archive, manifest, sources, job.overwrite)
     check_images(plan, inputs)
     print(plan_line(plan, job.archive), flush=True)
     if job.dry_run:

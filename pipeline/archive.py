@@ -10,7 +10,7 @@ Only shards with a report count: a part without one belongs to a shard that is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -25,6 +25,7 @@ from pipeline.prefetch import map_ahead
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
+from pipeline.retry import BRIEF
 from pipeline.rows import path_of_text
 from pipeline.storage import Storage
 from pipeline.table import SchemaError
@@ -90,7 +91,7 @@ class Archive:
         JobError for one that is newer than this release.
         """
         storage = Storage.from_url(url, storage_options)
-        manifest = read_manifest(storage, "archive")
+        manifest = read_manifest(replace(storage, retry=BRIEF), "archive")
         if manifest is None:
             raise ArchiveError(f"there is no archive at {url}: archive.json is missing")
         return cls(storage, manifest, codec_factory, device, cache)

@@ -13,6 +13,7 @@ from pipeline.keys import Distinct
 from pipeline.listing import SHARD_SUFFIXES, expand
 from pipeline.records import Failure, ShardSource
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF, PATIENT
 from pipeline.shards import read_shard
 from pipeline.storage import Storage, UrlOpener
 
@@ -51,12 +52,13 @@ def read_images(
 def _read_url(url: str, storage_options: Mapping[str, Any], labelled: bool) -> Iterator[SourceImage]:
     opener = UrlOpener(storage_options)
     with reaching(url):
-        folder, files = _files(Storage.from_url(url, storage_options))
+        folder, files = _files(Storage.from_url(url, storage_options, BRIEF))
         images = [path for path in files if _is_image(path)]
         shards = [path for path in files if path.lower().endswith(SHARD_SUFFIXES)]
         if images and shards:
             raise JobError(f"{url} holds images and shards, such as {shards[0]}: name either, or both one by one")
         sources = [] if images else expand([url], storage_options)
+    folder = replace(folder, retry=PATIENT)
     labels = set(files) if labelled else set()
     for path in images:
         beside = _beside(path)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.commit import REPORTS, report_path
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF
 from pipeline.storage import ObjectInfo, Storage
 from pipeline.table import SCHEMA_VERSION
 from pipeline.totals import Totals
@@ -113,7 +114,7 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     or a shard's source changed since it was done, unless `overwrite`, which puts them back among the pending ones
     (`redo`); FileNotFoundError where there is no bucket for the output.
     """
-    _check_kind(storage, manifest)
+    _check_kind(replace(storage, retry=BRIEF), manifest)  # the first contact
     reports = {info.path: info for info in storage.scan(REPORTS)}
     if not reports:
         storage.check_bucket()

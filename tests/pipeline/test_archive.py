@@ -16,6 +16,7 @@ from pipeline.archive import AmbiguousKeyError, Archive
 from pipeline.part import METADATA_SCHEMA, ArchiveError
 from pipeline.query import QueryError
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF, PATIENT
 from pipeline.rows import plain_text
 from pipeline.storage import Storage
 from pipeline.table import SchemaError, TableRow
@@ -121,6 +122,15 @@ def test_get_reads_the_row_group_of_the_key_only(tmp_path: Path, monkeypatch: py
     reads = Reads(monkeypatch)
     assert archive.bitstream("004") == bytes([4]) * 2**20
     assert 2**20 <= reads.bytes < 1.5 * 2**20
+
+
+def test_first_contact_is_brief(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = []
+    real = Storage.read
+    monkeypatch.setattr(Storage, "read", lambda self, path: patience.append(self.retry) or real(self, path))
+    archive = Archive.open(storage.url)
+    archive.info()
+    assert patience == [BRIEF, PATIENT, PATIENT]
 
 
 def test_get_decodes_with_the_archive_s_own_model(archive: Archive, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from pipeline.image_source import SourceImage, read_images
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF, PATIENT
 from tests.http_server import serving
+from tests.pipeline.archives import noted_patience
 
 
 def test_labels_lie_beside_images_in_folders_and_shards(tmp_path: Path) -> None:
@@ -40,6 +42,13 @@ def test_a_single_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert list(read_images([str(tmp_path / "a.JPG"), "b.png"])) == [first, SourceImage("b.png", b"second")]
     with pytest.raises(JobError, match=r"c\.jpg"):
         list(read_images(["c.jpg"]))
+
+
+def test_first_contact_is_brief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"first")
+    asked = noted_patience(monkeypatch, "exists", "read")
+    assert len(list(read_images([str(tmp_path), str(tmp_path / "a.jpg")]))) == 2
+    assert asked == {("exists", BRIEF), ("read", PATIENT)}
 
 
 def test_a_folder_may_be_named_like_a_picture(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from pipeline.commit import ShardCommit, report_path
 from pipeline.manifest import Manifest, copy_capsule, establish, make_plan, read_manifest
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF, PATIENT
 from pipeline.storage import Storage
+from tests.pipeline.archives import noted_patience
 from tests.s3_server import Bucket
 
 MANIFEST = Manifest("archive", "compress_dataset", "fake", "0123456789abcdef", {"quality": 3}, {"workers": 2})
@@ -71,6 +73,14 @@ def test_resume_is_sources_minus_reports(storage: Storage) -> None:
     assert plan.pending == [SOURCES[1], SOURCES[3]]
     assert (plan.done.shards, plan.done.images, plan.done.bytes_in) == (2, 20, 2000)
     assert (plan.shards, plan.kind) == (4, "archive")
+
+
+def test_first_contact_is_brief_and_all_else_is_patient(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    finish(storage, MANIFEST, SOURCES[0])
+    asked = noted_patience(monkeypatch, "exists", "scan", "read")
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    assert asked == {("exists", BRIEF), ("scan", PATIENT), ("read", PATIENT)}
 
 
 def test_other_inputs_may_be_added_and_how_it_runs_may_change(storage: Storage) -> None:
