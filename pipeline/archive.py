@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
+from pipeline.addresses import without_password
 from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.manifest import PARALLEL_REQUESTS, Manifest, read_manifest
@@ -27,7 +28,7 @@ from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
 from pipeline.retry import BRIEF
 from pipeline.rows import path_of_text
-from pipeline.storage import Storage
+from pipeline.storage import ObjectInfo, Storage
 from pipeline.table import SchemaError
 from pipeline.totals import Totals
 
@@ -126,8 +127,13 @@ class Archive:
         for path, size in wanted.items():
             if path not in present or present[path].size != size:
                 raise ArchiveError(f"{self.storage.path_url(path)} is missing or not what its report says")
-        found = (present[path] for path in sorted(wanted))
-        return [ShardSource(self.storage.path_url(info.path), info.size, info.etag) for info in found]
+        return [self._source(present[path]) for path in sorted(wanted)]
+
+    def _source(self, info: ObjectInfo) -> ShardSource:
+        """A part by the name that may be stored: without the password of the archive's address, if there is one."""
+        address = self.storage.path_url(info.path)
+        name = without_password(address)
+        return ShardSource(name, info.size, info.etag, "" if name == address else address)
 
     def info(self) -> ArchiveInfo:
         """Format, codec and totals; reads the reports."""
@@ -181,7 +187,7 @@ class Archive:
         if shard is None:
             return self.parts
         wanted = {self.storage.path_url(_part_path(name)) for name in (shard, path_of_text(shard))}
-        return [source for source in self.parts if source.url in wanted]
+        return [source for source in self.parts if source.address in wanted]
 
     def _places(self, source: ShardSource, key: str) -> list[tuple[ShardSource, Place]]:
         ranges = self._key_ranges(source)
@@ -209,7 +215,7 @@ class Archive:
 
     def open_part(self, source: ShardSource) -> Part:
         """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is."""
-        file = self.storage.open(source.url.removeprefix(self.storage.path_url("")), buffer=0)
+        file = self.storage.open(source.address.removeprefix(self.storage.path_url("")), buffer=0)
         try:
             return Part(file, self.manifest.codec_fingerprint)
         except (ArchiveError, SchemaError) as error:

@@ -133,6 +133,15 @@ def test_first_contact_is_brief(storage: Storage, monkeypatch: pytest.MonkeyPatc
     assert patience == [BRIEF, PATIENT, PATIENT]
 
 
+def test_parts_are_named_without_the_password_of_the_archive(tmp_path: Path) -> None:
+    place = f"host/{tmp_path.name}"
+    storage = write_archive(f"memory://me:secret@{place}", ROWS)
+    archive = pickle.loads(pickle.dumps(open_archive(storage, tmp_path)))
+    assert {part.url.rpartition("/")[0] for part in archive.parts} == {f"memory://me@{place}/data"}
+    assert archive.bitstream("000", shard="in/b.tar") == ROWS[3].bitstream
+    assert sorted(archive.keys("key < '002'")) == ["000", "000", "001"]
+
+
 def test_get_decodes_with_the_archive_s_own_model(archive: Archive, tmp_path: Path) -> None:
     (expected,) = FakeCodec(capsule=tmp_path).decompress([ROWS[1].bitstream])
     assert torch.equal(archive.get("001"), expected)
