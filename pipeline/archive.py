@@ -21,7 +21,7 @@ from pipeline.addresses import without_password
 from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.manifest import PARALLEL_REQUESTS, Manifest, read_manifest
-from pipeline.part import METADATA_SCHEMA, ArchiveError, Part, Place
+from pipeline.part import METADATA_SCHEMA, ArchiveError, KeyRanges, Part, Place
 from pipeline.prefetch import map_ahead
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
@@ -71,9 +71,7 @@ class Archive:
     codec_factory: DecoderFactory | None = None
     device: str = "cpu"
     cache: Path | None = None
-    _ranges: dict[str, list[tuple[str, str] | None]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _ranges: dict[str, KeyRanges] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -173,7 +171,12 @@ class Archive:
 
     def bitstream(self, key: str, shard: str | None = None) -> bytes:
         """The stored bytes of `key`; reads the row groups that may hold it. Raises as `get` does."""
-        found = [place for source in self._parts_of(shard) for place in self._places(source, key)]
+        sources = self._parts_of(shard)
+        ranges = self._key_ranges(sources)
+        groups = [(source, _holding(key, each)) for source, each in zip(sources, ranges, strict=True)]
+        candidates = [(source, numbers) for source, numbers in groups if numbers]
+        places = _requests(lambda candidate: self._places(key, *candidate), candidates)
+        found = [(source, place) for (source, _), own in zip(candidates, places, strict=True) for place in own]
         if not found:
             raise KeyError(key)
         if len(found) > 1:
@@ -189,23 +192,18 @@ class Archive:
         wanted = {self.storage.path_url(_part_path(name)) for name in (shard, path_of_text(shard))}
         return [source for source in self.parts if source.address in wanted]
 
-    def _places(self, source: ShardSource, key: str) -> list[tuple[ShardSource, Place]]:
-        ranges = self._key_ranges(source)
-        groups = [group for group, keys in enumerate(ranges) if keys is None or keys[0] <= key <= keys[1]]
-        if not groups:
-            return []
+    def _places(self, key: str, source: ShardSource, groups: Sequence[int]) -> list[Place]:
         with self.open_part(source) as part:
-            return [(source, place) for place in part.places(key, groups)]
+            return part.places(key, groups)
 
-    def _key_ranges(self, source: ShardSource) -> list[tuple[str, str] | None]:
-        """Kept for later: two keys per row group, so that a second `get` opens the right part at once."""
-        if source.url not in self._ranges:
-            missing = [each for each in self._parts_of(None) if each.url not in self._ranges]
-            for each, ranges in zip(missing, _requests(self._read_key_ranges, missing), strict=True):
-                self._ranges[each.url] = ranges
-        return self._ranges[source.url]
+    def _key_ranges(self, sources: Sequence[ShardSource]) -> list[KeyRanges]:
+        """Of each part. Kept for later: two keys per row group, so that a second `get` opens the right part at once."""
+        missing = [source for source in sources if source.url not in self._ranges]
+        for source, ranges in zip(missing, _requests(self._read_key_ranges, missing), strict=True):
+            self._ranges[source.url] = ranges
+        return [self._ranges[source.url] for source in sources]
 
-    def _read_key_ranges(self, source: ShardSource) -> list[tuple[str, str] | None]:
+    def _read_key_ranges(self, source: ShardSource) -> KeyRanges:
         with self.open_part(source) as part:
             return part.key_ranges()
 
@@ -248,6 +246,11 @@ class Archive:
 def _requests(request: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`map` over objects of the store, a few requests at a time."""
     return map_ahead(items, request, lambda item: 1, PARALLEL_REQUESTS, PARALLEL_REQUESTS)
+
+
+def _holding(key: str, ranges: KeyRanges) -> list[int]:
+    """Row groups that may hold `key`."""
+    return [group for group, keys in enumerate(ranges) if keys is None or keys[0] <= key <= keys[1]]
 
 
 def _schema(columns: Sequence[str] | None) -> pa.Schema:

@@ -124,6 +124,17 @@ def test_get_reads_the_row_group_of_the_key_only(tmp_path: Path, monkeypatch: py
     assert 2**20 <= reads.bytes < 1.5 * 2**20
 
 
+def test_get_in_one_shard_asks_the_other_parts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = open_archive(write_archive(tmp_path / "many", [row("0", f"in/{n}.tar", n) for n in range(9)]), tmp_path)
+    opened: list[str] = []
+    real = Storage.open
+    monkeypatch.setattr(Storage, "open", lambda self, path, buffer: opened.append(path) or real(self, path, buffer))
+    assert archive.bitstream("0", shard="in/4.tar") == row("0", seed=4).bitstream
+    assert {path.partition("-")[0] for path in opened} == {"data/4"}
+    with pytest.raises(AmbiguousKeyError, match="9 images"):
+        archive.bitstream("0")
+
+
 def test_first_contact_is_brief(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     patience = []
     real = Storage.read
