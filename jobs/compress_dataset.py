@@ -13,6 +13,7 @@ import difficmh
 from difficmh.capsule import built_in_names, read_name, verify
 from difficmh.images import decode_image
 from difficmh.limits import read_limits
+from pipeline.capsule import copy_capsule
 from pipeline.compress import CompressWorkerFactory
 from pipeline.compress_request import (
     CompressRequest,
@@ -25,7 +26,7 @@ from pipeline.compress_request import (
 )
 from pipeline.job import QUIET_RAY, execute, exit_code, reaching
 from pipeline.listing import expand
-from pipeline.manifest import copy_capsule, establish, make_plan
+from pipeline.manifest import establish, make_plan
 from pipeline.progress import plan_line
 from pipeline.rejects import JobError
 from pipeline.storage import Storage, UrlOpener

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from pipeline.attempts import LocalPool, Tally
+from pipeline.capsule import copy_capsule
 from pipeline.compress import CompressSettings, CompressWorkerFactory
 from pipeline.driver import Summary, run
-from pipeline.manifest import Manifest, copy_capsule, establish, make_plan
+from pipeline.manifest import Manifest, establish, make_plan
 from pipeline.protocols import Image
 from pipeline.records import ShardReport, ShardSource
 from pipeline.storage import ObjectInfo, Storage, UrlOpener
