@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import ray
@@ -13,6 +12,7 @@ import difficmh
 from difficmh.capsule import built_in_names, read_name, verify
 from difficmh.images import decode_image
 from difficmh.limits import read_limits
+from pipeline.capsule import copy_capsule
 from pipeline.compress import CompressWorkerFactory
 from pipeline.compress_request import (
     CompressRequest,
@@ -25,10 +25,9 @@ from pipeline.compress_request import (
 )
 from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, reaching
 from pipeline.listing import expand
-from pipeline.manifest import copy_capsule, establish, make_plan
+from pipeline.manifest import establish, make_plan
 from pipeline.progress import plan_line
 from pipeline.rejects import JobError
-from pipeline.retry import BRIEF
 from pipeline.storage import Storage, UrlOpener
 
 EXAMPLES = """examples:
@@ -59,7 +58,7 @@ def run(request: CompressRequest, options: RunOptions) -> int:
     archive, inputs = Storage.from_url(job.archive, options.storage), UrlOpener(options.storage)
     manifest = describe_archive(job, codec)
     with reaching(job.archive):
-        plan = make_plan(replace(archive, retry=BRIEF), manifest, sources, job.overwrite)
+        plan = make_plan(archive, manifest, sources, job.overwrite)
     check_images(plan, inputs)
     print(plan_line(plan, job.archive), flush=True)
     if options.dry_run:

@@ -79,16 +79,12 @@ class Group:
             names = (*own.get(_prefix(extension), ()), *shared)
             yield Sample(key, url, image.path, image.content, {name: parsed[name] for name in names})
 
-    def unclaimed(self) -> dict[str, bytes]:
+    def unclaimed(self) -> dict[str, bytes | dict[str, int]]:
         """Metadata, by extension, that belongs to none of the images."""
         own, shared = self._owned()
         claimed = set(shared if self.images else ())
         claimed.update(*(own.get(_prefix(extension), ()) for extension in self.images))
-        return {
-            name: content
-            for name, content in self.metadata.items()
-            if name not in claimed and isinstance(content, bytes)
-        }
+        return {name: content for name, content in self.metadata.items() if name not in claimed}
 
     def _keys(self) -> Iterator[tuple[str, str]]:
         """The key of each image, and its extension."""

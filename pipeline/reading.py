@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -21,7 +21,6 @@ from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import Drawing
 from pipeline.rejects import JobError
-from pipeline.retry import BRIEF
 from pipeline.storage import Storage
 from pipeline.totals import RejectLimit
 
@@ -150,7 +149,7 @@ def plan_output(
     with reaching(request.output):
         if archive.storage.holds(output):
             raise JobError(f"{output.url} lies inside the archive, which is only read; choose another place")
-        plan = make_plan(replace(output, retry=BRIEF), manifest, archive.parts, request.overwrite)
+        plan = make_plan(output, manifest, archive.parts, request.overwrite)
         print(plan_line(plan, request.output))
         if not options.dry_run:
             establish(output, manifest, plan)

@@ -38,7 +38,7 @@ def read_shard(file: BinaryIO, url: str) -> ShardReader:
     what came before it is kept, and the rest is one Failure of stage `read`. What `file.read` raises is passed on, as
     only the caller knows whether it is worth another attempt.
 
-    Keys repeat where the shard repeats them (`keys.UniqueKeys` tells them apart).
+    Keys repeat where the shard repeats them (`keys.Distinct` tells them apart).
     """
     return ShardReader(file, url)
 
@@ -102,20 +102,20 @@ class ShardReader(Iterator[Sample | Failure]):
         return self._failure(group.key, "read", f"{path} is a {member.kind}, not a file with the bytes of an image")
 
     def _fill_metadata(self, group: Group, extension: str, head: bytes, member: Member) -> Failure | None:
-        is_large = member.size > MAX_METADATA_BYTES
-        content = b"" if is_large else head + member.read()
+        is_omitted = member.size > MAX_METADATA_BYTES
+        content = {"omitted_bytes": member.size} if is_omitted else head + member.read()
         if extension in group.metadata:
-            return self._failure(group.key, "group", f".{extension} comes twice, now of {member.size} bytes", content)
-        group.metadata[extension] = {"omitted_bytes": member.size} if is_large else content
+            return self._left_alone(group, f".{extension} comes twice", content)
+        group.metadata[extension] = content
         return None
 
     def _finish(self, group: Group) -> Iterator[Sample | Failure]:
         yield from group.samples(self._url)
         if group.images or group.is_late:
             for extension, content in group.unclaimed().items():
-                late = "came twice, or too long after its image to be kept with it: sort the shard by name"
-                message = f".{extension} {late if group.is_late else 'belongs to no image that could be read'}"
-                yield self._failure(group.key, "group", message, content)
+                late = "comes twice, or too long after its image to be kept with it: sort the shard by name"
+                reason = late if group.is_late else "belongs to no image that could be read"
+                yield self._left_alone(group, f".{extension} {reason}", content)
         elif not group.has_image:
             self.skipped += 1
         if group.has_image and group.lost_metadata:
@@ -124,6 +124,12 @@ class ShardReader(Iterator[Sample | Failure]):
                 "its metadata came too long before it to be kept, and is in the shard only: sort the shard by name"
             )
             yield self._failure(group.key, "group", message)
+
+    def _left_alone(self, group: Group, error: str, content: bytes | dict[str, int]) -> Failure:
+        """Metadata that is kept with no image: its bytes, or word of them."""
+        if isinstance(content, bytes):
+            return self._failure(group.key, "group", error, content)
+        return self._failure(group.key, "group", f"{error}; its {content['omitted_bytes']} bytes stay in the shard")
 
     def _failure(self, key: str, stage: str, error: str, data: bytes = b"") -> Failure:
         return Failure(key, self._url, stage, error, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from jobs import evaluate_codec
 from pipeline.evaluate_request import parse
 from tests.difficmh.test_metrics import photo
+from tests.jobs.test_analyze_dataset import OWN_MODEL
 
 
 @pytest.fixture
@@ -63,6 +65,23 @@ def test_other_rates_without_measuring_again(images: Path, capsys: pytest.Captur
     assert {path.name for path in (images / "again").iterdir()} == {path.name for path in (images / "out").iterdir()}
     assert evaluate_codec.main([*again[:2], "--output", again[1], "--rates", "1,3", "--bd-range", "0.1,20"]) == 0
     assert json.loads((images / "out" / "evaluation.json").read_text()) == first
+
+
+def test_a_module_in_the_current_folder(images: Path) -> None:
+    (images / "own_sizes.py").write_text(OWN_MODEL)
+    words = [
+        "--images",
+        "photos",
+        "--codec",
+        "jpeg@60",
+        "--measure",
+        "analyzer:python:own_sizes:make",
+        "--output",
+        "out",
+    ]
+    command = [sys.executable, evaluate_codec.__file__, *words]
+    ended = subprocess.run(command, cwd=images, check=False, capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, "sizes" in ended.stdout) == (0, True), ended.stderr
 
 
 def test_nothing_to_go_on_from(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

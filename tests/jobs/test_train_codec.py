@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from ray.train import ControllerError, WorkerGroupError
 
 import difficmh
 from difficmh.capsule import BUILT_IN, FORMAT
@@ -195,6 +196,43 @@ def test_a_release_of_what_is_no_checkpoint_is_one_line(tmp_path: Path, capsys: 
     assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "odd.pt") == 2
     assert "odd.pt is no checkpoint of this program's training" in one_error(capsys)
     assert not (tmp_path / "a").exists()
+
+
+def test_ray_that_does_not_come_up_is_one_line(
+    arguments: list[object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", slow)
+    assert run("train_codec.py", *arguments, "--stage", "rate_distortion", "--workers", 2) == 2
+    assert one_error(capsys).startswith("error: Ray can be neither reached nor started: Exception: The current node")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (WorkerGroupError("a long trace", {1: ValueError("too few pictures")}), "error: too few pictures"),
+        (
+            ControllerError(RuntimeError("no\nworkers")),
+            "error: ControllerError: Training failed due to controller error",
+        ),
+    ],
+)
+def test_what_fails_in_ray_s_workers_is_one_line(
+    arguments: list[object],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    line: str,
+) -> None:
+    def failing(self: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.train.torch.TorchTrainer.fit", failing)
+    assert run("train_codec.py", *arguments, "--stage", "rate_distortion", "--workers", 2) == 2
+    assert one_error(capsys).startswith(line)
 
 
 @pytest.mark.slow

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.attempts import WorkerFactory
 from pipeline.commit import DATA, ShardCommit
 from pipeline.driver import Summary, run
 from pipeline.manifest import Manifest, establish, make_plan
 from pipeline.records import ShardReport, ShardSource
+from pipeline.retry import Retry
 from pipeline.storage import Storage
 from pipeline.table import ARCHIVE_SCHEMA, PartWriter, TableRow, with_versions
 from tests.corpora import picture
@@ -87,6 +90,22 @@ def write_part(storage: Storage, shard: str, rows: Iterable[TableRow], row_group
 def put(storage: Storage, path: str, data: bytes) -> None:
     with storage.atomic_write(path) as file:
         file.write(data)
+
+
+def noted_patience(monkeypatch: pytest.MonkeyPatch, *names: str) -> set[tuple[str, Retry]]:
+    """Fills up with what storages are asked from now on, of these methods, and how patiently."""
+    asked = set()
+
+    def note(name: str, method: Any) -> Any:
+        def noted(storage: Storage, *arguments: Any) -> Any:
+            asked.add((name, storage.retry))
+            return method(storage, *arguments)
+
+        return noted
+
+    for name in names:
+        monkeypatch.setattr(Storage, name, note(name, getattr(Storage, name)))
+    return asked
 
 
 def run_job(job: WorkerFactory, output: Storage, sources: list[ShardSource], described: Manifest) -> Summary:

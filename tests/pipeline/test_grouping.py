@@ -92,12 +92,19 @@ class TestMetadata:
         samples, failures, _ = read_members(("a.json", first), ("a.json", second), ("a.jpg", A))
         assert samples[0].metadata == {"json": 1 if first == b"1" else {"omitted_bytes": 101}}
         assert [(failure.key, failure.stage) for failure in failures] == [("a", "group")]
-        assert f"of {len(second)} bytes" in failures[0].error
+        assert ("stay in the shard" in failures[0].error) == (second != b"1")
 
     def test_same_extension_twice(self) -> None:
         samples, failures, _ = read_members(("a.jpg", A), ("a.json", b"1"), ("a.json", b"2"))
         assert samples[0].metadata == {"json": 1}
         assert [(failure.key, failure.stage, failure.data) for failure in failures] == [("a", "group", b"2")]
+
+    def test_same_extension_again_and_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shards, "MAX_METADATA_BYTES", 100)
+        samples, failures, _ = read_members(("a.jpg", A), ("a.json", b"1"), ("a.json", bytes(101)))
+        assert samples[0].metadata == {"json": 1}
+        assert [(failure.key, failure.stage, failure.data) for failure in failures] == [("a", "group", b"")]
+        assert failures[0].error.endswith("; its 101 bytes stay in the shard")
 
     @given(st.binary(max_size=200))
     def test_any_json_bytes_can_be_written_as_json(self, content: bytes) -> None:

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.capsule import copy_capsule
 from pipeline.compress import CompressSettings, CompressWorkerFactory
 from pipeline.driver import Summary, run
-from pipeline.manifest import Manifest, copy_capsule, establish, make_plan
+from pipeline.manifest import Manifest, establish, make_plan
 from pipeline.protocols import Image
 from pipeline.records import ShardReport, ShardSource
 from pipeline.storage import ObjectInfo, Storage, UrlOpener
