@@ -102,17 +102,24 @@ class Archive:
     def _committed(self) -> tuple[Totals, dict[str, int]]:
         """What the reports add up to, and the parts they name with their sizes; the reports themselves are not kept."""
         totals, parts = Totals(), {}
-        paths = [path for path in self.storage.list(REPORTS) if path.endswith(".json")]
+        paths = [info.path for info in self.storage.scan(REPORTS, deep=False) if info.path.endswith(".json")]
         for report in _requests(self._report, paths):
             totals += Totals.of(report)
             parts.update({path: size for path, size in report.outputs.items() if _is_part(path)})
         return totals, parts
 
     def _report(self, path: str) -> ShardReport:
+        url = self.storage.path_url(path)
         try:
-            return ShardReport.from_json(self.storage.read(path).decode())
+            report = ShardReport.from_json(self.storage.read(path).decode())
         except (ValueError, KeyError, TypeError) as error:
-            raise ArchiveError(f"{self.storage.path_url(path)} is damaged: {error!r}") from error
+            raise ArchiveError(f"{url} is damaged: {error!r}") from error
+        if report.job_fingerprint != self.manifest.job_fingerprint:
+            raise ArchiveError(
+                f"{url}: this shard was not done with the settings in archive.json: the archive is being overwritten, "
+                "or two jobs were mixed"
+            )
+        return report
 
     @cached_property
     def parts(self) -> list[ShardSource]:
@@ -121,10 +128,11 @@ class Archive:
         Raises ArchiveError where one that a report names is missing or has another size.
         """
         _, wanted = self._committed
-        present = {info.path: info for info in self.storage.scan(DATA)}
+        present = {info.path: info for info in self.storage.scan(DATA, deep=False)}
         for path, size in wanted.items():
             if path not in present or present[path].size != size:
-                raise ArchiveError(f"{self.storage.path_url(path)} is missing or not what its report says")
+                wrong = f"{self.storage.path_url(path)} is missing or not what its report says"
+                raise ArchiveError(f"{wrong}; the job does this shard again when it is run again")
         return [self._source(present[path]) for path in sorted(wanted)]
 
     def _source(self, info: ObjectInfo) -> ShardSource:

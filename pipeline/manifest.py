@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from pipeline.commit import REPORTS, report_path
+from pipeline.commit import DATA, REJECTS, REPORTS, report_path
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.retry import BRIEF
@@ -91,13 +91,17 @@ def _check_version(url: str, fields: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do: shards pending, and the totals of those done before. `kind` is the output's."""
+    """What a run has to do: shards pending, and the totals of those done before. `kind` is the output's.
+
+    Reports of `redo` do not hold. `replaces` is the fingerprint of the manifest that was there, if any.
+    """
 
     fingerprint: str
     pending: Sequence[ShardSource]
     done: Totals = field(default_factory=Totals)
     redo: Sequence[ShardSource] = ()
     kind: str = "archive"
+    replaces: str = ""
 
     @property
     def shards(self) -> int:
@@ -105,37 +109,57 @@ class Plan:
 
 
 def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSource], overwrite: bool) -> Plan:
-    """The shards of `sources` without a valid report. Writes nothing.
+    """The shards of `sources` without a valid report, or whose outputs are not what it says. Writes nothing.
 
     Raises JobError where `storage` holds another job's output, and where the output was made with another configuration
     or a shard's source changed since it was done, unless `overwrite`, which puts them back among the pending ones
     (`redo`); FileNotFoundError where there is no bucket for the output.
     """
     _check_kind(replace(storage, retry=BRIEF), manifest)  # the first contact
-    reports = {info.path: info for info in storage.scan(REPORTS)}
+    reports = {info.path: info for info in storage.scan(REPORTS, deep=False)}
     if not reports:
         storage.check_bucket()
-    _check_manifest(storage, manifest, sources, reports, overwrite)
+    present = read_manifest(storage, manifest.kind)
+    _check_manifest(storage, present, manifest, len(reports.keys() - set(map(report_path, sources))), overwrite)
     with_report = [source for source in sources if report_path(source) in reports]
-    done, stale = Totals(), []
+    sizes = {info.path: info.size for folder in (DATA, REJECTS) for info in storage.scan(folder, deep=False)}
+    done, lost, stale = Totals(), [], []
     for source, report in _read_reports(storage, with_report, reports):
-        if report is not None and (report.source, report.job_fingerprint) == (source, manifest.job_fingerprint):
-            done += Totals.of(report)
-        else:
+        if report is None or (report.source, report.job_fingerprint) != (source, manifest.job_fingerprint):
             stale.append((source, report))
+        elif not _outputs_are_there(report, sizes):
+            lost.append(source)
+        else:
+            done += Totals.of(report)
     _refuse_stale(stale, manifest, overwrite)
-    redo = [source for source, _ in stale]
+    redo = [*lost, *(source for source, _ in stale)]
     again = {source.url for source in redo}
     pending = [source for source in sources if source.url in again or report_path(source) not in reports]
-    return Plan(manifest.job_fingerprint, pending, done, redo, manifest.kind)
+    replaces = present.job_fingerprint if present else ""
+    return Plan(manifest.job_fingerprint, pending, done, redo, manifest.kind, replaces)
+
+
+def _outputs_are_there(report: ShardReport, sizes: Mapping[str, int]) -> bool:
+    """Not so where parts were lost, or where a later attempt was killed between its part and its report.
+
+    `sizes` are of what lies in `data/` and `rejects/` themselves: pictures in folders below are too many to be listed.
+    """
+    own = {path: size for path, size in report.outputs.items() if path.count("/") == 1}
+    return all(sizes.get(path) == size for path, size in own.items())
 
 
 def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
-    """Makes `storage` ready for `plan`: reports that no longer hold are removed, then the manifest is written."""
+    """Makes `storage` ready for `plan`: reports that no longer hold are removed, then the manifest is written.
+
+    Raises JobError where another job's manifest came between: the output would become a mixture of both.
+    """
+    present = read_manifest(storage, manifest.kind)
+    if present is not None and present.job_fingerprint not in (plan.replaces, manifest.job_fingerprint):
+        difference = _difference(present, manifest)
+        raise JobError(f"{storage.url} has just been made {difference}, by another job; choose another place")
     with ThreadPoolExecutor(PARALLEL_REQUESTS) as threads:
         for _ in threads.map(lambda source: storage.delete(report_path(source)), plan.redo):
             pass
-    present = read_manifest(storage, manifest.kind)
     if present is None or present.job_fingerprint != manifest.job_fingerprint:
         with storage.atomic_write(manifest.path) as file:
             file.write(manifest.to_json().encode())
@@ -149,19 +173,16 @@ def _check_kind(storage: Storage, manifest: Manifest) -> None:
 
 
 def _check_manifest(
-    storage: Storage,
-    manifest: Manifest,
-    sources: Sequence[ShardSource],
-    reports: Mapping[str, ObjectInfo],
-    overwrite: bool,
+    storage: Storage, present: Manifest | None, manifest: Manifest, others: int, overwrite: bool
 ) -> None:
-    """Refuses another configuration, also where no shard is done yet: another job may be at work on its first."""
-    present = read_manifest(storage, manifest.kind)
+    """Refuses another configuration, also where no shard is done yet: another job may be at work on its first.
+
+    `others` are shards of the output that are not among the inputs.
+    """
     if present is None or present.job_fingerprint == manifest.job_fingerprint:
         return
     if not overwrite:
         raise JobError(f"{storage.url} was made {_difference(present, manifest)}; choose another place or --overwrite")
-    others = len(set(reports) - {report_path(source) for source in sources})
     if others:
         raise JobError(
             f"{storage.url} was made {_difference(present, manifest)} and holds {others} shards that are not among "

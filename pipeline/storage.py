@@ -125,22 +125,30 @@ class Storage:
             return False
         return True
 
-    def scan(self, prefix: str = "") -> list[ObjectInfo]:
+    def scan(self, prefix: str = "", deep: bool = True) -> list[ObjectInfo]:
         """All objects below the folder `prefix`, sorted by path; hidden ones (unfinished local writes) left out.
 
-        Raises JobError for a store that cannot be listed.
+        Without `deep` those in folders below it are left out, too, at the price of what is there. Raises JobError for a
+        store that cannot be listed.
         """
         if not can_be_listed(self._fs):
             raise JobError(
                 f"{self.path_url(prefix)}: folders and archives need a store that can be listed, not http(s)"
             )
         try:
-            found = self.retry(lambda: self._fs.find(self._full(prefix), detail=True, withdirs=False))
+            found = self.retry(lambda: (self._found if deep else self._entries)(self._full(prefix)))
         except FileNotFoundError:
             return []
         start = len(self._full("")) + 1
         infos = (self._described(name[start:], info) for name, info in found.items())
         return sorted((info for info in infos if not _hidden(info.path)), key=lambda info: info.path)
+
+    def _found(self, folder: str) -> dict[str, Any]:
+        return cast(dict[str, Any], self._fs.find(folder, detail=True, withdirs=False))
+
+    def _entries(self, folder: str) -> dict[str, Any]:
+        entries = self._fs.ls(folder, detail=True)
+        return {entry["name"]: entry for entry in entries if entry["type"] != "directory"}
 
     def list(self, prefix: str = "") -> list[str]:
         """Paths of all objects below the folder `prefix`, sorted."""

@@ -13,15 +13,13 @@ import pytest
 from pipeline.attempts import WorkerFactory
 from pipeline.commit import DATA, ShardCommit
 from pipeline.driver import Summary, run
-from pipeline.manifest import Manifest, establish, make_plan
+from pipeline.manifest import Manifest, establish, make_plan, read_manifest
 from pipeline.records import ShardReport, ShardSource
 from pipeline.retry import Retry
 from pipeline.storage import Storage
 from pipeline.table import ARCHIVE_SCHEMA, PartWriter, TableRow, with_versions
 from tests.corpora import picture
 from tests.fakes import FINGERPRINT, FakeCodec, LocalPool, Silence
-
-JOB = "job0123456789abc"
 
 
 def fake_codec(capsule: str, device: str, dtype: str | None = None) -> FakeCodec:
@@ -76,7 +74,10 @@ def write_part(storage: Storage, shard: str, rows: Iterable[TableRow], row_group
     """One part and its report; several rows share a row group only up to `row_group_bytes`."""
     source = ShardSource(shard, 1, "etag")
     rows = list(rows)
-    with ShardCommit(storage, source, JOB) as commit:
+    described = read_manifest(storage, "archive")
+    assert described is not None
+    fingerprint = described.job_fingerprint
+    with ShardCommit(storage, source, fingerprint) as commit:
         with (
             commit.output(f"{DATA}/{commit.name}.parquet") as file,
             PartWriter(file, with_versions(ARCHIVE_SCHEMA, FINGERPRINT), row_group_bytes) as part,
@@ -84,7 +85,7 @@ def write_part(storage: Storage, shard: str, rows: Iterable[TableRow], row_group
             for each in rows:
                 part.write(vars(each))
         pixels = sum(each.width * each.height for each in rows)
-        return commit.finish(ShardReport(shard, source, JOB, images=len(rows), pixels=pixels))
+        return commit.finish(ShardReport(shard, source, fingerprint, images=len(rows), pixels=pixels))
 
 
 def put(storage: Storage, path: str, data: bytes) -> None:
@@ -97,9 +98,9 @@ def noted_patience(monkeypatch: pytest.MonkeyPatch, *names: str) -> set[tuple[st
     asked = set()
 
     def note(name: str, method: Any) -> Any:
-        def noted(storage: Storage, *arguments: Any) -> Any:
+        def noted(storage: Storage, *arguments: Any, **options: Any) -> Any:
             asked.add((name, storage.retry))
-            return method(storage, *arguments)
+            return method(storage, *arguments, **options)
 
         return noted
 

@@ -208,6 +208,13 @@ def test_a_rejected_shard_s_leftover_part_does_not_exist(storage: Storage, tmp_p
     assert len(open_archive(storage, tmp_path).parts) == 1
 
 
+def test_a_shard_of_another_job_is_an_error_and_not_a_mixture(storage: Storage, tmp_path: Path) -> None:
+    (path,) = [path for path in storage.list("reports") if "/b-" in path]
+    put(storage, path, json.dumps({**json.loads(storage.read(path)), "job_fingerprint": "f" * 16}).encode())
+    with pytest.raises(ArchiveError, match=r"b-.*json: .* not done with the settings in archive\.json"):
+        open_archive(storage, tmp_path).query()
+
+
 def test_a_lost_part_is_an_error_and_not_a_shorter_answer(storage: Storage, tmp_path: Path) -> None:
     storage.delete(next(path for path in storage.list("data") if "/b-" in path))
     with pytest.raises(ArchiveError, match="missing"):

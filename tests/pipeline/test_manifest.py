@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.commit import ShardCommit, report_path
 from pipeline.manifest import Manifest, establish, make_plan, read_manifest
-from pipeline.records import ShardReport, ShardSource
+from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.retry import BRIEF, PATIENT
 from pipeline.storage import Storage
@@ -112,6 +112,49 @@ def test_another_configuration_is_refused(storage: Storage, other: Manifest, rea
     assert storage.list("reports") == [], "a shard that is being redone is not done"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_job_that_was_planned_while_another_one_began_is_refused(storage: Storage, overwrite: bool) -> None:
+    other = replace(MANIFEST, settings={"quality": 1})
+    first, second = (make_plan(storage, each, SOURCES, overwrite) for each in (MANIFEST, other))
+    establish(storage, MANIFEST, first)
+    finish(storage, MANIFEST, SOURCES[0])
+    with pytest.raises(JobError, match=r"has just been made with quality 3, not 1, by another job"):
+        establish(storage, other, second)
+    assert read_manifest(storage, "archive") == MANIFEST
+    assert len(storage.list("reports")) == 1
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite))
+
+
+def write(storage: Storage, path: str, data: bytes) -> None:
+    with storage.atomic_write(path) as file:
+        file.write(data)
+
+
+def finish_with_outputs(storage: Storage, source: ShardSource) -> str:
+    """A shard with a part, rejects and a picture in a folder; returns its name."""
+    with ShardCommit(storage, source, MANIFEST.job_fingerprint) as commit:
+        for path in (f"data/{commit.name}.parquet", f"data/{commit.name}/a.png"):
+            with commit.output(path) as file:
+                file.write(b"whole")
+        commit.reject(Failure("a", source.url, "decode", "ValueError", b""))
+        commit.finish(ShardReport(source.url, source, MANIFEST.job_fingerprint, images=10))
+    return commit.name
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_shard_whose_part_is_lost_or_another_attempt_s_is_done_again(storage: Storage, overwrite: bool) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    names = [finish_with_outputs(storage, source) for source in SOURCES]
+    write(storage, f"data/{names[0]}.parquet", b"of an attempt killed before its report")
+    storage.delete(f"data/{names[1]}.parquet")
+    storage.delete(f"rejects/{names[2]}.parquet")
+    storage.delete(f"data/{names[3]}/a.png")  # one of too many to be listed
+    plan = make_plan(storage, MANIFEST, SOURCES, overwrite)
+    assert (plan.pending, plan.redo, plan.done.shards) == (SOURCES[:3], SOURCES[:3], 1)
+    establish(storage, MANIFEST, plan)
+    assert storage.list("reports") == [f"reports/{names[3]}.json"]
+
+
 def test_overwriting_part_of_an_archive_is_refused(storage: Storage) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
     finish(storage, MANIFEST, *SOURCES)
@@ -135,8 +178,7 @@ def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object]
 
 def test_a_damaged_report_is_refused(storage: Storage) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
-    with storage.atomic_write(report_path(SOURCES[0])) as file:
-        file.write(b"{}")
+    write(storage, report_path(SOURCES[0]), b"{}")
     with pytest.raises(JobError, match="damaged"):
         make_plan(storage, MANIFEST, SOURCES, overwrite=False)
 
@@ -151,7 +193,6 @@ def test_a_damaged_report_is_refused(storage: Storage) -> None:
     ],
 )
 def test_manifests_that_cannot_be_used(storage: Storage, text: str, reason: str) -> None:
-    with storage.atomic_write("archive.json") as file:
-        file.write(text.encode())
+    write(storage, "archive.json", text.encode())
     with pytest.raises(JobError, match=reason):
         read_manifest(storage, "archive")

@@ -48,6 +48,13 @@ def test_what_is_written_is_there(storage: Storage) -> None:
     assert storage.path_url("a/b.bin").endswith("/a/b.bin")
 
 
+def test_a_folder_without_those_below_it(storage: Storage) -> None:
+    for path in ("a/b.bin", "a/c/d.bin", "a/.hidden", "a.bin"):
+        write(storage, path, b"01234")
+    assert [(info.path, info.size) for info in storage.scan("a", deep=False)] == [("a/b.bin", 5)]
+    assert storage.scan("nowhere", deep=False) == []
+
+
 def test_what_is_not_there(storage: Storage) -> None:
     assert not storage.exists("a")
     assert storage.list("a") == []
