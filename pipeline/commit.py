@@ -48,10 +48,24 @@ def report_path(source: ShardSource) -> str:
 
 
 def set_aside(storage: Storage, source: ShardSource, fingerprint: str, error: str) -> ShardReport:
-    """Rejects a shard as a whole: one reject row without bytes (they stay in the shard), and a report that says why."""
+    """Rejects a shard as a whole: one reject row without bytes (they stay in the shard), and a report that says why.
+
+    Not one that is done after all, by another job or by an attempt that was thought lost: its report is returned then.
+    """
+    present = _report(storage, source)
+    if present and not present.error and (present.source, present.job_fingerprint) == (source, fingerprint):
+        return present
     with ShardCommit(storage, source, fingerprint) as commit:
         commit.reject(Failure(key="", shard=source.url, stage="shard", error=error, data=b""))
         return commit.finish(ShardReport(source.url, source, fingerprint, error=error))
+
+
+def _report(storage: Storage, source: ShardSource) -> ShardReport | None:
+    """None where there is none that can be read."""
+    try:
+        return ShardReport.from_json(storage.read(report_path(source)).decode())
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ class _Run:
         self.give_up(outcome)
 
     def give_up(self, outcome: Outcome) -> None:
-        """Rejects the shard as a whole, or leaves it for the next run where only the store failed."""
+        """Rejects the shard as a whole, unless it is done after all, or leaves it for the next run where only the store
+        failed.
+        """
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= FAILURES_IN_A_ROW * self.pool.workers:
             aside = self.this_run.failed_shards

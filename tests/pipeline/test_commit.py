@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -150,6 +151,16 @@ def test_a_shard_is_set_aside_as_a_whole(storage: Storage) -> None:
         {"key": "", "shard": SOURCE.url, "stage": "shard", "error": "the worker died", "data": b""}
     ]
     assert ShardReport.from_json(storage.read(REPORT).decode()) == done
+
+
+def test_a_shard_that_is_done_after_all_is_not_set_aside(storage: Storage) -> None:
+    with ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+        write_part(commit)
+        done = commit.finish(report())
+    assert set_aside(storage, SOURCE, FINGERPRINT, "the worker died") == done
+    assert storage.list() == [DATA, REPORT]
+    for source, fingerprint in ((SOURCE, "f" * 16), (replace(SOURCE, etag="new"), FINGERPRINT)):
+        assert set_aside(storage, source, fingerprint, "the worker died").error, "that was another content"
 
 
 @pytest.mark.parametrize(

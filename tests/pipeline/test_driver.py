@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.attempts import Outcome, Tally, Task, WorkerContext, attempt
+from pipeline.commit import ShardCommit
 from pipeline.driver import ATTEMPTS, Summary, run
 from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
@@ -115,6 +116,17 @@ def test_a_shard_that_kills_its_worker_is_rejected_as_a_whole(output: Storage) -
     (row,) = open_part(io.BytesIO(output.read(rejects))).read().to_pylist()
     assert (row["shard"], row["stage"], row["error"]) == ("/in/1.tar", "shard", "the worker died (3 times)")
     assert len(output.list("reports")) == 1
+
+
+def test_a_shard_that_another_job_did_meanwhile_is_done(output: Storage) -> None:
+    def lost(task: Task) -> Outcome:
+        with ShardCommit(output, task.source, FINGERPRINT) as commit:
+            commit.finish(ShardReport(task.source.url, task.source, FINGERPRINT, images=10))
+        return Outcome(task, error="the worker died", lost=True)
+
+    summary = run(plan(4), FakePool(only(1, lost)), output, Silent())
+    assert (summary.totals.shards, summary.totals.failed_shards, summary.totals.images) == (4, 0, 40)
+    assert output.list("rejects") == []
 
 
 def test_a_shard_the_store_does_not_give_is_left_for_another_run(output: Storage) -> None:
