@@ -154,10 +154,13 @@ class ShardCommit:
 
 
 def verify(storage: Storage, path: str, size: int, sha256: str) -> None:
-    """Reads `path` back; raises TransientError unless it has this size and checksum."""
-    with storage.open(path) as file:
-        digest = _sha256(file)
-        found = file.tell()
+    """Reads `path`, just written, back; raises TransientError unless it is there with this size and checksum."""
+    try:
+        with storage.open(path) as file:
+            digest = _sha256(file)
+            found = file.tell()
+    except FileNotFoundError as error:
+        raise TransientError(f"{storage.path_url(path)} is not there to be read back") from error
     if (found, digest) != (size, sha256):
         raise TransientError(f"{storage.path_url(path)} does not read back as written ({found} bytes of {size})")
 

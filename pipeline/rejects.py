@@ -119,9 +119,25 @@ RETRY_ERRNOS = frozenset(
         errno.EPIPE,
         errno.ESTALE,
         errno.ETIMEDOUT,
-        getattr(errno, "EREMOTEIO", errno.EIO),
+        getattr(errno, "EREMOTEIO", errno.EAGAIN),
     }
 )
+MACHINE_ERRNOS = frozenset(
+    {
+        errno.EHOSTDOWN,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.ENFILE,
+        errno.ENOLCK,
+        errno.ENOMEM,
+        errno.ENOTCONN,
+    }
+)
+"""Disks, mounts and limits of a machine that falter. Retried only where nothing stands behind them: s3fs calls whatever
+a store answers that it does not know an EIO."""
+
 ABORT_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -215,4 +231,5 @@ def _by_errno(error: BaseException) -> Verdict | None:
     number = error.errno if isinstance(error, OSError) else None
     if number in ABORT_ERRNOS:
         return Verdict.ABORT
-    return Verdict.RETRY if number in RETRY_ERRNOS else None
+    falters = number in RETRY_ERRNOS or (number in MACHINE_ERRNOS and error.__cause__ is None)
+    return Verdict.RETRY if falters else None

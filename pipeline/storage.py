@@ -222,7 +222,10 @@ class Storage:
             self._fs.put_file(spool, full)
         else:
             self._rename_into(spool, full)
-        written = self._info(path).size
+        try:
+            written = self._info(path).size
+        except FileNotFoundError as error:
+            raise TransientError(f"{self.path_url(path)} is not there yet, just after it was written") from error
         if written != size:
             raise TransientError(f"{self.path_url(path)}: {written} bytes stored of {size}")
 

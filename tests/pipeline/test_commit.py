@@ -144,6 +144,14 @@ def test_what_does_not_read_back_is_not_reported(tmp_path: Path) -> None:
     assert storage.list("reports") == []
 
 
+def test_what_is_not_there_to_be_read_back_may_come(storage: Storage) -> None:
+    with ShardCommit(storage, SOURCE, FINGERPRINT) as commit:
+        write_part(commit)
+        storage.delete(DATA)
+        with pytest.raises(TransientError, match="not there to be read back"):
+            commit.finish(report())
+
+
 def test_a_shard_is_set_aside_as_a_whole(storage: Storage) -> None:
     done = set_aside(storage, SOURCE, FINGERPRINT, "the worker died")
     assert (done.error, done.rejects, done.images) == ("the worker died", 1, 0)

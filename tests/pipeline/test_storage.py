@@ -5,6 +5,7 @@ import os
 import pickle
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ def test_what_is_written_is_there(storage: Storage) -> None:
     assert storage.size("a/b.bin") == 10
     assert storage.exists("a/b.bin")
     assert storage.path_url("a/b.bin").endswith("/a/b.bin")
+
+
+def test_a_store_that_shows_late_what_was_written(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, late = Storage._info, iter([FileNotFoundError("not yet")])
+
+    def info(self: Storage, path: str) -> Any:
+        for error in late:
+            raise error
+        return real(self, path)
+
+    monkeypatch.setattr(Storage, "_info", info)
+    write(replace(storage, retry=FAST), "a/b.bin", b"0123456789")
+    assert storage.read("a/b.bin") == b"0123456789"
 
 
 def test_a_folder_without_those_below_it(storage: Storage) -> None:
