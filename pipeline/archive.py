@@ -9,7 +9,9 @@ Only shards with a report count: a part without one belongs to a shard that is n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +23,12 @@ from pipeline.addresses import without_password
 from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.manifest import PARALLEL_REQUESTS, Manifest, read_manifest
-from pipeline.part import METADATA_SCHEMA, ArchiveError, KeyRanges, Part, Place
+from pipeline.part import METADATA_SCHEMA, ArchiveError, KeyRanges, Part
 from pipeline.prefetch import map_ahead
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
+from pipeline.rejects import TransientError
 from pipeline.retry import BRIEF
 from pipeline.rows import path_of_text
 from pipeline.storage import ObjectInfo, Storage
@@ -183,16 +186,16 @@ class Archive:
         ranges = self._key_ranges(sources)
         groups = [(source, _holding(key, each)) for source, each in zip(sources, ranges, strict=True)]
         candidates = [(source, numbers) for source, numbers in groups if numbers]
-        places = _requests(lambda candidate: self._places(key, *candidate), candidates)
-        found = [(source, place) for (source, _), own in zip(candidates, places, strict=True) for place in own]
+        counts = list(_requests(lambda candidate: self._count(key, *candidate), candidates))
+        found = [candidate for candidate, count in zip(candidates, counts, strict=True) if count]
         if not found:
             raise KeyError(key)
-        if len(found) > 1:
-            parts = ", ".join(sorted({source.url for source, _ in found}))
-            raise AmbiguousKeyError(f"{len(found)} images have the key {key!r}, in {parts}; say which shard")
-        source, place = found[0]
-        with self.open_part(source) as part:
-            return part.bitstream(place)
+        if sum(counts) > 1:
+            parts = ", ".join(sorted(source.url for source, _ in found))
+            raise AmbiguousKeyError(f"{sum(counts)} images have the key {key!r}, in {parts}; say which shard")
+        source, numbers = found[0]
+        with self.open_part(source) as part:  # finds the row again: this may be another file of the same shard
+            return part.bitstream(key, numbers)
 
     def _parts_of(self, shard: str | None) -> list[ShardSource]:
         if shard is None:
@@ -200,9 +203,9 @@ class Archive:
         wanted = {self.storage.path_url(_part_path(name)) for name in (shard, path_of_text(shard))}
         return [source for source in self.parts if source.address in wanted]
 
-    def _places(self, key: str, source: ShardSource, groups: Sequence[int]) -> list[Place]:
+    def _count(self, key: str, source: ShardSource, groups: Sequence[int]) -> int:
         with self.open_part(source) as part:
-            return part.places(key, groups)
+            return part.count(key, groups)
 
     def _key_ranges(self, sources: Sequence[ShardSource]) -> list[KeyRanges]:
         """Of each part. Kept for later: two keys per row group, so that a second `get` opens the right part at once."""
@@ -220,13 +223,23 @@ class Archive:
             return part.metadata(columns)
 
     def open_part(self, source: ShardSource) -> Part:
-        """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is."""
-        file = self.storage.open(source.address.removeprefix(self.storage.path_url("")), buffer=0)
-        try:
-            return Part(file, self.manifest.codec_fingerprint)
-        except (ArchiveError, SchemaError) as error:
-            file.close()
-            raise type(error)(f"{source.url}: {error}") from error
+        """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is.
+
+        TransientError where it has another size by now: another attempt at its shard, or an overwriting job, is at work.
+        Tags are not compared: some stores spell them otherwise in a list than for one object.
+        """
+        path = source.address.removeprefix(self.storage.path_url(""))
+        with ExitStack() as failing:
+            file = self.storage.open(path, buffer=0)
+            failing.callback(file.close)
+            if (size := file.seek(0, os.SEEK_END)) != source.size:
+                raise TransientError(f"{source.url} was replaced: {source.size} bytes when listed, {size} now")
+            try:
+                part = Part(file, self.manifest.codec_fingerprint)
+            except (ArchiveError, SchemaError) as error:
+                raise type(error)(f"{source.url}: {error}") from error
+            failing.pop_all()
+            return part
 
     @cached_property
     def codec(self) -> Decoder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, TypeAlias
 
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.query import Where
-from pipeline.rejects import JobError
+from pipeline.rejects import JobError, TransientError
 from pipeline.table import ARCHIVE_SCHEMA, open_part, part_fingerprint
 
 METADATA_SCHEMA = pa.schema([field for field in ARCHIVE_SCHEMA if field.name != "bitstream"])
@@ -25,14 +24,6 @@ KeyRanges: TypeAlias = list[tuple[str, str] | None]
 
 class ArchiveError(JobError):
     """An archive that cannot be read as asked: missing, damaged, newer than this release, made with other weights."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a row lies in a part."""
-
-    group: int
-    row: int
 
 
 class Part:
@@ -93,20 +84,30 @@ class Part:
         groups = (self._table.metadata.row_group(group) for group in range(self._table.num_row_groups))
         return [_range(group.column(column).statistics) for group in groups]
 
-    def places(self, key: str, groups: Sequence[int]) -> list[Place]:
-        """Where `key` stands in those row groups; reads their key columns only."""
-        found = []
+    def count(self, key: str, groups: Sequence[int]) -> int:
+        """How many rows of those row groups have `key`; reads their key columns only."""
+        return len(list(self._places(key, groups)))
+
+    def bitstream(self, key: str, groups: Sequence[int]) -> bytes:
+        """The bytes of `key`, which one row of those row groups has; reads their key columns, and that group's streams.
+
+        Raises TransientError where it is not so: another part of the same shard was there when its rows were counted.
+        """
+        places = list(self._places(key, groups))
+        if len(places) == 1:
+            ((group, row),) = places
+            columns = self._unchecked.read_row_group(group, columns=["key", "bitstream"])
+            if columns["key"][row].as_py() == key:
+                data: bytes = columns["bitstream"][row].as_py()
+                return data
+        raise TransientError(f"the part was replaced while {key!r} was read from it; open the archive again")
+
+    def _places(self, key: str, groups: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """The row groups that hold `key`, and its rows there."""
         for group in groups:
             keys = self._table.read_row_group(group, columns=["key"])["key"]
-            matches = pc.indices_nonzero(pc.equal(keys, key)).to_pylist()
-            found += [Place(group, row) for row in matches]
-        return found
-
-    def bitstream(self, place: Place) -> bytes:
-        """One frame's bytes; reads one column of one row group."""
-        column = self._unchecked.read_row_group(place.group, columns=["bitstream"])["bitstream"]
-        data: bytes = column[place.row].as_py()
-        return data
+            for row in pc.indices_nonzero(pc.equal(keys, key)).to_pylist():
+                yield group, row
 
 
 def _range(statistics: Any) -> tuple[str, str] | None:

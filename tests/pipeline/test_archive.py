@@ -13,9 +13,10 @@ import torch
 
 import pipeline
 from pipeline.archive import AmbiguousKeyError, Archive
-from pipeline.part import METADATA_SCHEMA, ArchiveError
+from pipeline.part import METADATA_SCHEMA, ArchiveError, Part
 from pipeline.query import QueryError
-from pipeline.rejects import JobError
+from pipeline.records import ShardSource
+from pipeline.rejects import JobError, TransientError
 from pipeline.retry import BRIEF, PATIENT
 from pipeline.rows import plain_text
 from pipeline.storage import Storage
@@ -174,6 +175,37 @@ def test_a_shard_whose_path_is_no_text_is_asked_for_as_its_rows_call_it(tmp_path
     (shard,) = (name for name in archive.query(columns=["shard"])["shard"].to_pylist() if "caf" in name)
     assert shard == "/in/caf\\udce9.tar"
     assert archive.bitstream("000", shard=shard) == archive.bitstream("000", shard=path) == row("x", "y", 7).bitstream
+
+
+SAME_SIZE = [row(str(number), seed=0, bitstream=bytes([number]) * 100) for number in range(4)]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_part_that_is_replaced_meanwhile_gives_no_other_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    first, second, third, other = SAME_SIZE
+    storage = write_archive(tmp_path / "archive", [first, second, third])
+    archive = open_archive(storage, tmp_path)
+    real = Archive.open_part
+    opened: list[str] = []
+
+    def replaced(self: Archive, source: ShardSource) -> Part:
+        opened.append(source.url)
+        if len(opened) == 3:  # after those for its range of keys and to count
+            write_part(storage, "in/a.tar", [third, second if found else other, first])
+        return real(self, source)
+
+    monkeypatch.setattr(Archive, "open_part", replaced)
+    if found:
+        assert archive.bitstream("0") == first.bitstream
+    else:
+        with pytest.raises(TransientError, match="while '1' was read"):
+            archive.bitstream("1")
+    assert len(opened) == 3
+    write_part(storage, "in/a.tar", [*SAME_SIZE, *SAME_SIZE])
+    with pytest.raises(TransientError, match="was replaced"):
+        archive.bitstream("0")
 
 
 @pytest.mark.parametrize(("key", "shard"), [("999", None), ("", None), ("001", "in/b.tar"), ("001", "in/c.tar")])
