@@ -19,6 +19,7 @@ from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
 from pipeline.commit import DATA, ShardCommit
 from pipeline.decompress import Counts, Decoded, Row, RowDecoder, decode_rows, failure
+from pipeline.memory_watch import MemoryWatch
 from pipeline.part import METADATA_SCHEMA
 from pipeline.protocols import Analyzer, AnalyzerFactory
 from pipeline.query import Where
@@ -106,6 +107,7 @@ class AnalyzeWorker:
         self._decoder = RowDecoder(job.archive.codec, job.archive.manifest.codec, job.drawing, context.memory)
         self._where = Where(job.where, METADATA_SCHEMA)
         self._schema = with_versions(result_schema(analyzer.row_type), job.fingerprint)
+        self._memory = MemoryWatch()  # of its own: what the codec finds room for says nothing about the analyzer
         self._answered = False
         self._failures = 0
         self._failure: type[Exception] | None = None
@@ -142,11 +144,13 @@ class AnalyzeWorker:
         try:
             answers = self._columns([each.row for each in decoded], self._analyzer([each.image for each in decoded]))
             self._answered = True
+            self._memory.enough(max(each.pixels for each in decoded))
             return [_Answer(each.row, columns) for each, columns in zip(decoded, answers, strict=True)]
         except Exception as error:
             if decide(error) is not Verdict.REJECT:
                 raise
             if len(decoded) == 1:
+                self._memory.failed(error, decoded[0].pixels)
                 self._note_failure(error)
                 return [failure(decoded[0].row, "analyze", describe(error))]
         return [result for each in decoded for result in self._ask([each])]

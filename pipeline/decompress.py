@@ -49,6 +49,10 @@ class Decoded:
     row: Row
     image: Tensor
 
+    @property
+    def pixels(self) -> int:
+        return _pixels(self.row)
+
 
 @dataclass(frozen=True)
 class RowDecoder:

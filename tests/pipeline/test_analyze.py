@@ -186,6 +186,23 @@ def test_fewer_images_than_prove_anything_are_rejects(tmp_path: Path) -> None:
     assert run(make_job(tmp_path, ROWS, analyzer_factory=lambda device: Broken())).totals.rejects == 3
 
 
+@pytest.mark.parametrize("batch_pixels", [1, 2**20])
+def test_an_analyzer_without_memory_ends_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_pixels: int
+) -> None:
+    class Crowded(Brightness):
+        def __call__(self, images: Sequence[Tensor]) -> list[BrightnessRow]:
+            answers = super().__call__(images)
+            if len(self.calls) > 1:
+                raise MemoryError("something else filled the device")
+            return answers
+
+    monkeypatch.setattr("pipeline.decompress.BATCH_PIXELS", {"cpu": batch_pixels})
+    rows = [row(str(number), f"in/{number // 10}.tar", seed=number) for number in range(70)]
+    with pytest.raises(JobError, match="in a row found too little memory.*something else filled"):
+        run(make_job(tmp_path, rows, analyzer_factory=Crowded))
+
+
 def test_an_analyzer_that_cannot_be_loaded_ends_the_job(tmp_path: Path) -> None:
     def missing(device: str) -> Brightness:
         raise ValueError("no such package")
