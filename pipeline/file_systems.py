@@ -24,12 +24,16 @@ _TAGS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modif
 def connect(url: str, options: Mapping[str, Any]) -> tuple[FileSystem, str]:
     """The file system of `url` and the path in it, without caches and without retries of its own.
 
+    A `url` without a scheme is an absolute path on the local disk, whatever is in it.
+
     Raises ValueError for an unknown scheme and ImportError where its package is missing.
     """
     settings: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False, **options}
     if url.split("://")[0] in ("s3", "s3a"):
         config = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}
         settings["config_kwargs"] = {**config, **settings.get("config_kwargs", {})}
+    if "://" not in url:  # not by `url_to_fs`, to which `::` in a path is a chain of file systems
+        return LocalFileSystem(**settings), url
     files, path = url_to_fs(url, **settings)
     if hasattr(files, "retries"):
         files.retries = 1

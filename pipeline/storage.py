@@ -23,6 +23,7 @@ from pipeline.file_systems import (
     check_bucket,
     connect,
     is_local,
+    named_host,
     object_size,
     object_tag,
     protocols,
@@ -92,12 +93,17 @@ class Storage:
 
     def holds(self, other: Storage) -> bool:
         """Whether `other` is this place or lies inside it, whatever their URLs and links on a local disk are called."""
-        inner, outer = other._place, self._place
-        return f"{inner}/".startswith(f"{outer.rstrip('/')}/")
+        (inner_store, inner), (outer_store, outer) = other._place, self._place
+        return inner_store == outer_store and f"{inner}/".startswith(f"{outer.rstrip('/')}/")
 
     @property
-    def _place(self) -> str:
-        return os.path.realpath(self._target[1]) if is_local(self._fs) else self.url
+    def _place(self) -> tuple[str, str]:
+        """What tells the store from others, and the path there: `s3` and `s3a` are one."""
+        files, path = self._target
+        if is_local(files):
+            return "", os.path.realpath(path)
+        scheme = self.url.partition("://")[0]
+        return f"{protocols(files)} {named_host(scheme, self.url)}", path
 
     def info(self, path: str) -> ObjectInfo:
         """Size and tag of `path`; raises FileNotFoundError."""

@@ -43,6 +43,15 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("url", ["day::one/a::b.tar", "day::one", "day::one/*.tar"])
+def test_a_local_path_is_no_chain_of_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    shard = tmp_path / "day::one" / "a::b.tar"
+    shard.parent.mkdir()
+    shard.write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert [source.url for source in expand([url])] == [str(shard)]
+
+
 class TestBraces:
     @pytest.mark.parametrize(
         ("url", "expected"),

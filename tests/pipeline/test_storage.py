@@ -159,6 +159,35 @@ def test_a_relative_path_holds_in_other_working_directories(tmp_path: Path, monk
     assert (tmp_path / "archive" / "a").read_bytes() == b"x"
 
 
+def test_a_local_path_is_no_chain_of_file_systems(tmp_path: Path) -> None:
+    for url in (str(tmp_path / "archive::v2"), f"{tmp_path}/tar::v3/deep"):
+        storage = Storage.from_url(url)
+        write(storage, "a::b", b"x")
+        assert (Path(url) / "a::b").read_bytes() == b"x"
+        with UrlOpener().open(storage.path_url("a::b")) as file:
+            assert file.read() == b"x"
+        assert storage.list() == ["a::b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["archive::v2", "tar::v3"]
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "holds"),
+    [
+        ("s3://b/arc", "s3a://b/arc/data", True),
+        ("s3a://b/arc", "s3://b/arc", True),
+        ("s3://b/arc", "s3://b/arc2", False),
+        ("s3://b/arc/data", "s3://b/arc", False),
+        ("s3://b/arc", "memory://b/arc/data", False),
+        ("ftp://one/arc", "ftp://one/arc/data", True),
+        ("ftp://one/arc", "ftp://other/arc/data", False),
+    ],
+)
+def test_places_inside_others(monkeypatch: pytest.MonkeyPatch, outer: str, inner: str, holds: bool) -> None:
+    monkeypatch.setattr("fsspec.implementations.ftp.FTPFileSystem._connect", lambda files: None)
+    monkeypatch.setattr("fsspec.implementations.ftp.FTPFileSystem.__del__", lambda files: None)
+    assert Storage.from_url(outer).holds(Storage.from_url(inner)) is holds
+
+
 def test_secrets_do_not_show() -> None:
     storage = Storage.from_url("s3://bucket", {"secret": "hidden"})
     assert "hidden" not in repr(storage)
