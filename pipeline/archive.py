@@ -225,8 +225,8 @@ class Archive:
     def open_part(self, source: ShardSource) -> Part:
         """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is.
 
-        TransientError where it has another size by now: another attempt at its shard, or an overwriting job, is at work.
-        Tags are not compared: some stores spell them otherwise in a list than for one object.
+        TransientError where it has another size by now, as another attempt at its shard may have made. Tags are not
+        compared: some stores spell them otherwise in a list than for one object.
         """
         path = source.address.removeprefix(self.storage.path_url(""))
         with ExitStack() as failing:

@@ -26,6 +26,7 @@ from pipeline.protocols import Decoder, Image, ImageEncoder
 from pipeline.query import Where
 from pipeline.records import Drawing, Failure, ShardReport, ShardSource
 from pipeline.rejects import Verdict, decide, describe
+from pipeline.rows import strict_json
 from pipeline.steps import Steps
 from pipeline.storage import Storage
 
@@ -264,8 +265,12 @@ class DecodeWorker:
         """The row without its bitstream, and what made the picture; `metadata` is the original sample's own."""
         known = {name: value for name, value in row.items() if name not in ("bitstream", "metadata")}
         made = {"reconstruction": True, "codec_fingerprint": self._decoder.codec.fingerprint}
-        fields = {**known, **made, **self._job.drawing.told, "metadata": _parsed(row["metadata"])}
-        return json.dumps(fields, ensure_ascii=False, sort_keys=True, default=str).encode()
+        fields = {**known, **made, **self._job.drawing.told}
+        try:
+            text = strict_json({**fields, "metadata": json.loads(row["metadata"])})
+        except (ValueError, RecursionError):  # no JSON, or nested too deeply: as it stands
+            text = strict_json({**fields, "metadata": row["metadata"]})
+        return text.encode()
 
 
 def _on_host(result: Decoded | Failure) -> tuple[Row, Image] | Failure:
@@ -278,10 +283,3 @@ def _on_host(result: Decoded | Failure) -> tuple[Row, Image] | Failure:
 
 def _host_bytes(result: tuple[Row, Image] | Failure) -> int:
     return 0 if isinstance(result, Failure) else result[1].nbytes
-
-
-def _parsed(metadata: str) -> Any:
-    try:
-        return json.loads(metadata)
-    except ValueError:
-        return metadata

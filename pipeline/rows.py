@@ -72,7 +72,7 @@ def archive_row(
         camera=None if capture.camera is None else plain_text(capture.camera),
         latitude=capture.latitude,
         longitude=capture.longitude,
-        metadata=metadata_json(sample.metadata),
+        metadata=strict_json(sample.metadata),
     )
 
 
@@ -86,7 +86,7 @@ def path_of_text(text: str) -> str:
     return _ESCAPED_BYTE.sub(lambda match: chr(int(match[1], 16)), text)
 
 
-def metadata_json(metadata: Mapping[str, Any]) -> str:
+def strict_json(metadata: Mapping[str, Any]) -> str:
     """Strict JSON, keys sorted; NaN and infinities, which Python reads but JSON has not, become null."""
     try:
         text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False, default=str)

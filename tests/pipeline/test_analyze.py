@@ -199,7 +199,7 @@ def test_an_analyzer_without_memory_ends_the_job(
 
     monkeypatch.setattr("pipeline.decompress.BATCH_PIXELS", {"cpu": batch_pixels})
     rows = [row(str(number), f"in/{number // 10}.tar", seed=number) for number in range(70)]
-    with pytest.raises(JobError, match="in a row found too little memory.*something else filled"):
+    with pytest.raises(JobError, match=r"in a row found too little memory.*something else filled"):
         run(make_job(tmp_path, rows, analyzer_factory=Crowded))
 
 

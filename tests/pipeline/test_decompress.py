@@ -115,6 +115,25 @@ def test_a_picture_says_what_it_is(tmp_path: Path) -> None:
     assert "bitstream" not in fields
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    ["no JSON", '{"a": "\\ud800"}', *('{"a": %s}' % ("[" * depth + "]" * depth) for depth in (400, *range(980, 1000)))],
+    ids=lambda text: f"{text[:10]} {len(text)}",
+)
+def test_odd_metadata_costs_no_picture(tmp_path: Path, metadata: str) -> None:
+    job = make_job(tmp_path, [ROWS[0], replace(ROWS[1], metadata=metadata)])
+    assert run(job).totals.images == 2
+    assert sorted(members(job)) == ["000.json", "000.png", "cam/001.left.json", "cam/001.left.png"]
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path: Path) -> None:
+    nan = float("nan")
+    job = make_job(tmp_path, [replace(ROWS[0], latitude=nan, psnr_db=float("inf"), metadata='{"a": [NaN, 1.5]}')])
+    run(job)
+    fields = json.loads(members(job)["000.json"], parse_constant=pytest.fail)
+    assert (fields["latitude"], fields["psnr_db"], fields["metadata"]) == (None, None, {"a": [None, 1.5]})
+
+
 def test_where_leaves_rows_and_parts_out(tmp_path: Path) -> None:
     job = make_job(tmp_path, ROWS, where="list_contains(tags, 'tree')")
     summary = run(job)

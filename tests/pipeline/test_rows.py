@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.records import Sample
-from pipeline.rows import PSNR_CEILING, archive_row, decode_sample, metadata_json, plain_text, psnr_db
+from pipeline.rows import PSNR_CEILING, archive_row, decode_sample, plain_text, psnr_db, strict_json
 from tests import corpora
 from tests.fakes import FakeTag
 
@@ -46,7 +46,7 @@ def test_metadata_is_strict_json(metadata: dict[str, Any], expected: dict[str, A
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    text = metadata_json(metadata)
+    text = strict_json(metadata)
     assert json.loads(text, parse_constant=refuse) == expected
     text.encode()
 
