@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
+from torch import Tensor
 
-from difficmh.capsule import DECODING_FILES, FORMAT, MANIFEST, read_config, write_manifest
+from difficmh.capsule import DECODING_FILES, FORMAT, MANIFEST, read_name, write_manifest
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
@@ -38,7 +39,7 @@ def companions(source: Path, name: str) -> list[Path]:
     if not source.is_dir():
         raise CapsuleError(f"there is no capsule {source} that tag vocabulary and tagger could come from")
     made = {MANIFEST, HISTORY_FILE, *DECODING_FILES} - {VOCABULARY}
-    if (source / "config.json").is_file() and read_config(source)["name"] != name:
+    if (source / "config.json").is_file() and read_name(source) != name:
         made.add(CARD)
     return [file for file in sorted(source.iterdir()) if file.is_file() and file.name not in made]
 
@@ -47,7 +48,8 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     """Writes a capsule of the averaged weights of `checkpoint` and returns its fingerprint.
 
     `kept` are files that come along as they are: `tags.json`, `tagger.safetensors`, model card, licence. Raises
-    CapsuleError where the vocabulary among them is not the one that the weights were trained for.
+    CapsuleError, before anything is written, where the vocabulary among them is not the one that the weights were
+    trained for, and where the weights make no codec (see `half_precision`).
     """
     kept = list(kept)
     fields, weights = averaged_state(checkpoint)
@@ -58,18 +60,38 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     model = CodecModel(config)
     model.rate = rate = RateModel(config.entropy.hyper_channels)
     model.load_state_dict(weights)
+    decoding = half_precision(model)
+    history = read_history(checkpoint)
     capsule.mkdir(parents=True, exist_ok=True)
     for file in kept:
         if file.resolve() != (capsule / file.name).resolve():
             shutil.copyfile(file, capsule / file.name)
     content = {"format": FORMAT, "name": name, "codec": config.to_dict()}
     (capsule / "config.json").write_text(json.dumps(content, indent=1) + "\n")
-    decoding = {key: value for key, value in model.state_dict().items() if not key.startswith(TRAINING_ONLY)}
-    save_tensors({key: value.half().contiguous() for key, value in decoding.items()}, capsule / "model.safetensors")
+    save_tensors(decoding, capsule / "model.safetensors")
     save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / "tables.safetensors")
-    if history := read_history(checkpoint):
+    if history:
         write_history(capsule, history)
     return write_manifest(capsule)
+
+
+def half_precision(model: CodecModel) -> dict[str, Tensor]:
+    """The weights that decode, float16, by name; `model` has them afterwards.
+
+    Raises CapsuleError where one of them, or of the densities, is not finite, and where those of the entropy model are
+    too large for exact sums.
+    """
+    weights = model.state_dict()
+    decoding = {key: value.half().contiguous() for key, value in weights.items() if not key.startswith(TRAINING_ONLY)}
+    for key, value in {**weights, **decoding}.items():
+        if not value.isfinite().all():
+            raise CapsuleError(f"the weights {key} are not all finite in the precision of a capsule")
+    model.load_state_dict(decoding, strict=False)
+    try:
+        model.entropy.freeze()
+    except ValueError as error:
+        raise CapsuleError(f"the entropy model codes nothing with these weights: {error}") from error
+    return decoding
 
 
 def _check_vocabulary(config: CodecConfig, checkpoint: Path, vocabulary: Vocabulary) -> None:
