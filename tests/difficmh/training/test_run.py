@@ -68,7 +68,10 @@ def test_the_decoder_stage_counts_where_it_was_trained_last(tmp_path: Path) -> N
 def test_tags_stay_with_their_pictures_beside_tiny_ones(tmp_path: Path) -> None:
     """The first picture is held back and the second is too small for crops: neither may shift the others' tags."""
     data = folder(tmp_path / "data", (200, 200), (8, 8), (40, 60), (80, 40))
-    tags = TagSource(("wide", "high"), lambda sample: ["high" if np.argmin(sample.pixels.shape[:2]) else "wide"])
+    tags = TagSource(
+        ("wide", "high"),
+        lambda samples: [["high" if np.argmin(sample.pixels.shape[:2]) else "wide"] for sample in samples],
+    )
     loaded = load_data(job(tmp_path, data=data), tags, vocabulary=2, crop=192)
     assert loaded.source.heights.tolist() == [40, 80]
     assert loaded.tags.tolist() == [[1, 0], [0, 1]]
