@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from difficmh.capsule import built_in_or_path
+from difficmh.capsule import capsule_or_path
+from difficmh.errors import CapsuleError
 from difficmh.training.run import TrainingJob
 from difficmh.training.settings import LossSettings
 from difficmh.training.stages import PEAK_RATES
@@ -40,8 +41,8 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         stage=arguments.stage,
         minutes=arguments.minutes,
         device=arguments.device,
-        start=built_in_or_path(arguments.start) if arguments.start else None,
-        tags=built_in_or_path(arguments.tags) if arguments.tags else None,
+        start=arguments.start,
+        tags=arguments.tags,
         batch=arguments.batch,
         rate=arguments.rate,
         seed=arguments.seed,
@@ -66,6 +67,13 @@ def _matching(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern)) or [pattern]
 
 
+def _place(text: str) -> Path:
+    try:
+        return capsule_or_path(text)
+    except CapsuleError as error:
+        raise argparse.ArgumentTypeError(f"no file {text}, and {error}") from error
+
+
 def _parser(text: str) -> argparse.ArgumentParser:
     description, _, examples = text.partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -78,9 +86,9 @@ def _parser(text: str) -> argparse.ArgumentParser:
     add("--stage", required=True, choices=tuple(PEAK_RATES))
     add("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    add("--start", help="checkpoint or capsule to start from instead of the previous stage")
+    add("--start", type=_place, help="checkpoint or capsule to start from instead of the previous stage")
     add("--config", help="JSON like a capsule's config.json, for networks of other sizes")
-    add("--tags", help="JSON of tags by image key, or a capsule whose tagger finds them, such as lite")
+    add("--tags", type=_place, help="JSON of tags by image key, or a capsule whose tagger finds them, such as lite")
     add("--batch", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
     add("--rate", type=float, help="peak learning rate (default: 4e-4, of one_step 1.5e-4)")
     add("--seed", type=int, default=0)
