@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difficmh.noise import NoiseField
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
-from difficmh.sampler import NoiseField
 from difficmh.sd21.control import ControlConfig
-from difficmh.sd21.denoiser import Conditioning, Denoiser, DenoiserConfig, NoiseModel, noise_model
+from difficmh.sd21.denoiser import Conditioning, Denoiser, DenoiserConfig, noise_model
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.sd21.official_coding import coding_tables
+from difficmh.sd21.reference_sampler import NoiseEstimate
 from difficmh.sd21.samplers import draw
 from difficmh.sd21.text import BEGIN, END, TextConditioner, TextConfig
 from difficmh.sd21.unet import UNetConfig
@@ -154,7 +155,7 @@ def reconstruct_one_by_one(networks: Networks, guide: Tensor, steps: int) -> Ten
     return torch.cat(images)
 
 
-def two_calls(network: Denoiser, given: Conditioning) -> NoiseModel:
+def two_calls(network: Denoiser, given: Conditioning) -> NoiseEstimate:
     """The guided noise estimate from one call for each branch. Raises ValueError where there is one branch only."""
     if given.unconditional is None:
         raise ValueError("two calls need the embedding of the empty text")

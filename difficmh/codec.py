@@ -25,8 +25,8 @@ from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError, ImageError
 from difficmh.lazily import lazily
 from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
+from difficmh.noise import NoiseField
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
-from difficmh.sampler import NoiseField
 from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
 from difficmh.tag_coder import TagPrior, decode_tags, encode_tags
 from difficmh.tiling import Rectangle, Tile, pad, padded_size, plan

@@ -13,7 +13,6 @@ from difficmh.limits import MOST_STEPS
 from difficmh.model import CodecModel
 from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
 from difficmh.refinement import Latents, refine
-from difficmh.sampler import rates
 from difficmh.symbols import DecodedSymbols, EntropyNetworks
 from difficmh.tiling import Tile
 from difficmh.transforms import Y_BLOCK
@@ -69,8 +68,7 @@ class LiteNetworks:
 
         def estimate(x_t: Tensor, timestep: int) -> Tensor:
             timesteps = torch.full((len(guide),), timestep, device=self.device)
-            signal, spread = rates(timesteps)
-            return signal * x_t + spread**2 * guide - spread * self.model.denoiser(x_t, timesteps, tags, guide)
+            return self.model.denoiser.clean_estimate(x_t, timesteps, tags, guide)
 
         return sampler.sample(estimate, noise.start(), conditions.sampling.steps)
 

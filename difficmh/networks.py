@@ -44,7 +44,7 @@ class Conditions:
 
 
 class Noise(Protocol):
-    """Standard normal noise for the latents of some images, on the networks' device: `sampler.NoiseField` makes it of
+    """Standard normal noise for the latents of some images, on the networks' device: `noise.NoiseField` makes it of
     their streams."""
 
     def start(self) -> Tensor: ...

@@ -14,7 +14,7 @@ from difficmh.distortion import Distortion, distortion
 from difficmh.entropy_model import EntropyOutput
 from difficmh.layers import full_precision
 from difficmh.model import CodecModel
-from difficmh.sampler import rates
+from difficmh.sampler import TRAIN_STEPS, noised
 
 RATE_BALANCE = 0.2
 """Low rates have small losses; weighting by lambda ** -RATE_BALANCE keeps the shared networks from ignoring them."""
@@ -98,13 +98,10 @@ def diffusion_loss(
     denoiser: Denoiser, latent: Tensor, guide: Tensor | None, tags: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Mean squared error of the denoiser's F (see `denoiser.py`) at random steps and noise."""
-    timesteps = torch.randint(0, 1000, (len(latent),), generator=generator).to(latent.device)
+    timesteps = torch.randint(0, TRAIN_STEPS, (len(latent),), generator=generator).to(latent.device)
     noise = torch.randn(latent.shape, generator=generator).to(latent.device)
-    signal, spread = rates(timesteps)
-    x_t = signal * latent + spread * noise
-    target = signal * noise - spread * (latent if guide is None else latent - guide)
-    predicted = denoiser(x_t, timesteps, tags, guide)
-    return F.mse_loss(predicted.float(), target)
+    predicted = denoiser(noised(latent, noise, timesteps), timesteps, tags, guide)
+    return F.mse_loss(predicted.float(), denoiser.target(latent, noise, timesteps, guide))
 
 
 def semantic_consistency(denoiser: Denoiser, guide: Tensor, latent: Tensor, tags: Tensor) -> Tensor:

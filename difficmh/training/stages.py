@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from difficmh.distortion import distortion
 from difficmh.model import CodecModel
-from difficmh.sampler import TRAIN_STEPS, rates
+from difficmh.sampler import TRAIN_STEPS
 from difficmh.taggers.lite0 import load_lite0
 from difficmh.training import losses
 from difficmh.training.discriminator import (
@@ -274,9 +274,7 @@ def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Ge
     """The image of a one-step decode from fresh noise, differentiable; not clamped."""
     timesteps = torch.full((len(guide),), TRAIN_STEPS - 1, device=guide.device)
     noise = torch.randn(guide.shape, generator=generator).to(guide.device)
-    signal, spread = rates(timesteps)
-    predicted = model.denoiser(noise, timesteps, tags, guide)
-    return model.draw(signal * noise + spread**2 * guide - spread * predicted)
+    return model.draw(model.denoiser.clean_estimate(noise, timesteps, tags, guide))
 
 
 STAGES: dict[str, type[RateDistortionStage] | type[DecoderStage] | type[DiffusionStage] | type[OneStepStage]] = {

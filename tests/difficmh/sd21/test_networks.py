@@ -16,7 +16,7 @@ from difficmh.codec import Codec
 from difficmh.errors import BitstreamError
 from difficmh.limits import Limits, read_limits
 from difficmh.networks import Conditions, Sampling
-from difficmh.sampler import NoiseField
+from difficmh.noise import NoiseField
 from difficmh.sd21.networks import Diffusion, Sd21Networks
 from tests.difficmh.tiny_capsule import photograph
 

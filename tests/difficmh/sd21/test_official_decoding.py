@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from difficmh import codec as codec_module
-from difficmh import sampler
 from difficmh.bitstream import Header
 from difficmh.cli import main
 from difficmh.codec import Codec, CodecParts
@@ -27,6 +26,7 @@ from difficmh.sd21.official_coding import OfficialEntropyTables, coding_tables, 
 from difficmh.sd21.official_decoding import decode_official
 from difficmh.sd21.official_format import OfficialStream, write_official
 from difficmh.sd21.official_rans import OfficialTables
+from difficmh.sd21.reference_sampler import spaced_process
 from difficmh.sd21.tables import load_official_tables
 from difficmh.taggers.ram_tags import TagList
 from difficmh.vocabulary import tag_prior
@@ -109,7 +109,7 @@ class FixtureNoise:
 
     def __init__(self, *_: object) -> None:
         self.given = tensors("e2e_small_io")
-        steps = sampler.spaced_process(facts("e2e_small")["steps"]).timesteps
+        steps = spaced_process(facts("e2e_small")["steps"]).timesteps
         self.steps = steps[::-1].tolist()
 
     def start(self) -> Tensor:
