@@ -47,7 +47,10 @@ class EntropyConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """UNet over the latent with a control branch. Widths and depths at 1/8, 1/16 and 1/32 resolution."""
+    """UNet over the latent with a control branch. Widths and depths at 1/8, 1/16 and 1/32 resolution.
+
+    Depths are residual blocks of the encoders; the decoder has one less at each, and at least one.
+    """
 
     widths: tuple[int, int, int] = (128, 160, 192)
     depths: tuple[int, int, int] = (2, 2, 2)
