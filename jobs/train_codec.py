@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 
 from difficmh.training.command import TrainingCommand, parse
-from difficmh.training.run import TrainingJob, previous_weights, train
+from difficmh.training.job import TrainingJob
+from difficmh.training.run import previous_weights, train
 from pipeline.job import plain_exit_code
 
 

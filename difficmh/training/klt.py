@@ -11,7 +11,7 @@ from torch import Tensor
 from difficmh.autoencoder import BLOCK
 from difficmh.entropy_model import SCALE_MIN, SCALE_STEP, SCALES
 from difficmh.model import CodecModel
-from difficmh.training.data import CropSource
+from difficmh.training.data import CROP, CropSource
 from difficmh.transforms import Y_BLOCK
 
 Y_UNIT = 40.0
@@ -19,21 +19,24 @@ Y_UNIT = 40.0
 
 
 def block_statistics(source: CropSource, block: int, batches: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Eigenvectors `(D, D)` in rows, by falling variance, and standard deviations `(D,)` of `block`² RGB blocks."""
+    """Eigenvectors `(D, D)` in rows, by falling power, of `block`² RGB blocks, and root mean squares along them `(D,)`.
+
+    About mid-grey, which is 0 to the networks: the mean is not taken off.
+    """
     size = 3 * block**2
     covariance = torch.zeros(size, size, dtype=torch.float64)
     count = 0
     for _ in range(batches):
-        images, _ = source.batch(16, 192, generator)
+        images, _ = source.batch(16, CROP, generator)
         vectors = F.unfold(255 * (images.cpu() - 0.5), block, stride=block).transpose(1, 2).reshape(-1, size)
         covariance += (vectors.T @ vectors).double()
         count += len(vectors)
-    variances, vectors = torch.linalg.eigh(covariance / count)
-    return vectors.flip(1).T.float(), variances.flip(0).clamp(min=0).sqrt().float()
+    squares, vectors = torch.linalg.eigh(covariance / count)
+    return vectors.flip(1).T.float(), squares.flip(0).clamp(min=0).sqrt().float()
 
 
 @torch.no_grad()
-def initialise(model: CodecModel, source: CropSource, seed: int, batches: int = 40) -> None:
+def initialize(model: CodecModel, source: CropSource, seed: int, batches: int = 40) -> None:
     """Sets transforms, gains and entropy biases of `model` from the statistics of the training images."""
     generator = torch.Generator().manual_seed(seed)
     channels, latent = model.config.entropy.channels, model.config.latent_channels

@@ -35,7 +35,7 @@ class RateDistortion:
     distortion: Distortion
 
 
-def quantise(model: CodecModel, images: Tensor, quality: Tensor) -> Tensor:
+def quantize(model: CodecModel, images: Tensor, quality: Tensor) -> Tensor:
     """y_hat `(B, M, H/16, W/16)` of `(B, 3, H, W)` images, where its bits do not matter."""
     y, z = model.analyze(images, quality)
     with full_precision(images):
@@ -102,6 +102,13 @@ def diffusion_loss(
     noise = torch.randn(latent.shape, generator=generator).to(latent.device)
     predicted = denoiser(noised(latent, noise, timesteps), timesteps, tags, guide)
     return F.mse_loss(predicted.float(), denoiser.target(latent, noise, timesteps, guide))
+
+
+def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:
+    """The image of a one-step decode from fresh noise, differentiable; not clamped."""
+    timesteps = torch.full((len(guide),), TRAIN_STEPS - 1, device=guide.device)
+    noise = torch.randn(guide.shape, generator=generator).to(guide.device)
+    return model.draw(model.denoiser.clean_estimate(noise, timesteps, tags, guide))
 
 
 def semantic_consistency(denoiser: Denoiser, guide: Tensor, latent: Tensor, tags: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import difficmh
 from difficmh.capsule import BUILT_IN, FORMAT, MANIFEST, MODELS_VARIABLE
 from difficmh.training.command import parse
 from difficmh.training.image_tags import learned_vocabulary
-from difficmh.training.trainer import TrainingOptions
+from difficmh.training.job import TrainingJob
 from tests.difficmh.tiny_capsule import CONFIG, TAGS, make_tiny_capsule, photograph
 
 
@@ -146,11 +146,11 @@ def test_a_name_of_nothing_is_refused_at_once(
 
 def test_one_step_learns_more_slowly_unless_told() -> None:
     command = ["--data", "x", "--output", "y", "--minutes", "1", "--stage"]
-    assert parse("", [*command, "one_step"]).job.rate is None
-    assert parse("", [*command, "one_step", "--rate", "2e-4"]).job.rate == 2e-4
-    rates = [TrainingOptions(stage, Path(), 1).peak_rate for stage in ("rate_distortion", "one_step")]
+    assert parse("", [*command, "one_step"]).job.learning_rate is None
+    assert parse("", [*command, "one_step", "--rate", "2e-4"]).job.learning_rate == 2e-4
+    rates = [TrainingJob((), Path(), stage, 1).peak_rate for stage in ("rate_distortion", "one_step")]
     assert rates == [4e-4, 1.5e-4]
-    assert TrainingOptions("one_step", Path(), 1, rate=2e-4).peak_rate == 2e-4
+    assert TrainingJob((), Path(), "one_step", 1, learning_rate=2e-4).peak_rate == 2e-4
 
 
 def test_places_may_follow_one_option_or_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
