@@ -42,8 +42,8 @@ class Moments:
     def of(cls, features: NDArray[np.float64]) -> Moments:
         """Of `(n, D)` features."""
         mean = features.mean(axis=0)
-        centred = features - mean
-        covariance = centred.T @ centred / len(features)
+        centered = features - mean
+        covariance = centered.T @ centred / len(features)
         return cls(len(features), mean.astype(np.float32), covariance.astype(np.float32))
 
 

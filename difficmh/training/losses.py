@@ -22,7 +22,7 @@ RATE_BALANCE = 0.2
 PERIODS = (8, 16, 32)
 """Pixels between cells that the networks treat alike: blocks of the autoencoder, positions of the denoiser's levels."""
 
-NEIGHBOURS = 8
+NEIGHBORS = 8
 """Cells a side over which a repeated error is averaged, as far as the picture has them."""
 
 
@@ -89,7 +89,7 @@ def grid_error(decoded: Tensor, images: Tensor) -> Tensor:
 
 def _repeated(residual: Tensor, period: int) -> Tensor:
     cells = F.pixel_unshuffle(residual, period)
-    height, width = (min(side, NEIGHBOURS) for side in cells.shape[-2:])
+    height, width = (min(side, NEIGHBORS) for side in cells.shape[-2:])
     together = F.avg_pool2d(cells, (height, width), stride=(height + 1) // 2)
     return together.abs().flatten(1).mean(1)
 
