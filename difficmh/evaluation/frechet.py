@@ -43,7 +43,7 @@ class Moments:
         """Of `(n, D)` features."""
         mean = features.mean(axis=0)
         centered = features - mean
-        covariance = centered.T @ centred / len(features)
+        covariance = centered.T @ centered / len(features)
         return cls(len(features), mean.astype(np.float32), covariance.astype(np.float32))
 
 

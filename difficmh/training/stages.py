@@ -231,9 +231,8 @@ class OneStepStage:
         self.adversarial = adversarial_shares(model.config.lambdas).to(device)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
-        device = batch.images.device
         tags = _drop_tags(batch.tags, self.settings.tag_dropout, generator)
-        with _autocast(device):
+        with _autocast(batch.images.device):
             with torch.no_grad():
                 latent = self.model.autoencoder.encode(batch.images)
                 y_hat = losses.quantize(self.model, batch.images, batch.quality)
