@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablation --data 'train/*.tar' --tags runs/image-tags.json --images 'eval/*.tar' \\
         --output runs/ablation --minutes 20
-    python -m benchmarks.ablation --row tags --row steps --images 'eval/*.tar' --output runs/ablation
+    python -m benchmarks.ablation --row tags steps --images 'eval/*.tar' --output runs/ablation
     python -m benchmarks.ablation --output runs/ablation --summarise --at 0.2
 
     semantic      training with the semantic-consistency loss, and with semantic=0, teacher=0: diffusion, then one_step
@@ -90,9 +90,9 @@ def _side(setting: Setting, name: str, side: str) -> Job:
         for place in setting.data:
             command += ("--data", place)
         command += ("--tags", setting.tags) if setting.tags else ()
-        commands.append((*command, *shlex.split(setting.training), *off))
+        commands.append((*command, *shlex.split(setting.training_options), *off))
         checkpoint = WITHOUT if "--without-context" in off else stage
-    source = ("--from", str(capsule_path(setting.codec)), "--name", f"{name}-{side}")
+    source = ("--companions", str(capsule_path(setting.codec)), "--name", f"{name}-{side}")
     export = ("--checkpoint", str(folder / f"{checkpoint}.pt"), "--capsule", str(capsule), *source)
     return Job(capsule, (*commands, ("python", "jobs/export_codec.py", *export)))
 
@@ -124,7 +124,7 @@ def evaluation(setting: Setting) -> Command:
     for option, values in (("--codec", tuple(codecs)), ("--measure", setting.measures or MEASURES)):
         for value in values:
             command += (option, value)
-    return (*command, *shlex.split(setting.evaluation))
+    return (*command, *shlex.split(setting.evaluation_options))
 
 
 def comparisons(setting: Setting) -> Iterator[tuple[Comparison, tuple[str, str]]]:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ablation_context import WITH
+from pipeline.evaluate_request import rate_range
 
 SIDES = ("with", "without")
 MEASURES = ("frechet", "classification", "tags")
+SEVERAL: Mapping[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+"""For argparse: values follow one option or repeat it, as in the jobs."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ ROWS: Mapping[str, Row] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What is compared. `training` are further options of every training command, `at` is in bits per pixel."""
+    """What is compared. `training_options` are those of every training command; rates are in bits per pixel."""
 
     rows: tuple[str, ...]
     output: Path
@@ -59,12 +62,12 @@ class Setting:
     tags: str | None
     start: tuple[str, ...]
     minutes: float
-    training: str
+    training_options: str
     steps: int
     effort: int
     qualities: str
     measures: tuple[str, ...]
-    evaluation: str
+    evaluation_options: str
     at: float
     bd_range: tuple[float, float]
     dry_run: bool
@@ -83,7 +86,7 @@ def parse_arguments(text: str | None, arguments: Sequence[str] | None) -> Settin
     _add_what(parser)
     _add_how(parser)
     fields: dict[str, Any] = vars(parser.parse_args(arguments))
-    listed = ("rows", "images", "data", "start", "measures", "bd_range")
+    listed = ("rows", "images", "data", "start", "measures")
     fields |= {name: tuple(fields[name]) for name in listed}
     setting = Setting(**fields | {"rows": tuple(dict.fromkeys(fields["rows"])) or tuple(ROWS)})
     if not setting.images and not setting.summarise:
@@ -98,26 +101,25 @@ def parse_arguments(text: str | None, arguments: Sequence[str] | None) -> Settin
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    often: dict[str, Any] = {"action": "append", "default": []}
-    add("--row", dest="rows", choices=sorted(ROWS), help="any number of times (default: all)", **often)
+    add("--row", dest="rows", choices=sorted(ROWS), help="any number (default: all)", **SEVERAL)
     add("--output", type=Path, required=True, help="folder for checkpoints, capsules and the evaluation")
     add("--codec", default="lite", help="capsule whose variants are compared, and whose tagger others take")
     add("--steps", type=int, default=4, help="denoising steps of the row steps (default: %(default)s)")
     add("--effort", type=int, default=10, help="gradient steps of the row effort (default: %(default)s)")
-    add("--images", nargs="+", default=[], help="what jobs/evaluate_codec.py measures on")
+    add("--images", **SEVERAL, metavar="URL", help="what jobs/evaluate_codec.py measures on")
     add("--qualities", default="1-4", help="qualities that are measured (default: %(default)s)")
-    add("--measure", dest="measures", help=f"as of that job (default: {', '.join(MEASURES)})", **often)
-    add("--evaluation", default="", metavar="OPTIONS", help="further options of that job, such as '--limit 8'")
+    add("--measure", **SEVERAL, dest="measures", metavar="NAME", help=f"of that job (default: {', '.join(MEASURES)})")
+    add("--evaluation-options", default="", metavar="TEXT", help="further options of that job, such as '--limit 8'")
     add("--at", type=float, default=0.1, help="bits per pixel to compare at (default: %(default)s)")
-    add("--bd-range", type=float, nargs=2, default=(0.05, 0.5), metavar=("LOW", "HIGH"), help="of BD-rates")
+    add("--bd-range", type=rate_range, default="0.05,0.5", help="bits per pixel of BD-rates (default: %(default)s)")
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--data", action="append", default=[], help="what jobs/train_codec.py trains on")
+    add("--data", **SEVERAL, metavar="PATH", help="what jobs/train_codec.py trains on")
     add("--tags", help="JSON of tags by image key, for that job")
-    add("--start", action="append", default=[], metavar="[ROW=]PLACE", help="checkpoint or capsule (default: --codec)")
+    add("--start", **SEVERAL, metavar="[ROW=]PLACE", help="checkpoint or capsule (default: --codec)")
     add("--minutes", type=float, default=20.0, help="of each stage of each side (default: %(default)s)")
-    add("--training", default="", metavar="OPTIONS", help="further options of that job, such as '--rate 2e-4'")
+    add("--training-options", default="", metavar="TEXT", help="further options of that job, such as '--rate 2e-4'")
     add("--dry-run", action="store_true", help="print all commands and run none")
     add("--summarise", action="store_true", help="only print the table of the evaluation that is there")

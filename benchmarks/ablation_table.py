@@ -11,7 +11,7 @@ from difficmh.evaluation.measure import Measurement
 from difficmh.evaluation.output import Findings
 from difficmh.evaluation.report import written
 from difficmh.evaluation.statistics import Metric
-from difficmh.evaluation.summary import MetricSummary, Request, Summariser, figure_at, summarise
+from difficmh.evaluation.summary import MetricSummary, Request, Summariser, figures_at, summarise
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,15 @@ def _advantages(
     curves = [summariser.curves(metric, codec) for codec in pair]
     if not all(curves):
         return [None for _ in request.rates]
-    return [
-        interval(
-            [_difference(*(figure_at(metric, points, rate) for points in both)) for both in zip(*curves, strict=True)]
-        )
-        for rate in request.rates
+    drawn = [
+        _differences(*(figures_at(metric, points, request.rates) for points in both))
+        for both in zip(*curves, strict=True)
     ]
+    return [interval(differences) for differences in zip(*drawn, strict=True)]
 
 
-def _difference(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else first - second
+def _differences(first: Sequence[float | None], second: Sequence[float | None]) -> list[float | None]:
+    return [None if one is None or other is None else one - other for one, other in zip(first, second, strict=True)]
 
 
 def _at_rate(found: MetricSummary, codec: str) -> Interval | None:

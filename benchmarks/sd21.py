@@ -33,7 +33,7 @@ from torch import Tensor
 
 from benchmarks.machine import describe_machine
 from benchmarks.peak import peak_bytes, reset_peak
-from benchmarks.sd21_entropy import EntropyCosts, entropy_costs
+from benchmarks.sd21_entropy import Z_BLOCK, EntropyCosts, entropy_costs
 from benchmarks.sd21_networks import (
     SIZES,
     Networks,
@@ -47,6 +47,7 @@ from benchmarks.sd21_networks import (
     reconstruct_one_by_one,
 )
 from benchmarks.timing import Action, device_clock, time_in_rounds
+from difficmh.limits import DEVICES
 from difficmh.sd21.denoiser import noise_model
 
 PARTS = ("encode", "preview", "step", "noise", "decode", "tagger", "entropy", "loops")
@@ -55,7 +56,7 @@ INDEPENDENT = {"encode", "preview", "noise", "tagger"}
 """Parts that do without the denoiser, whose dtype makes no difference to them."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Z_BLOCK, LATENT_BLOCK = 64, 8
+LATENT_BLOCK = 8
 MIDDLE_STEP = 500
 
 TARGETS = {"batched / one by one": 8.0, "decode, GB": 8.0}
@@ -123,7 +124,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> Setting:
     """Ends the program with a message where sizes or counts are impossible."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", choices=DEVICES, default="cuda" if torch.cuda.is_available() else "cpu")
     add("--networks", choices=sorted(SIZES), default="full")
     add("--size", type=int, default=512, help="side of the images in pixels, a multiple of 64; default 512")
     add("--batch-sizes", type=int, nargs="+", default=(1, 8))

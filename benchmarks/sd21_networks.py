@@ -20,9 +20,9 @@ from difficmh.sd21.control import ControlConfig
 from difficmh.sd21.denoiser import Conditioning, Denoiser, DenoiserConfig, noise_model
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.lfgcm_config import LfgcmConfig
-from difficmh.sd21.official_coding import coding_tables
 from difficmh.sd21.reference_sampler import NoiseEstimate
 from difficmh.sd21.samplers import draw
+from difficmh.sd21.tables import coding_tables
 from difficmh.sd21.text import BEGIN, END, TextConditioner, TextConfig
 from difficmh.sd21.unet import UNetConfig
 from difficmh.sd21.vae import LatentAutoencoder, VaeConfig

@@ -10,17 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
-
 import difficmh
 from demo.photographs import PHOTOGRAPHS
+from demo.sheet import sheet
 from difficmh.codec import Codec
-from difficmh.images import decode_image
-from difficmh.networks import Mode
+from difficmh.images import decode_image, to_pixels
+from difficmh.limits import Mode
 from pipeline.protocols import Image
 
-SIDE, CAPTION, GAP = 288, 26, 6
+SIDE, CAPTION = 288, 15
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,7 @@ FAILURES = (
 def main(target: Path) -> None:
     codec = difficmh.load("lite")
     rows = [list(_cells(codec, failure)) for failure in FAILURES]
-    width, height = 3 * SIDE + 2 * GAP, len(rows) * (SIDE + CAPTION)
-    sheet = PillowImage.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    for row, cells in enumerate(rows):
-        for column, (pixels, caption) in enumerate(cells):
-            left, top = column * (SIDE + GAP), row * (SIDE + CAPTION)
-            enlarged = PillowImage.fromarray(pixels).resize((SIDE, SIDE), PillowImage.Resampling.LANCZOS)
-            sheet.paste(enlarged, (left, top))
-            draw.text((left + 4, top + SIDE + 4), caption, "black", font)
-    sheet.save(target, "JPEG", quality=88)
+    sheet(rows, (SIDE, SIDE), CAPTION).save(target, "JPEG", quality=88)
 
 
 def _cells(codec: Codec, failure: Failure) -> Iterator[tuple[Image, str]]:
@@ -69,8 +58,7 @@ def _cells(codec: Codec, failure: Failure) -> Iterator[tuple[Image, str]]:
     captions: dict[Mode, str] = {"preview": f"preview, {rate:.3f} bits per pixel", "full": "full, a reconstruction"}
     for mode, caption in captions.items():
         (decoded,) = codec.decompress([stream], mode=mode)
-        pixels = (255 * decoded).round().byte().permute(1, 2, 0).numpy()
-        yield pixels[rows, columns], caption
+        yield to_pixels(decoded)[rows, columns], caption
 
 
 if __name__ == "__main__":

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont, ImageOps
-
 from demo.page import Picture
+from demo.sheet import sheet
 from pipeline.protocols import Image
 
 CELL = (400, 266)
-CAPTION = 28
-GAP = 6
+CAPTION = 16
 SHOWN = ("chelsea", "coffee")
 """Photographs in the public domain, so that the picture needs no further credit."""
 
@@ -23,17 +20,7 @@ def write_strip(path: Path, pictures: Sequence[Picture]) -> None:
     rows = [picture for picture in pictures if picture.key in SHOWN]
     if not rows:
         raise ValueError(f"none of {', '.join(SHOWN)} was compressed")
-    width, height = 3 * CELL[0] + 2 * GAP, len(rows) * (CELL[1] + CAPTION)
-    sheet = PillowImage.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(16)
-    for row, picture in enumerate(rows):
-        top = row * (CELL[1] + CAPTION)
-        for column, (image, caption) in enumerate(_cells(picture)):
-            left = column * (CELL[0] + GAP)
-            sheet.paste(ImageOps.fit(PillowImage.fromarray(image), CELL, PillowImage.Resampling.LANCZOS), (left, top))
-            draw.text((left + 4, top + CELL[1] + 4), caption, "black", font)
-    sheet.save(path, "JPEG", quality=88)
+    sheet([_cells(picture) for picture in rows], CELL, CAPTION).save(path, "JPEG", quality=88)
 
 
 def _cells(picture: Picture) -> list[tuple[Image, str]]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, features
+
+from difficmh.images import Pixels
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class PillowCodec:
     qualities: tuple[int, ...]
     settings: Mapping[str, int | bool | str] = field(default_factory=dict)
 
-    def compress(self, image: NDArray[np.uint8], quality: int) -> bytes:
+    def compress(self, image: Pixels, quality: int) -> bytes:
         """The whole file for an `(H, W, 3)` uint8 image, without metadata."""
         file = io.BytesIO()
         Image.fromarray(image).save(file, self.name, quality=quality, **self.settings)
         return file.getvalue()
 
     @staticmethod
-    def decompress(data: bytes) -> NDArray[np.uint8]:
+    def decompress(data: bytes) -> Pixels:
         """`(H, W, 3)` uint8."""
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
@@ -40,7 +41,7 @@ class JpegXl:
     name: str = "jpegxl"
     qualities: tuple[int, ...] = (10, 17, 30, 55, 75)
 
-    def compress(self, image: NDArray[np.uint8], quality: int) -> bytes:
+    def compress(self, image: Pixels, quality: int) -> bytes:
         """The whole file for an `(H, W, 3)` uint8 image, without metadata; quality as `cjxl` counts it."""
         import pyjpegxl
 
@@ -48,7 +49,7 @@ class JpegXl:
         return data
 
     @staticmethod
-    def decompress(data: bytes) -> NDArray[np.uint8]:
+    def decompress(data: bytes) -> Pixels:
         """`(H, W, 3)` uint8."""
         import pyjpegxl
 
@@ -87,8 +88,8 @@ def load_baseline(name: str, qualities: tuple[int, ...] = ()) -> Baseline:
     if name not in BASELINES:
         raise ValueError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
     _check_installed(name)
-    if any(quality > 100 for quality in qualities):
-        raise ValueError(f"{name} has qualities from 0 to 100, not {max(qualities)}")
+    if wrong := [quality for quality in qualities if not 0 <= quality <= 100]:
+        raise ValueError(f"{name} has qualities from 0 to 100, not {wrong[0]}")
     return replace(BASELINES[name], qualities=qualities or BASELINES[name].qualities)
 
 

@@ -17,7 +17,7 @@ from difficmh.tiling import padded_size
 
 MAGIC = b"\xd1\xc3"
 VERSION = 1
-MAX_PIXELS = 1 << 28
+MAX_PADDED_PIXELS = 1 << 28
 """Largest image that is read, in pixels of its padded size: that is what decoding takes memory and time for."""
 
 MAX_QUALITY = 15
@@ -101,7 +101,9 @@ def pack(header: Header, payload: bytes, symbol_checksum: int) -> bytes:
     return start + zlib.crc32(body, zlib.crc32(start)).to_bytes(4, "little") + body
 
 
-def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes, int]:
+def unpack(
+    data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX_PADDED_PIXELS
+) -> tuple[Header, bytes, int]:
     """Header, payload and symbol checksum of a stream; nothing is believed before the checksum of all bytes agrees.
 
     `fingerprint` is that of the model about to decode, 8 digits or more. Raises BitstreamError for bytes that are no

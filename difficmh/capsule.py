@@ -28,11 +28,15 @@ from difficmh.errors import CapsuleError
 from difficmh.verified import Verified
 
 FORMAT = 1
+CONFIG, WEIGHTS, TABLES, VOCABULARY = "config.json", "model.safetensors", "tables.safetensors", "tags.json"
+INDEX = f"{WEIGHTS}.index.json"
+"""The shard of each tensor, in a capsule whose weights are shards."""
+
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 """Where the files came from that a capsule of a released model was made of, by role; others have none."""
 
-DECODING_FILES = ("config.json", "model.safetensors", "tables.safetensors", "tags.json")
+DECODING_FILES = (CONFIG, WEIGHTS, TABLES, VOCABULARY)
 """The files that decide what a bitstream means in a capsule of `lite`; the fingerprint covers these.
 
 A manifest of another family names its own in the entry `decoding`.
@@ -123,19 +127,25 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a capsule. Raises CapsuleError where it is missing, no manifest, or of a later format."""
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
-        known = manifest["format"] == FORMAT
-        decoding = manifest.get("decoding", []) if known else []
-        if known and not (isinstance(manifest["fingerprint"], str) and isinstance(manifest["files"], dict)):
-            raise TypeError("fingerprint or files are of another kind")
-        if known and not all(_is_entry(entry) for entry in manifest["files"].values()):
-            raise TypeError("files are not listed by size and hash")
-        if not isinstance(decoding, list) or not all(isinstance(name, str) for name in decoding):
-            raise TypeError("decoding is no list of files")
+        if manifest["format"] != FORMAT:
+            raise CapsuleError(f"{path} has capsule format {manifest['format']}, this version reads {FORMAT}")
+        _check_manifest(manifest)
+    except CapsuleError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CapsuleError(f"{path} is no model capsule: {error}") from error
-    if not known:
-        raise CapsuleError(f"{path} has capsule format {manifest['format']}, this version reads {FORMAT}")
     return manifest
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raises KeyError or TypeError for one of this format that lacks something or holds other kinds of values."""
+    if not isinstance(manifest["fingerprint"], str) or not isinstance(manifest["files"], dict):
+        raise TypeError("fingerprint or files are of another kind")
+    if not all(_is_entry(entry) for entry in manifest["files"].values()):
+        raise TypeError("files are not listed by size and hash")
+    decoding = manifest.get("decoding", [])
+    if not isinstance(decoding, list) or not all(isinstance(name, str) for name in decoding):
+        raise TypeError("decoding is no list of files")
 
 
 def _is_entry(entry: object) -> bool:
@@ -145,11 +155,11 @@ def _is_entry(entry: object) -> bool:
 def read_config(path: Path) -> dict[str, Any]:
     """The contents of `config.json`. Raises CapsuleError where it is missing or unreadable."""
     try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        config: dict[str, Any] = json.loads((path / CONFIG).read_text())
         if not isinstance(config, dict):
             raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
-        raise CapsuleError(f"{path} has no readable config.json: {error}") from error
+        raise CapsuleError(f"{path} has no readable {CONFIG}: {error}") from error
     return config
 
 
@@ -177,6 +187,14 @@ def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
     return str(manifest["fingerprint"])
 
 
+def verify_decoding(path: Path) -> None:
+    """Checks the files that decide what a bitstream means and what its picture looks like. Raises CapsuleError.
+
+    Large ones that were found intact before are not read again, as `verify` says.
+    """
+    verify(path, _decoding_files(read_manifest(path)), again=False)
+
+
 def verify_tagger(path: Path) -> None:
     """Checks the tagger's weights, which decoding does not need; a tagger needs `tags.json` and other files besides.
 
@@ -202,12 +220,16 @@ def verify(path: Path, names: Iterable[str] | None = None, *, again: bool = True
             raise CapsuleError(f"the manifest of {path} does not list {name}")
         if not (path / name).is_file():
             raise CapsuleError(f"{path} lacks {name}")
-        if again or not record.knows(name, entries[name].get("sha256", "")):
+        if again or not record.knows(name, entries[name]["sha256"]):
             _verify_file(path, name, entries[name], record)
-    decoding = manifest.get("decoding", DECODING_FILES)
-    if _fingerprint(path, decoding, entries) != manifest["fingerprint"]:
+    if _fingerprint(path, _decoding_files(manifest), entries) != manifest["fingerprint"]:
         raise CapsuleError(f"{path / MANIFEST} states another fingerprint than its files have")
     record.save()
+
+
+def _decoding_files(manifest: Mapping[str, Any]) -> Sequence[str]:
+    files: Sequence[str] = manifest.get("decoding", DECODING_FILES)
+    return files
 
 
 def _verify_file(path: Path, name: str, entry: Mapping[str, Any], record: Verified) -> None:

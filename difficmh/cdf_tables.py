@@ -24,6 +24,8 @@ INT16 = np.iinfo(np.int16)
 GAUSSIAN_SCALES: tuple[float, ...] = tuple(math.exp(x) for x in np.linspace(math.log(0.11), math.log(256.0), 64))
 """The standard deviations of the Gaussian tables, ascending, equally spaced in the logarithm."""
 
+GAUSSIAN_TAIL, GAUSSIAN_REACH = 1e-6, 2048
+
 
 @dataclass(frozen=True, eq=False)
 class CdfTables:
@@ -147,14 +149,13 @@ def _counts_from_pmf(pmf: NDArray[np.float64]) -> NDArray[np.int64]:
     return counts
 
 
-def gaussian_tables(
-    scales: Sequence[float] = GAUSSIAN_SCALES, *, tail: float = 1e-6, max_value: int = 2048
-) -> CdfTables:
+def gaussian_tables(scales: Sequence[float] = GAUSSIAN_SCALES) -> CdfTables:
     """One table per standard deviation: a Gaussian around 0, integrated over the unit interval around each integer.
 
-    A table reaches as far as leaves `tail` probability to the escape bin, at least to ±1 and at most to ±`max_value`.
+    A table reaches as far as leaves the probability `GAUSSIAN_TAIL` to the escape bin, at least to ±1 and at most to
+    ±`GAUSSIAN_REACH`.
     """
-    reaches = [_reach(scale, tail, max_value) for scale in scales]
+    reaches = [_reach(scale) for scale in scales]
     return tables_from_pmf(
         [_gaussian(s, reach) for s, reach in zip(scales, reaches, strict=True)], [-r for r in reaches]
     )
@@ -164,9 +165,9 @@ def _upper_tail(x: float) -> float:
     return 0.5 * math.erfc(x / math.sqrt(2.0))
 
 
-def _reach(scale: float, tail: float, max_value: int) -> int:
+def _reach(scale: float) -> int:
     reach = 1
-    while reach < max_value and 2 * _upper_tail((reach + 0.5) / scale) > tail:
+    while reach < GAUSSIAN_REACH and 2 * _upper_tail((reach + 0.5) / scale) > GAUSSIAN_TAIL:
         reach += 1
     return reach
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from difficmh import cli_commands, cli_models
-from difficmh.cli_commands import DECODED, FORMATS, MODES, SUFFIX, complain, package_version
+from difficmh.cli_commands import DECODED, FORMATS, SUFFIX, complain, package_version
 from difficmh.errors import DifficmhError
+from difficmh.limits import DEVICES, MODES
 
 EXAMPLES = """examples:
   difficmh compress photo.jpg                         writes photo.dicm, with the tags that the tagger finds
@@ -127,7 +128,7 @@ def _add_decompress(command: argparse.ArgumentParser) -> None:
 
 def _add_shared(command: argparse.ArgumentParser, output_help: str) -> None:
     command.add_argument("output", metavar="OUT", nargs="?", help=output_help)
-    command.add_argument("--device", default="cpu", help="cpu or cuda; default cpu")
+    command.add_argument("--device", choices=DEVICES, default="cpu", help="default cpu")
     command.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
 

@@ -14,23 +14,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import difficmh
 from difficmh.bitstream import FINGERPRINT_DIGITS, BitstreamInfo, inspect
-from difficmh.capsule import capsule_fingerprint, capsule_names, capsule_of, capsule_path, read_manifest, verify
+from difficmh.capsule import (
+    VOCABULARY,
+    capsule_fingerprint,
+    capsule_names,
+    capsule_of,
+    capsule_path,
+    read_manifest,
+    verify,
+)
 from difficmh.cli_models import describe_model, model_lines
 from difficmh.cli_official import decompress_official, describe_official, official_lines
 from difficmh.errors import CapsuleError, DifficmhError
-from difficmh.images import decode_image, encode_image
+from difficmh.images import decode_image, encode_image, to_pixels
 from difficmh.sd21.official_format import OfficialStream, read_official
 from difficmh.tag_coder import TagPrior
 from difficmh.vocabulary import Vocabulary, tag_prior
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from difficmh.codec import Codec
 
 SUFFIX = ".dicm"
@@ -38,7 +41,6 @@ DECODED = ".decoded"
 """Stands before the suffix of a picture that was given no name: beside the original, a name of its own."""
 
 FORMATS: Mapping[str, str] = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
-MODES = ("preview", "full", "reference")
 
 
 def compress(options: argparse.Namespace) -> int:
@@ -79,7 +81,7 @@ def decompress(options: argparse.Namespace) -> int:
             (picture,) = codec.decompress([stream], **how)
     seconds = time.perf_counter() - started
     description = _description(described, codec, options.mode)
-    _write(target, encode_image(_to_pixels(picture), form, description, options.picture_quality))
+    _write(target, encode_image(to_pixels(picture), form, description, options.picture_quality))
     print(f"{_line(source, described)} -> {target} ({target.stat().st_size:,} bytes, {options.mode}), {seconds:.2f} s")
     print("The picture is a reconstruction: details may differ from the original.")
     return 0
@@ -88,36 +90,39 @@ def decompress(options: argparse.Namespace) -> int:
 def info(options: argparse.Namespace) -> int:
     """What bitstream files and models say about themselves; a file goes before a model of its name."""
     failures = 0
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     named = {} if options.codec is None else _prior_of(options.codec)
     for name in options.files:
         try:
-            if Path(name).is_dir() or (name in capsule_names() and not Path(name).exists()):
-                model = describe_model(name)
-                found.append(model)
-                if not options.json:
-                    print(model_lines(model))
-                continue
-            data = Path(name).read_bytes()
-            if official := describe_official(data):
-                found.append({"file": name, **asdict(official)})
-                if not options.json:
-                    print(official_lines(name, official))
-                continue
-            described = difficmh.inspect(data)
-            if described.tags is None:
-                described = inspect(data, named.get)
+            told, lines = _told(name, named)
         except (DifficmhError, OSError) as error:
             failures += 1
             complain(f"{name}: {_reason(error)}", 1)
             continue
-        found.append({"file": name, **asdict(described)})
+        found.append(told)
         if not options.json:
-            print(_line(Path(name), described))
-            print(f"  bitstream v{described.version}, quality {described.quality}, model {described.fingerprint}")
+            print(lines)
     if options.json:
         print(json.dumps(found, indent=1))
     return 1 if failures else 0
+
+
+def _told(name: str, named: Mapping[str, TagPrior]) -> tuple[dict[str, Any], str]:
+    """What a model or a file says about itself, as JSON has it and as lines for people.
+
+    `named` are vocabularies beside those of the models that are found by their fingerprints, by its first digits.
+    """
+    if Path(name).is_dir() or (name in capsule_names() and not Path(name).exists()):
+        model = describe_model(name)
+        return model, model_lines(model)
+    data = Path(name).read_bytes()
+    if official := describe_official(data):
+        return {"file": name, **asdict(official)}, official_lines(name, official)
+    described = difficmh.inspect(data)
+    if described.tags is None:
+        described = inspect(data, named.get)
+    made = f"  bitstream v{described.version}, quality {described.quality}, model {described.fingerprint}"
+    return {"file": name, **asdict(described)}, f"{_line(Path(name), described)}\n{made}"
 
 
 def list_models(options: argparse.Namespace) -> int:
@@ -183,7 +188,7 @@ def _maker(described: BitstreamInfo | OfficialStream) -> Path:
 def _prior_of(model: str) -> dict[str, TagPrior]:
     """The vocabulary of a model, by the digits that its streams carry."""
     path = capsule_path(model)
-    return {capsule_fingerprint(path)[:FINGERPRINT_DIGITS]: tag_prior(Vocabulary.load(path / "tags.json"))}
+    return {capsule_fingerprint(path)[:FINGERPRINT_DIGITS]: tag_prior(Vocabulary.load(path / VOCABULARY))}
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -236,14 +241,6 @@ def _write(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def _to_pixels(picture: Tensor) -> NDArray[np.uint8]:
-    """`(3, H, W)` float in [0, 1] to `(H, W, 3)` uint8."""
-    pixels: NDArray[np.uint8] = np.empty((*picture.shape[1:], 3), np.uint8)
-    for channel in range(3):  # one after the other: a picture of 100 megapixels has 1.2 GB as floats
-        pixels[..., channel] = (picture[channel].clamp(0, 1) * 255).round().byte().cpu().numpy()
-    return pixels
 
 
 def _description(described: BitstreamInfo, codec: Codec, mode: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from difficmh.capsule import PROVENANCE, capsule_fingerprint, capsule_path, models_folder, read_config, verify
+from difficmh.capsule import PROVENANCE, capsule_fingerprint, capsule_path, models_folder, read_name, verify
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetched, Fetcher, Opener
 from difficmh.sd21.http_stream import open_http
@@ -119,8 +119,8 @@ def describe_model(name: str) -> dict[str, Any]:
         sources = {}
     except (OSError, ValueError) as error:
         raise CapsuleError(f"{path / PROVENANCE} cannot be read: {error}") from error
-    model = str(read_config(path).get("name", path.name))
-    return {"model": model, "fingerprint": capsule_fingerprint(path), "directory": str(path), "sources": sources}
+    fingerprint = capsule_fingerprint(path)
+    return {"model": read_name(path), "fingerprint": fingerprint, "directory": str(path), "sources": sources}
 
 
 def model_lines(described: Mapping[str, Any]) -> str:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difficmh.autoencoder import BLOCK
-from difficmh.bitstream import MAX_PIXELS, Header, pack, unpack
+from difficmh.bitstream import MAX_PADDED_PIXELS, Header, pack, unpack
 from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError, ImageError
 from difficmh.lazily import lazily
-from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
+from difficmh.limits import Mode
+from difficmh.networks import Conditions, Networks, Sampling, choose_sampling
 from difficmh.noise import NoiseField
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
@@ -117,7 +118,7 @@ class Codec:
         batch.
 
         Raises ValueError for a quality, tag, guidance, effort, shape or dtype that this codec does not take, and
-        ImageError for an image of more than `MAX_PIXELS` padded pixels, which no decoder would accept.
+        ImageError for an image of more than `MAX_PADDED_PIXELS` padded pixels, which no decoder would accept.
         """
         quality = self.networks.default_quality if quality is None else quality
         self._check(images, quality, effort)
@@ -168,7 +169,7 @@ class Codec:
                 raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
             height, width, _ = image.shape
             rows, columns = padded_size(height, width)
-            if rows * columns > MAX_PIXELS:
+            if rows * columns > MAX_PADDED_PIXELS:
                 raise ImageError(f"{height} x {width} pixels, {rows} x {columns} when padded, are too many")
 
     def _groups(self, kinds: Sequence[tuple[int | float | None, ...]]) -> Iterator[list[int]]:

@@ -85,9 +85,10 @@ class CodecConfig:
     def from_dict(cls, fields: Mapping[str, Any]) -> CodecConfig:
         """Inverse of `to_dict`, also after a trip through JSON. Raises TypeError for unknown or missing fields."""
         parts = {"transforms": TransformConfig, "entropy": EntropyConfig, "denoiser": DenoiserConfig}
-        built = {name: part(**_tuples(fields[name])) for name, part in parts.items()}
-        return cls(**{**_tuples(fields), **built})
+        built = {name: part(**tuples(fields[name])) for name, part in parts.items()}
+        return cls(**{**tuples(fields), **built})
 
 
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+def tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration after a trip through JSON, which has no tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(fields).items()}

@@ -2,8 +2,10 @@
 
     decode_image   bytes ─► header, size check ─► pixels ─► 8 bit ─► sRGB ─► over white ─► upright (H, W, 3) uint8
     encode_image   (H, W, 3) uint8, description ─► JPEG, PNG or WebP with EXIF and XMP
+    to_pixels      what a codec has drawn, (3, H, W) float in [0, 1] ─► (H, W, 3) uint8
 
-Both are pure functions of their arguments and safe to call from several threads.
+All are safe to call from several threads. Reading sets two switches of the whole process: Pillow's
+`LOAD_TRUNCATED_IMAGES`, off from then on, and a filter of Pillow's warnings while it reads.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +24,19 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 from difficmh.errors import ImageError
 from difficmh.marks import reconstruction_marks
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAX_PIXELS = 1 << 27
 """Largest image that is decoded, 134 megapixels: above the 102 MP of today's largest common sensors."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """What is read, by Pillow's names: the formats of cameras, never those that run programs (EPS). JPEG includes MPO; AVIF
 and HEIF only where Pillow has the codec."""
+
+MAX_JPEG_SCANS = 1000
+"""Most scans of a JPEG that is decoded: cameras write ten at most, and each takes a pass over all pixels, though an
+empty one has 200 bytes only."""
 
 BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels: white, as browsers and paper have it."""
@@ -88,6 +97,7 @@ def _decode(data: bytes) -> Pixels:
     with Image.open(io.BytesIO(data), formats=_READABLE) as image:
         _check_size(*image.size)
         _check_not_raw(image, data)
+        _check_scans(image, data)
         profile = image.info.get("icc_profile")
         image.load()
         # Only now: Pillow itself turns TIFF and HEIC upright while it loads them.
@@ -108,6 +118,12 @@ def _check_not_raw(image: Image.Image, data: bytes) -> None:
     tags = image.tag_v2  # type: ignore[attr-defined]
     if _DNG_VERSION in tags or tags.get(_SUBFILE_TYPE, 0) & 1 or data[8:10] == b"CR":
         raise ImageError("a camera's raw file: only its preview could be read")
+
+
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    """Bounds the time that a small file can take. Within a scan FF never precedes DA, so that these are markers."""
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise ImageError(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
@@ -259,3 +275,11 @@ def encode_image(image: Pixels, format: str, description: Mapping[str, str], qua
     except (OSError, ValueError) as error:
         raise ImageError(f"{image.shape[1]} x {image.shape[0]} pixels as {name}: {error}") from error
     return file.getvalue()
+
+
+def to_pixels(picture: Tensor) -> Pixels:
+    """`(3, H, W)` float in [0, 1], on any device, to `(H, W, 3)` uint8 in memory; what lies outside is cut off."""
+    pixels: Pixels = np.empty((*picture.shape[1:], 3), np.uint8)
+    for channel in range(3):  # one after the other: a picture of 100 megapixels has 1.2 GB as floats
+        pixels[..., channel] = (picture[channel].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return pixels

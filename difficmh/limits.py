@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from difficmh.capsule import read_config
+from difficmh.capsule import CONFIG, read_config
 from difficmh.config import DEFAULT_QUALITY, MAX_EFFORT
 from difficmh.errors import CapsuleError
+
+Mode = Literal["preview", "full", "reference"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""How pictures are drawn: without denoising, in few steps, as the method's authors do."""
 
 MOST_STEPS: Mapping[str, Mapping[str, int]] = {
     "lite": {"ddim": 1000},
@@ -19,6 +23,9 @@ MOST_STEPS: Mapping[str, Mapping[str, int]] = {
 
 DTYPES: Mapping[str, tuple[str, ...]] = {"lite": ("float32",), "sd21": ("float32", "bfloat16", "float16")}
 """Precisions of each family's denoiser."""
+
+DEVICES = ("cpu", "cuda")
+"""What command lines call devices. Which of several GPUs is cuda, CUDA_VISIBLE_DEVICES says."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,15 @@ def read_limits(path: Path) -> Limits:
     try:
         return Limits(range(1, len(config["codec"]["lambdas"]) + 1), DEFAULT_QUALITY, MAX_EFFORT)
     except (KeyError, TypeError) as error:
-        raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
+        raise CapsuleError(f"{path / CONFIG} describes no codec of this version: {error!r}") from error
+
+
+def check_mode(mode: str, steps: int | None, sampler: str | None) -> None:
+    """Raises ValueError for a mode that there is not, and for `preview` with steps or a sampler."""
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+    if mode == "preview" and (steps is not None or sampler is not None):
+        raise ValueError("preview does not denoise: it takes neither steps nor sampler")
 
 
 def check_drawing(
@@ -49,16 +64,20 @@ def check_drawing(
 ) -> None:
     """Whether the model of this `config.json` can draw so; None is the mode's own. Raises ValueError where it cannot.
 
-    For jobs, which hold no networks: `Codec.decompress` and `load` would refuse the same, once in each worker.
+    For jobs, which hold no networks: `Codec.decompress` and `load` would refuse the same, once in each worker. Raises
+    CapsuleError for a model of another version.
     """
     family = config.get("family", "lite")
     if family not in MOST_STEPS:
-        raise CapsuleError(f"the archive's model is of the family {family!r}, which this version does not know")
+        raise CapsuleError(f"the model is of the family {family!r}, which this version does not know")
+    check_mode(mode, steps, sampler)
     samplers = MOST_STEPS[family]
     if sampler is not None and sampler not in samplers:
         raise ValueError(f"sampler {sampler!r} is not one of this model's: {', '.join(samplers)}")
     if dtype is not None and dtype not in DTYPES[family]:
         raise ValueError(f"the denoiser of this model runs in {', '.join(DTYPES[family])}, not {dtype!r}")
+    if mode == "preview":
+        return
     most = samplers[sampler or _usual_sampler(config, family, mode)]
     if steps is not None and not 1 <= steps <= most:
         raise ValueError(f"steps must be in 1..{most}, not {steps}")
@@ -70,4 +89,4 @@ def _usual_sampler(config: Mapping[str, Any], family: str, mode: str) -> str:
     try:
         return str(config["codec"]["drawing"][f"{mode}_sampler"])
     except (KeyError, TypeError) as error:
-        raise CapsuleError(f"the archive's model describes no codec of this version: {error!r}") from error
+        raise CapsuleError(f"the model describes no codec of this version: {error!r}") from error

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from difficmh.limits import Mode, check_mode
 from difficmh.symbols import DecodedSymbols, EntropyNetworks
 from difficmh.tiling import Tile
 
-Mode = Literal["preview", "full", "reference"]
 GenerativeMode = Literal["full", "reference"]
 
 
@@ -122,13 +122,10 @@ def choose_sampling(networks: Networks, mode: Mode, steps: int | None, sampler: 
 
     Raises ValueError for a mode, sampler or number of steps that there is not, and for `preview` with either.
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode {mode!r} is not one of {', '.join(get_args(Mode))}")
+    check_mode(mode, steps, sampler)
     if sampler is not None and sampler not in networks.samplers:
         raise ValueError(f"sampler {sampler!r} is not one of this model's: {', '.join(networks.samplers)}")
     if mode == "preview":
-        if steps is not None or sampler is not None:
-            raise ValueError("preview does not denoise: it takes neither steps nor sampler")
         return None
     usual = networks.sampling[mode]
     chosen = Sampling(sampler or usual.sampler, usual.steps if steps is None else steps)

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from difficmh.cdf_tables import INT16, TOTAL, CdfTables, tables_from_counts
 from difficmh.errors import BitstreamError
 
-__all__ = ["CdfTables", "SymbolDecoder", "SymbolEncoder"]
-
 Integers = NDArray[np.integer[Any]]
 Int32 = NDArray[np.int32]
 

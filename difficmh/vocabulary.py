@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from difficmh.capsule import capsule_of
+from difficmh.capsule import VOCABULARY, capsule_of
 from difficmh.errors import CapsuleError
 from difficmh.tag_coder import TagPrior
 
@@ -79,7 +79,9 @@ class Vocabulary:
             if content["format"] != FORMAT:
                 raise CapsuleError(f"{path.name} has format {content['format']}, this version reads {FORMAT}")
             return cls(tuple(_tag(entry) for entry in content["tags"]))
-        except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except CapsuleError:
+            raise
+        except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise CapsuleError(f"{path.name} is no tag vocabulary: {error}") from error
 
 
@@ -110,11 +112,15 @@ def tag_prior(vocabulary: Vocabulary) -> TagPrior:
     return TagPrior(vocabulary.names, np.array(vocabulary.priors, np.uint16))
 
 
-@cache
 def known_prior(fingerprint: str) -> TagPrior | None:
     """The vocabulary of a capsule on this machine by the first digits of its fingerprint, None for any other model."""
-    path = capsule_of(fingerprint)
+    path = capsule_of(fingerprint)  # looked for each time: models come and go while a process runs
     if path is not None:
         with suppress(CapsuleError):  # a damaged vocabulary must not hide what else a stream says
-            return tag_prior(Vocabulary.load(path / "tags.json"))
+            return _prior_at(path)
     return None
+
+
+@cache
+def _prior_at(path: Path) -> TagPrior:
+    return tag_prior(Vocabulary.load(path / VOCABULARY))

@@ -14,14 +14,16 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file as load_tensors
 
 from difficmh.capsule import (
-    DECODING_FILES,
+    CONFIG,
     FORMAT,
+    TABLES,
+    VOCABULARY,
+    WEIGHTS,
     capsule_fingerprint,
     capsule_path,
     read_config,
-    read_manifest,
     read_name,
-    verify,
+    verify_decoding,
 )
 from difficmh.cdf_tables import CdfTables
 from difficmh.codec import Codec, CodecParts, Tagger
@@ -36,8 +38,6 @@ from difficmh.vocabulary import Vocabulary, tag_prior
 
 TRAINING_ONLY = "rate."
 """Prefix of the weights that only training needs: coding reads the integer tables instead."""
-
-VOCABULARY = "tags.json"
 
 
 def load(
@@ -56,7 +56,7 @@ def load(
     path = capsule_path(name)
     place = find_device(device)
     # A wrong weight of the synthesis would give a wrong picture that no checksum of a stream notices.
-    verify(path, read_manifest(path).get("decoding", DECODING_FILES), again=False)
+    verify_decoding(path)
     content = read_config(path)
     networks: Networks
     if _family(path, content) == "lite":
@@ -84,7 +84,7 @@ def load_tagger(path: Path, device: str | torch.device = "cpu") -> Tagger:
     Raises CapsuleError as `load`, and where the tagger is missing, altered or does not fit; ValueError for no device.
     """
     place = find_device(device)
-    content = read_config(path) if (path / "config.json").exists() else None
+    content = read_config(path) if (path / CONFIG).exists() else None
     if content is None or _family(path, content) == "lite":
         from difficmh.taggers.efficientnet import EfficientNetTagger
 
@@ -110,7 +110,7 @@ def _load_lite(path: Path, content: Mapping[str, Any], device: torch.device, dty
     try:
         config = CodecConfig.from_dict(content["codec"])
     except (KeyError, TypeError) as error:
-        raise CapsuleError(f"{path}/config.json describes no codec of this version: {error!r}") from error
+        raise CapsuleError(f"{path / CONFIG} describes no codec of this version: {error!r}") from error
     vocabulary = Vocabulary.load(path / VOCABULARY)
     check_vocabulary(config, vocabulary)
     model = load_model(path, config)
@@ -164,10 +164,10 @@ def load_model(path: Path, config: CodecConfig) -> CodecModel:
     """The networks with the capsule's weights, in float32, evaluation mode and ready for exact coding."""
     model = CodecModel(config)
     try:
-        weights = load_tensors(path / "model.safetensors")
+        weights = load_tensors(path / WEIGHTS)
         model.load_state_dict({name: value.float() for name, value in weights.items()})
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise CapsuleError(f"{path / 'model.safetensors'} does not fit its configuration: {error}") from error
+        raise CapsuleError(f"{path / WEIGHTS} does not fit its configuration: {error}") from error
     model.entropy.freeze()
     return model.eval().requires_grad_(False)
 
@@ -175,8 +175,8 @@ def load_model(path: Path, config: CodecConfig) -> CodecModel:
 def load_tables(path: Path) -> EntropyTables:
     """The integer CDF tables of a capsule."""
     try:
-        arrays = load_arrays(path / "tables.safetensors")
+        arrays = load_arrays(path / TABLES)
         z, y = (CdfTables(*(arrays[f"{name}.{part}"] for part in ("cdfs", "lengths", "offsets"))) for name in "zy")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise CapsuleError(f"{path / 'tables.safetensors'} holds no usable tables: {error}") from error
+        raise CapsuleError(f"{path / TABLES} holds no usable tables: {error}") from error
     return EntropyTables(z=z, y=y)

@@ -14,8 +14,8 @@ import difficmh
 from difficmh.analyzers.factory import analyzer_files, parse_analyzer
 from difficmh.limits import check_drawing
 from pipeline.analyze import AnalyzeJob
-from pipeline.job import QUIET_RAY, execute, exit_code, reaching
-from pipeline.reading import ReadRequest, RunOptions, describe_output, open_archive, parsed, plan_output, reading_parser
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, reaching
+from pipeline.reading import ReadRequest, describe_output, open_archive, parsed, plan_output, reading_parser
 
 EXAMPLES = """examples:
   python jobs/analyze_dataset.py --archive ./archive --analyzer imagenet --output ./labels
@@ -29,6 +29,9 @@ EXAMPLES = """examples:
                            it wants its input (see difficmh/analyzers/onnx.py); every worker must find FILE
   python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (Analyzer in pipeline/protocols.py); MODULE is
                            installed, or lies in the current folder
+
+Answers of one model are not mixed with those of another: a job refuses to go on where the model's file, options or
+weights beside it (FILE and more), or MODULE's own file, have changed. It does not see what MODULE imports.
 
 --mode is preview unless you say otherwise: with lite it takes half the time, and detectors answer about the same.
 Choose full for classifiers on archives of quality 1 to 3: they come closer there to their answers about the originals.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import ray
 
@@ -14,6 +12,7 @@ import difficmh
 from difficmh.capsule import built_in_names, read_name, verify
 from difficmh.images import decode_image
 from difficmh.limits import read_limits
+from pipeline.capsule import copy_capsule
 from pipeline.compress import CompressWorkerFactory
 from pipeline.compress_request import (
     CompressRequest,
@@ -24,12 +23,11 @@ from pipeline.compress_request import (
     resolved,
     worker_settings,
 )
-from pipeline.job import QUIET_RAY, execute, exit_code, reaching
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, reaching
 from pipeline.listing import expand
-from pipeline.manifest import copy_capsule, establish, make_plan
+from pipeline.manifest import establish, make_plan
 from pipeline.progress import plan_line
 from pipeline.rejects import JobError
-from pipeline.retry import BRIEF
 from pipeline.storage import Storage, UrlOpener
 
 EXAMPLES = """examples:
@@ -51,19 +49,19 @@ def installed_codec(name: str) -> InstalledCodec:
     return InstalledCodec(named, difficmh.capsule_fingerprint(capsule), capsule, load, **vars(limits))
 
 
-def run(request: CompressRequest, options: dict[str, Any]) -> int:
+def run(request: CompressRequest, options: RunOptions) -> int:
     """Compresses what is not compressed yet; the exit status. Raises JobError where the job cannot go on."""
     with reaching(request.codec):
         codec = installed_codec(request.codec)
     job = resolved(request, codec)
-    sources = expand(job.input, options)
-    archive, inputs = Storage.from_url(job.archive, options), UrlOpener(options)
+    sources = expand(job.input, options.storage)
+    archive, inputs = Storage.from_url(job.archive, options.storage), UrlOpener(options.storage)
     manifest = describe_archive(job, codec)
     with reaching(job.archive):
-        plan = make_plan(replace(archive, retry=BRIEF), manifest, sources, job.overwrite)
+        plan = make_plan(archive, manifest, sources, job.overwrite)
     check_images(plan, inputs)
     print(plan_line(plan, job.archive), flush=True)
-    if job.dry_run:
+    if options.dry_run:
         return 0
     with reaching(job.archive):
         establish(archive, manifest, plan)

@@ -13,9 +13,9 @@ import difficmh
 from difficmh.images import encode_image
 from difficmh.limits import check_drawing
 from pipeline.decompress import DecodeJob
-from pipeline.job import QUIET_RAY, execute, exit_code, whole_number
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, whole_number
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
-from pipeline.reading import ReadRequest, RunOptions, describe_output, open_archive, parsed, plan_output, reading_parser
+from pipeline.reading import ReadRequest, describe_output, open_archive, parsed, plan_output, reading_parser
 
 EXAMPLES = """examples:
   python jobs/decode_dataset.py --archive ./archive --output ./pictures --mode preview

@@ -31,8 +31,7 @@ def run(request: EvaluateRequest) -> int:
     from difficmh.evaluation.summary import Request
 
     try:
-        earlier = read_files(request.earlier) if request.earlier else None
-        findings = read_earlier(*earlier, request.rates) if earlier else found(request)
+        findings = read_earlier(*read_files(request.earlier), request.rates) if request.earlier else found(request)
         prepare_output(request.output)  # measuring has done so already, --from has not
         write_rows(request.output, flat_rows(findings.measurements))
         print(write_report(request.output, findings, Request(request.rates, request.bd_range)))
@@ -78,4 +77,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.append(os.getcwd())  # where the user's own module may be; Ray's workers look there by themselves
     sys.exit(main())

@@ -1,10 +1,10 @@
 """Makes a model capsule of a training checkpoint: weights in half precision, integer tables, hashes.
 
     python jobs/export_codec.py --checkpoint runs/lite/one_step.pt --capsule difficmh/capsules/lite
-    python jobs/export_codec.py --checkpoint runs/mine/one_step.pt --capsule my-codec --from lite
+    python jobs/export_codec.py --checkpoint runs/mine/one_step.pt --capsule my-codec --companions lite
 
 Files that a checkpoint does not hold (tag vocabulary, tagger, licence, the model card of a codec of that name) are kept
-where they are or come from another capsule (`--from`). `jobs/release_codec.py` also measures and writes the card.
+where they are or come from another capsule (`--companions`). `jobs/release_codec.py` also measures and writes the card.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     capsule = Path(arguments.capsule)
     name = arguments.name or capsule.absolute().name
-    kept = companions(capsule_or_path(arguments.source) if arguments.source else capsule, name)
+    kept = companions(capsule_or_path(arguments.companions) if arguments.companions else capsule, name)
     fingerprint = export(Path(arguments.checkpoint), name, kept, capsule)
     print(f"{capsule}: codec {name}, fingerprint {fingerprint}")
     return 0
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", required=True, help="checkpoint of jobs/train_codec.py")
     parser.add_argument("--capsule", required=True, help="directory of the capsule")
-    parser.add_argument("--from", dest="source", help="capsule that the other files come from, such as lite")
+    parser.add_argument("--companions", metavar="CAPSULE", help="where the other files come from, such as lite")
     parser.add_argument("--name", help="name of the codec (default: that of the directory)")
     return parser
 

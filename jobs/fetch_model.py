@@ -13,7 +13,7 @@ from typing import IO, Any
 from difficmh.cli_models import add_fetch, make_capsule
 from difficmh.errors import CapsuleError
 from difficmh.sd21.http_stream import open_http
-from pipeline.job import argument, exit_code, reaching, storage_options
+from pipeline.job import add_storage_options, exit_code, reaching
 from pipeline.rejects import JobError
 from pipeline.retry import BRIEF
 from pipeline.storage import Storage
@@ -29,8 +29,7 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
     """Wrong usage ends the process with status 2."""
     parser = ArgumentParser(epilog=EXAMPLES, formatter_class=RawDescriptionHelpFormatter)
     add_fetch(parser, kinds="any address that fsspec opens (s3://, gs://, https://, …)")
-    options = argument(storage_options, "a JSON object")
-    parser.add_argument("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec; never stored")
+    add_storage_options(parser)
     return parser.parse_args(arguments)
 
 

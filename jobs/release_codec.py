@@ -1,12 +1,12 @@
 """Releases a trained codec in one step: the capsule of a checkpoint, its evaluation, and its model card.
 
-    python jobs/release_codec.py --checkpoint runs/mine/one_step.pt --name mine --capsule my-codec --from lite \\
+    python jobs/release_codec.py --checkpoint runs/mine/one_step.pt --name mine --capsule my-codec --companions lite \\
         --images 'eval/*.tar' --evaluation runs/mine-evaluation
-    python jobs/release_codec.py ... --measure detection:FastestDet.onnx --detect-in '*street*' --ray 2
+    python jobs/release_codec.py ... --measure detection:FastestDet.onnx --detect-in '*street*' --workers 2
 
 Arguments that are not listed go to jobs/evaluate_codec.py, which compares both modes of the codec with JPEG, WebP and
 AVIF. Then the card's sections on training and results are written anew; the rest of it stays as it is. A codec of
-another name than the capsule of --from starts from a card to be filled in.
+another name than that of --companions starts from a card to be filled in.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, more: Sequence[str]) -> int:
     from difficmh.training.export import companions, export
 
     capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
-    source = capsule_or_path(arguments.source) if arguments.source else capsule
+    source = capsule_or_path(arguments.companions) if arguments.companions else capsule
     export(Path(arguments.checkpoint), arguments.name, companions(source, arguments.name), capsule)
     if status := evaluate(capsule, arguments.images, evaluation, more):
         return status
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, help="checkpoint of jobs/train_codec.py")
     add("--capsule", required=True, metavar="DIR", help="directory of the capsule")
-    add("--from", dest="source", help="capsule that tag vocabulary, tagger and licence come from, such as lite")
+    add("--companions", metavar="CAPSULE", help="where tag vocabulary, tagger and licence come from, such as lite")
     add("--name", required=True, help="name of the codec")
     add(
         "--images",

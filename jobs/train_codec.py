@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from difficmh.training.command import TrainingCommand, parse
 from difficmh.training.job import TrainingJob
 from difficmh.training.run import previous_weights, train
-from pipeline.job import plain_exit_code
+from pipeline.job import connect_ray, plain_exit_code
+from pipeline.rejects import JobError, describe
 
 
 def main(command: Sequence[str] | None = None) -> int:
@@ -34,14 +36,24 @@ def run(wanted: TrainingCommand) -> int:
 
 
 def train_with_ray(job: TrainingJob, workers: int) -> None:
-    """The same loop in the workers of Ray Train, which join in one process group; gradients are averaged."""
+    """The same loop in the workers of Ray Train, which join in one process group; gradients are averaged.
+
+    Raises what went wrong in the first of them that failed, JobError for what Ray has to say beyond that.
+    """
     previous_weights(job)  # what is missing is said here, before a cluster starts
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    # As Ray Train would by itself, and less quiet than for other jobs: the leading worker prints the progress.
+    connect_ray(partial(ray.init, ignore_reinit_error=True))
     scaling = ray.train.ScalingConfig(num_workers=workers, use_gpu=job.device == "cuda")
     storage = ray.train.RunConfig(name=job.output.name, storage_path=str(job.output.parent / "ray"))
-    TorchTrainer(_train_in_worker, train_loop_config={"job": job}, scaling_config=scaling, run_config=storage).fit()
+    trainer = TorchTrainer(_train_in_worker, train_loop_config={"job": job}, scaling_config=scaling, run_config=storage)
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        failures = list(getattr(error, "worker_failures", {}).values())
+        raise failures[0] if failures else JobError(describe(error)) from error
 
 
 def _train_in_worker(settings: dict[str, TrainingJob]) -> None:

@@ -21,7 +21,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.job import plain_exit_code
+from difficmh.capsule import VOCABULARY
+from difficmh.limits import DEVICES
+from pipeline.job import plain_exit_code, whole_number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         test = cached_features(matching(options.test), options.cache, options.device)
         measures["test"] = measure_tagger(tagger, test, torch.ones(len(test.keys), dtype=torch.bool), data)
     options.output.mkdir(parents=True, exist_ok=True)
-    tagger.vocabulary.save(options.output / "tags.json")
+    tagger.vocabulary.save(options.output / VOCABULARY)
     (options.output / "tagger.safetensors").write_bytes(save(tagger.head.compact()))
     if options.image_tags:
         content = {"names": tagger.vocabulary.names, "tags": given_tags(tagger, data)}
@@ -65,9 +67,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for tags.json and tagger.safetensors")
     parser.add_argument("--image-tags", type=Path, help="also write the tags of the images of --data, by key")
     parser.add_argument("--cache", type=Path, default=Path("runs"), help="folder for features (default: runs)")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=whole_number(1), default=30, help="over all features (default: 30)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda, for the features")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="for the features (default: cpu)")
     return parser.parse_args(arguments)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -50,12 +51,12 @@ Device = Literal["auto", "cpu", "cuda"]
 def pool_size(workers: int | Literal["auto"], shards: int, device: Device = "auto") -> PoolSize:
     """A size that fits the connected cluster: one worker per GPU, or one per two cores; never more than shards.
 
-    More workers than GPUs share them. No worker asks for more cores than one machine has: Ray would look for such a
-    machine without end. Raises JobError where GPUs are asked for and there are none, for the same reason.
+    More workers than GPUs share them. Workers get as many cores as still let all of them find a machine: Ray would
+    look for one without end. Raises JobError where GPUs are asked for and there are none, for the same reason.
     """
     machines = _machines(device)
-    cores, gpus = sum(cpus for cpus, _ in machines), sum(gpus for _, gpus in machines)
-    wanted = workers if workers != "auto" else gpus or cores // CORES_PER_WORKER
+    gpus = sum(gpus for _, gpus in machines)
+    wanted = workers if workers != "auto" else gpus or _fitting(machines, CORES_PER_WORKER) or len(machines)
     count = max(1, min(wanted, shards))
     if gpus:
         sharing = -(-count // gpus)
@@ -63,7 +64,12 @@ def pool_size(workers: int | Literal["auto"], shards: int, device: Device = "aut
         share = min(MOST_CORES_PER_GPU, *(cpus // gpus or cpus / gpus for cpus, gpus in machines)) / sharing
         return PoolSize(count, int(share) or share, 1 / sharing)
     widest = max((cpus for cpus, _ in machines), default=1)
-    return PoolSize(count, max(1, min(cores // count, widest)))
+    return PoolSize(count, next((share for share in range(widest, 1, -1) if _fitting(machines, share) >= count), 1))
+
+
+def _fitting(machines: Sequence[tuple[int, int]], share: int) -> int:
+    """How many workers of `share` cores find room; no worker's cores are those of two machines."""
+    return sum(cpus // share for cpus, _ in machines)
 
 
 def _machines(device: Device) -> list[tuple[int, int]]:

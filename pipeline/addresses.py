@@ -1,4 +1,4 @@
-"""Web addresses without what only their owner may know: passwords, and queries, which may be signatures."""
+"""Addresses without what only their owner may know: passwords, and on the web queries, which may be signatures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 
 _WEB = re.compile(r"(?:^|::)https?://")
 _QUERY = re.compile(r"[?#]")
-_PASSWORD = re.compile(r"(://[^/@:]*):[^/@]*@")
+_PASSWORD = re.compile(r"(://[^/@:]*):[^/]*@")
+_PASSWORD_IN_TEXT = re.compile(r"(://[^\s/@:]*):[^\s/]*@")
 _IN_TEXT = re.compile(r"(https?://)(?:[^\s/?#@'\"]*@)?([^\s?#'\"]*)(?:[?#][^\s'\"]*)?")
 
 
@@ -34,5 +35,5 @@ def without_password(url: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """A message in which web addresses are shortened likewise: libraries quote what they were asked for."""
-    return _IN_TEXT.sub(r"\1\2", text)
+    """A message in which addresses are shortened likewise: libraries quote what they were asked for."""
+    return _PASSWORD_IN_TEXT.sub(r"\1@", _IN_TEXT.sub(r"\1\2", text))

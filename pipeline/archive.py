@@ -10,23 +10,25 @@ Only shards with a report count: a part without one belongs to a shard that is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
+from pipeline.addresses import without_password
 from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.manifest import PARALLEL_REQUESTS, Manifest, read_manifest
-from pipeline.part import METADATA_SCHEMA, ArchiveError, Part, Place
+from pipeline.part import METADATA_SCHEMA, ArchiveError, KeyRanges, Part, Place
 from pipeline.prefetch import map_ahead
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
+from pipeline.retry import BRIEF
 from pipeline.rows import path_of_text
-from pipeline.storage import Storage
+from pipeline.storage import ObjectInfo, Storage
 from pipeline.table import SchemaError
 from pipeline.totals import Totals
 
@@ -69,9 +71,7 @@ class Archive:
     codec_factory: DecoderFactory | None = None
     device: str = "cpu"
     cache: Path | None = None
-    _ranges: dict[str, list[tuple[str, str] | None]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _ranges: dict[str, KeyRanges] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -90,7 +90,7 @@ class Archive:
         JobError for one that is newer than this release.
         """
         storage = Storage.from_url(url, storage_options)
-        manifest = read_manifest(storage, "archive")
+        manifest = read_manifest(replace(storage, retry=BRIEF), "archive")
         if manifest is None:
             raise ArchiveError(f"there is no archive at {url}: archive.json is missing")
         return cls(storage, manifest, codec_factory, device, cache)
@@ -125,8 +125,13 @@ class Archive:
         for path, size in wanted.items():
             if path not in present or present[path].size != size:
                 raise ArchiveError(f"{self.storage.path_url(path)} is missing or not what its report says")
-        found = (present[path] for path in sorted(wanted))
-        return [ShardSource(self.storage.path_url(info.path), info.size, info.etag) for info in found]
+        return [self._source(present[path]) for path in sorted(wanted)]
+
+    def _source(self, info: ObjectInfo) -> ShardSource:
+        """A part by the name that may be stored: without the password of the archive's address, if there is one."""
+        address = self.storage.path_url(info.path)
+        name = without_password(address)
+        return ShardSource(name, info.size, info.etag, "" if name == address else address)
 
     def info(self) -> ArchiveInfo:
         """Format, codec and totals; reads the reports."""
@@ -166,7 +171,12 @@ class Archive:
 
     def bitstream(self, key: str, shard: str | None = None) -> bytes:
         """The stored bytes of `key`; reads the row groups that may hold it. Raises as `get` does."""
-        found = [place for source in self._parts_of(shard) for place in self._places(source, key)]
+        sources = self._parts_of(shard)
+        ranges = self._key_ranges(sources)
+        groups = [(source, _holding(key, each)) for source, each in zip(sources, ranges, strict=True)]
+        candidates = [(source, numbers) for source, numbers in groups if numbers]
+        places = _requests(lambda candidate: self._places(key, *candidate), candidates)
+        found = [(source, place) for (source, _), own in zip(candidates, places, strict=True) for place in own]
         if not found:
             raise KeyError(key)
         if len(found) > 1:
@@ -180,25 +190,20 @@ class Archive:
         if shard is None:
             return self.parts
         wanted = {self.storage.path_url(_part_path(name)) for name in (shard, path_of_text(shard))}
-        return [source for source in self.parts if source.url in wanted]
+        return [source for source in self.parts if source.address in wanted]
 
-    def _places(self, source: ShardSource, key: str) -> list[tuple[ShardSource, Place]]:
-        ranges = self._key_ranges(source)
-        groups = [group for group, keys in enumerate(ranges) if keys is None or keys[0] <= key <= keys[1]]
-        if not groups:
-            return []
+    def _places(self, key: str, source: ShardSource, groups: Sequence[int]) -> list[Place]:
         with self.open_part(source) as part:
-            return [(source, place) for place in part.places(key, groups)]
+            return part.places(key, groups)
 
-    def _key_ranges(self, source: ShardSource) -> list[tuple[str, str] | None]:
-        """Kept for later: two keys per row group, so that a second `get` opens the right part at once."""
-        if source.url not in self._ranges:
-            missing = [each for each in self._parts_of(None) if each.url not in self._ranges]
-            for each, ranges in zip(missing, _requests(self._read_key_ranges, missing), strict=True):
-                self._ranges[each.url] = ranges
-        return self._ranges[source.url]
+    def _key_ranges(self, sources: Sequence[ShardSource]) -> list[KeyRanges]:
+        """Of each part. Kept for later: two keys per row group, so that a second `get` opens the right part at once."""
+        missing = [source for source in sources if source.url not in self._ranges]
+        for source, ranges in zip(missing, _requests(self._read_key_ranges, missing), strict=True):
+            self._ranges[source.url] = ranges
+        return [self._ranges[source.url] for source in sources]
 
-    def _read_key_ranges(self, source: ShardSource) -> list[tuple[str, str] | None]:
+    def _read_key_ranges(self, source: ShardSource) -> KeyRanges:
         with self.open_part(source) as part:
             return part.key_ranges()
 
@@ -208,7 +213,7 @@ class Archive:
 
     def open_part(self, source: ShardSource) -> Part:
         """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is."""
-        file = self.storage.open(source.url.removeprefix(self.storage.path_url("")), buffer=0)
+        file = self.storage.open(source.address.removeprefix(self.storage.path_url("")), buffer=0)
         try:
             return Part(file, self.manifest.codec_fingerprint)
         except (ArchiveError, SchemaError) as error:
@@ -241,6 +246,11 @@ class Archive:
 def _requests(request: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`map` over objects of the store, a few requests at a time."""
     return map_ahead(items, request, lambda item: 1, PARALLEL_REQUESTS, PARALLEL_REQUESTS)
+
+
+def _holding(key: str, ranges: KeyRanges) -> list[int]:
+    """Row groups that may hold `key`."""
+    return [group for group, keys in enumerate(ranges) if keys is None or keys[0] <= key <= keys[1]]
 
 
 def _schema(columns: Sequence[str] | None) -> pa.Schema:

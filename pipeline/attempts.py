@@ -1,4 +1,4 @@
-"""One attempt at one shard: what a worker is, what may come of it, and the pool that runs attempts in this process."""
+"""One attempt at one shard: what a worker is, what a pool of them does, and what may come of it."""
 
 from __future__ import annotations
 
@@ -116,42 +116,3 @@ def build(factory: WorkerFactory, context: WorkerContext) -> ShardWorker:
     except Exception as error:
         log.debug("a worker could not be started", exc_info=True)
         raise JobError(f"a worker could not be started: {describe(error)}") from error
-
-
-class LocalPool:
-    """One worker in this process, without Ray: for tests. Jobs have a `RayPool`, small ones too."""
-
-    def __init__(self, factory: WorkerFactory, context: WorkerContext | None = None) -> None:
-        self._factory = factory
-        self._context = context or WorkerContext()
-        self._worker: ShardWorker | None = None
-        self._task: Task | None = None
-
-    @property
-    def free(self) -> int:
-        return 1 if self._task is None else 0
-
-    @property
-    def workers(self) -> int:
-        return 1
-
-    @property
-    def under_way(self) -> Tally:
-        return Tally()
-
-    def submit(self, task: Task) -> None:
-        self._task = task
-
-    def wait(self, seconds: float) -> list[Outcome]:
-        if self._task is None:
-            return []
-        if self._worker is None:
-            self._worker = build(self._factory, self._context)
-        task, self._task = self._task, None
-        outcome = attempt(self._worker, task)
-        if outcome.lost:
-            self._worker = None
-        return [outcome]
-
-    def close(self) -> None:
-        self._worker = None

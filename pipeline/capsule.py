@@ -1,4 +1,4 @@
-"""The model that travels with an archive, as a local directory whose files are what its manifest says."""
+"""The model that travels with an archive: copied into it once, and out of it into a directory of each machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,50 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.manifest import CAPSULE, CAPSULE_MANIFEST
+from pipeline.commit import verify
 from pipeline.part import ArchiveError
+from pipeline.rejects import JobError, TransientError
 from pipeline.storage import Storage
+
+CAPSULE = "capsule"
+CAPSULE_MANIFEST = "manifest.json"
+
+
+def copy_capsule(storage: Storage, capsule: Path) -> None:
+    """Copies what the model's manifest lists into the output once, the manifest last; a capsule that is there is kept.
+
+    Its manifest stands for all its files, gigabytes that are not read back by every run. Raises JobError for a
+    directory without a manifest, TransientError where a copy does not read back.
+    """
+    names = _capsule_files(capsule)
+    path = f"{CAPSULE}/{CAPSULE_MANIFEST}"
+    if storage.exists(path) and storage.read(path) == (capsule / CAPSULE_MANIFEST).read_bytes():
+        return
+    storage.delete(path)  # another model's, whose files are replaced now
+    for name in [*names, CAPSULE_MANIFEST]:
+        _store_file(storage, capsule / name, f"{CAPSULE}/{name}")
+
+
+def _capsule_files(capsule: Path) -> list[str]:
+    """What the manifest lists: just these files are asked for when the model is read."""
+    try:
+        return sorted(json.loads((capsule / CAPSULE_MANIFEST).read_bytes())["files"])
+    except FileNotFoundError as error:
+        raise JobError(f"{capsule} is no model capsule: it has no {CAPSULE_MANIFEST}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{capsule} is no model capsule: {CAPSULE_MANIFEST} lists no files") from error
+
+
+def _store_file(storage: Storage, local: Path, path: str) -> None:
+    """Copies a file, unless a run that was interrupted has done so."""
+    size, digest = local.stat().st_size, _sha256(local)
+    with suppress(FileNotFoundError, TransientError):
+        if storage.size(path) == size:
+            verify(storage, path, size, digest)
+            return
+    with storage.atomic_write(path) as file, local.open("rb") as source:
+        shutil.copyfileobj(source, file)
+    verify(storage, path, size, digest)
 
 
 def default_cache() -> Path:
@@ -98,23 +139,23 @@ def _copy(archive: Storage, manifest: bytes, digests: Mapping[str, str], target:
     fresh = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
     try:
         for name, digest in digests.items():
-            _copy_file(archive, name, digest, fresh / name)
+            _fetch_file(archive, name, digest, fresh / name)
         (fresh / CAPSULE_MANIFEST).write_bytes(manifest)
         _publish(fresh, target, manifest, digests)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _copy_file(archive: Storage, name: str, digest: str, local: Path) -> None:
+def _fetch_file(archive: Storage, name: str, digest: str, local: Path) -> None:
     path = f"{CAPSULE}/{name}"
+    local.parent.mkdir(parents=True, exist_ok=True)
     try:
-        data = archive.read(path)
+        with archive.open(path) as source, local.open("wb") as file:
+            shutil.copyfileobj(source, file)
     except FileNotFoundError as error:
         raise ArchiveError(f"{archive.path_url(path)} is missing from the archive's model") from error
-    if hashlib.sha256(data).hexdigest() != digest:
+    if _sha256(local) != digest:
         raise ArchiveError(f"{archive.path_url(path)} was altered: its SHA-256 is not the one in {CAPSULE_MANIFEST}")
-    local.parent.mkdir(parents=True, exist_ok=True)
-    local.write_bytes(data)
 
 
 def _publish(fresh: Path, target: Path, manifest: bytes, digests: Mapping[str, str]) -> None:

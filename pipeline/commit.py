@@ -28,13 +28,14 @@ from pipeline.table import REJECT_SCHEMA, PartWriter, with_versions
 REPORTS = "reports"
 REJECTS = "rejects"
 DATA = "data"
-SHARD_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".parquet")
+NAME_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".parquet")
+"""What no output is called by, removed in this order; what is listed as a shard, `listing` says."""
 
 
 def output_name(source: ShardSource) -> str:
     """`<shard name>-<12 digits of the URL's SHA-256>`: readable, unique, the same in every run."""
     name = source.url.rsplit("/", 1)[-1]
-    for suffix in SHARD_SUFFIXES:
+    for suffix in NAME_SUFFIXES:
         name = name.removesuffix(suffix)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:100] or "shard"
     url = source.url.encode(errors="surrogateescape")  # a local path may be no text: its bytes then

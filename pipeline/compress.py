@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.attempts import WorkerContext
 from pipeline.batches import BatchLimits, SizeBatches
 from pipeline.commit import DATA, ShardCommit
-from pipeline.keys import UniqueKeys
+from pipeline.keys import Distinct
 from pipeline.lanes import Lanes
 from pipeline.prefetch import decoding_cost, map_ahead
 from pipeline.protocols import Codec, CodecFactory, ImageDecoder
@@ -138,14 +138,14 @@ class CompressWorker:
         yield from batches.drain()
 
     def _samples(self, source: ShardSource, writer: _RowWriter) -> Iterator[Sample | Failure]:
-        keys = UniqueKeys()
+        distinct = Distinct()
         storage, name = self._settings.inputs.locate(source.address)
         if (size := storage.size(name)) != source.size:
             raise TransientError(f"the shard changed while the job ran: {source.size} bytes when listed, {size} now")
         with storage.open(name) as file:
             shard = read_shard(file, source.url)
             for item in shard:
-                yield keys.rename(item) if isinstance(item, Sample) else item
+                yield replace(item, key=distinct(item.key)) if isinstance(item, Sample) else item
             writer.skipped = shard.skipped
 
 
@@ -227,7 +227,7 @@ class _RowWriter:
                 self.reject(_failure(batch[0].sample, "compress", error))
                 return
         else:
-            self.context.memory.enough(batch[0].pixels)
+            self.context.memory.enough(max(decoded.pixels for decoded in batch))
             for row in rows:
                 self._write(row)
             return

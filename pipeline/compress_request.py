@@ -6,12 +6,11 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pipeline.actors import Device
 from pipeline.addresses import public, without_password
 from pipeline.compress import CompressSettings, Fidelity, Tags
-from pipeline.job import EXIT_STATUS, Workers, add_run_arguments, reaching, whole_number
+from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
@@ -42,7 +41,6 @@ class CompressRequest:
     fidelity: Fidelity
     tags: Tags
     overwrite: bool
-    dry_run: bool
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class InstalledCodec:
 
 def parse_request(
     description: str | None, examples: str, arguments: Sequence[str] | None
-) -> tuple[CompressRequest, dict[str, Any]]:
-    """The job and the options for storage. Wrong usage ends the process with status 2."""
+) -> tuple[CompressRequest, RunOptions]:
+    """The job and the options of this run. Wrong usage ends the process with status 2."""
     epilog = f"{examples}\n\n{EXIT_STATUS}"
     parser = ArgumentParser(description=description, epilog=epilog, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -91,7 +89,7 @@ def parse_request(
     add("--no-tags", dest="tags", action="store_const", const="none", default="tagger", help=no_tags)
     add_run_arguments(parser, overwrite="redo shards whose source or settings changed")
     fields = vars(parser.parse_args(arguments))
-    options = fields.pop("storage_options")
+    options = RunOptions(fields.pop("storage_options"), fields.pop("dry_run"))
     return CompressRequest(**fields), options
 
 

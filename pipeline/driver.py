@@ -81,7 +81,7 @@ class _Run:
     def give_up(self, outcome: Outcome) -> None:
         """Rejects the shard as a whole, or leaves it for the next run where only the store failed."""
         self.failures_in_a_row += 1
-        if self.failures_in_a_row >= FAILURES_IN_A_ROW * self.pool.workers and self.failures_in_a_row > 1:
+        if self.failures_in_a_row >= FAILURES_IN_A_ROW * self.pool.workers:
             aside = self.this_run.failed_shards
             again = f"; {aside} shards count as done: delete their reports to try them again" if aside else ""
             raise JobError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.job import argument, storage_options, whole_number
+from pipeline.job import add_storage_options, argument, whole_number
 
 EXAMPLES = """examples:
   python jobs/evaluate_codec.py --images 's3://photos/eval/*.tar' --codec difficmh:lite@1-6:preview \\
@@ -46,7 +46,7 @@ MEASURING = {
     "codecs": "--codec",
     "measures": "--measure",
     "limit": "--limit",
-    "workers": "--ray",
+    "workers": "--workers",
     "detect_in": "--detect-in",
     "crop_rate": "--crop-rate",
     "device": "--device",
@@ -79,7 +79,7 @@ class EvaluateRequest:
     @property
     def worker_gpus(self) -> int:
         """GPUs that each actor has to itself."""
-        return int(self.device.startswith("cuda"))
+        return int(self.device == "cuda")
 
 
 def parse(description: str | None, arguments: Sequence[str] | None) -> EvaluateRequest:
@@ -119,16 +119,13 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
 def _add_how(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     rates = argument(_rates, "a list of rates in rising order, such as 0.1,0.2")
-    span = argument(_span, "two rates in rising order, such as 0.05,0.5")
     add("--rates", type=rates, default="0.05,0.1,0.2,0.3,0.4", help="bits per pixel to compare at (%(default)s)")
-    add(
-        "--bd-range", type=span, default="0.05,0.5", help="bits per pixel within which BD-rates are taken (%(default)s)"
-    )
+    ranged = "bits per pixel within which BD-rates are taken (%(default)s)"
+    add("--bd-range", type=rate_range, default="0.05,0.5", help=ranged)
     add("--crop-rate", type=argument(_rate, "a rate"), default="0.1", help="bits per pixel of crops (%(default)s)")
-    add("--ray", type=whole_number(1), dest="workers", metavar="N", help="in N workers on Ray; their seconds compete")
-    add("--device", default="cpu", help="cpu or cuda, for networks (default: %(default)s)")
-    options = argument(storage_options, "a JSON object")
-    add("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec, such as an endpoint")
+    add("--workers", type=whole_number(1), metavar="N", help="N actors on Ray, whose seconds compete (default: none)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="of the networks (default: %(default)s)")
+    add_storage_options(parser)
 
 
 def _rate(text: str) -> float:
@@ -144,6 +141,11 @@ def _rates(text: str) -> Numbers:
     return rates
 
 
-def _span(text: str) -> tuple[float, float]:
+def rate_range(text: str) -> tuple[float, float]:
+    """For argparse: `0.05,0.5`, bits per pixel."""
+    return argument(_two_rates, "two rates in rising order, such as 0.05,0.5")(text)
+
+
+def _two_rates(text: str) -> tuple[float, float]:
     low, high = _rates(text)  # ValueError where there are not two
     return low, high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.addresses import public
+from pipeline.addresses import without_password
 from pipeline.rejects import Verdict, decide, describe, error_code
 
 _WRONG_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
@@ -11,7 +11,7 @@ _NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "C
 
 def explain(error: Exception, url: str) -> str:
     """One line about `error`, met at `url`."""
-    url, code = public(url), error_code(error)
+    url, code = without_password(url), error_code(error)
     if code in ("NoSuchBucket", "InvalidBucketName"):
         bucket = url.partition("://")[2].partition("/")[0]
         return f"{url}: there is no bucket {bucket!r}; check its name and the endpoint (AWS_ENDPOINT_URL)"

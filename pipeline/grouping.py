@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import posixpath
-from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,15 +22,18 @@ SAMPLE_BYTES = 256 << 20
 WAITING_METADATA_BYTES = 32 << 20
 """Bytes of metadata that are held until their image has come."""
 
+MAX_LEADS = 16
+"""How many beginnings of an extension are tried as the prefix of an image: names of a shard may be as long as it likes.
+"""
+
 HOLDING_BYTES = 300
 """What Python itself takes to hold a group, and each file of it: labels of a few bytes count, too, if they are many."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image of a sample: extension without the first dot, path in the shard, content."""
+    """An image of a sample: path in the shard, content."""
 
-    extension: str
     path: str
     content: bytes
 
@@ -39,58 +42,78 @@ class ImageFile:
 class Group:
     """The files under one key that have come so far.
 
+    Images and metadata are by extension, without the first dot; metadata is bytes, or what stands for bytes left out.
     `is_late`: an image under this key has gone already. `lost_metadata`: how often metadata that came before it has.
-    `has_image` is true also where the image could not be read. Metadata is bytes, or what stands for bytes left out.
+    `unread` are the extensions of images that could not be read.
     """
 
     key: str
     is_late: bool = False
     lost_metadata: int = 0
-    has_image: bool = False
-    images: list[ImageFile] = field(default_factory=list)
+    images: dict[str, ImageFile] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
     metadata: dict[str, bytes | dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether an image has come, be it one that could not be read."""
+        return bool(self.images or self.unread)
+
+    def has(self, extension: str) -> bool:
+        """Whether a file with this extension has come."""
+        return extension in self.images or extension in self.unread or extension in self.metadata
 
     @property
     def size(self) -> int:
         """Bytes held, about."""
         holding = HOLDING_BYTES * (1 + len(self.metadata) + len(self.images))
         texts = sum(len(content) for content in self.metadata.values() if isinstance(content, bytes))
-        return holding + texts + sum(len(image.content) for image in self.images)
+        return holding + texts + sum(len(image.content) for image in self.images.values())
 
     def samples(self, url: str) -> Iterator[Sample]:
-        """One sample per image, in the order they came."""
+        """One sample per image, in the order they came; what belongs to it alone comes first in its metadata."""
         parsed = {extension: parse_metadata(extension, content) for extension, content in self.metadata.items()}
-        for key, image in self._keyed_images():
-            metadata = {name: value for name, value in parsed.items() if self._belongs(name, image)}
-            yield Sample(key, url, image.path, image.content, metadata)
+        own, shared = self._owned()
+        for key, extension in self._keys():
+            image = self.images[extension]
+            names = (*own.get(_prefix(extension), ()), *shared)
+            yield Sample(key, url, image.path, image.content, {name: parsed[name] for name in names})
 
-    def unclaimed(self) -> dict[str, bytes]:
+    def unclaimed(self) -> dict[str, bytes | dict[str, int]]:
         """Metadata, by extension, that belongs to none of the images."""
-        contents = {name: content for name, content in self.metadata.items() if isinstance(content, bytes)}
-        return {
-            name: content
-            for name, content in contents.items()
-            if not any(self._belongs(name, image) for image in self.images)
-        }
+        own, shared = self._owned()
+        claimed = set(shared if self.images else ())
+        claimed.update(*(own.get(_prefix(extension), ()) for extension in self.images))
+        return {name: content for name, content in self.metadata.items() if name not in claimed}
 
-    def _keyed_images(self) -> Iterator[tuple[str, ImageFile]]:
+    def _keys(self) -> Iterator[tuple[str, str]]:
+        """The key of each image, and its extension."""
         several = len(self.images) > 1 or self.is_late
         plain_key_taken = False
-        for image in self.images:
-            prefix = _prefix(image.extension)
-            distinction = prefix or (image.extension if plain_key_taken else "")
+        for extension in self.images:
+            prefix = _prefix(extension)
+            distinction = prefix or (extension if plain_key_taken else "")
             plain_key_taken |= not prefix
-            yield f"{self.key}.{distinction}" if several and distinction else self.key, image
+            yield f"{self.key}.{distinction}" if several and distinction else self.key, extension
 
-    def _belongs(self, extension: str, image: ImageFile) -> bool:
-        """`json` belongs to every image, `left.json` to `left.jpg`; `meta.json` to all where there is no `meta.jpg`.
+    def _owned(self) -> tuple[Mapping[str, list[str]], list[str]]:
+        """Metadata that belongs to images with a prefix, by prefix, and metadata that belongs to every image.
 
-        The last is a guess that is not made for latecomers: their image may have gone.
+        `left.json` and `left.meta.json` belong to `left.jpg`, `json` to all. `meta.json`, where there is no `meta.jpg`,
+        is taken for everybody's too, but not where it may be that of an image which is not there: for latecomers, whose
+        image may have gone, and beside `left.jpg` with a `left.json`, unless there is a `jpg` without a prefix.
         """
-        prefix = _prefix(extension)
-        if prefix in ("", _prefix(image.extension)):
-            return True
-        return not self.is_late and all(prefix != _prefix(other.extension) for other in self.images)
+        prefixes = {_prefix(extension) for extension in (*self.images, *self.unread)}
+        own, shared, unknown = defaultdict[str, list[str]](list), list[str](), list[str]()
+        for name in self.metadata:
+            if lead := _longest_lead(name, prefixes):
+                own[lead].append(name)
+            else:
+                (unknown if _prefix(name) else shared).append(name)
+        kinds_owned = {_kind(name) for names in own.values() for name in names}
+        if not self.is_late:
+            shared += [name for name in unknown if "" in prefixes or _kind(name) not in kinds_owned]
+        return own, shared
 
 
 class Waiting:
@@ -121,6 +144,11 @@ class Waiting:
         self._without_image[group.key] = group
         self._without_image_size += group.size
         return self._crowd_out()
+
+    def close(self, key: str) -> Group:
+        """Ends the waiting of the group with an image under `key`; what comes under it from now on is late."""
+        self._gone.add(key)
+        return self._queue.pop(key)
 
     def _overdue(self) -> list[Group]:
         overdue = []
@@ -170,6 +198,21 @@ def _prefix(extension: str) -> str:
     return extension.rpartition(".")[0]
 
 
+def _kind(extension: str) -> str:
+    """`json` of `left.json`."""
+    return extension.rpartition(".")[2]
+
+
+def _longest_lead(extension: str, prefixes: Set[str]) -> str:
+    """Of `a.b.json` `a.b`, or else `a`, whichever is one of `prefixes`; empty where neither is."""
+    lead = _prefix(extension)
+    for _ in range(MAX_LEADS):
+        if not lead or lead in prefixes:
+            return lead
+        lead = _prefix(lead)
+    return ""
+
+
 def parse_metadata(extension: str, content: bytes | dict[str, int]) -> Any:
     """A file beside an image: parsed JSON, text, or `{"base64": …}`; what stands for bytes left out stays.
 
@@ -181,7 +224,7 @@ def parse_metadata(extension: str, content: bytes | dict[str, int]) -> Any:
         text = content.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(content).decode()}
-    if extension.rpartition(".")[2] != "json":
+    if _kind(extension) != "json":
         return text
     try:
         value = json.loads(text.removeprefix("\ufeff"))

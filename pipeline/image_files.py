@@ -9,8 +9,10 @@ HEAD_BYTES = 32
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset({
-    "avif", "bmp", "dib", "gif", "heic", "heif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "pbm", "pgm", "png",
-    "pnm", "ppm", "tif", "tiff", "webp",
+    "avif", "bmp", "dib", "gif", "heic", "heics", "heif", "heifs", "hif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe",
+    "jpeg", "jpeg2000", "jpf", "jpg", "jpx", "jxl", "mpo", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp",
+    # Raw files of cameras are not decoded, but nobody shall take them for labels.
+    "3fr", "arw", "cr2", "cr3", "dng", "iiq", "nef", "nrw", "orf", "pef", "raf", "rw2", "srw",
 })
 # fmt: on
 
@@ -22,7 +24,8 @@ _BEGINNINGS = (
     rb"II\*\0|MM\0\*|II\+\0|MM\0\+",  # TIFF and BigTIFF
     rb"BM.{8}....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",  # BMP, with the size of a known header: text may begin with BM
     rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",  # JPEG 2000
-    rb"....ftyp(?:avif|avis|heic|heix|heim|heis|mif1|msf1)",
+    rb"....ftyp(?:avif|avis|heic|heix|heim|heis|hevc|hevx|mif1|msf1|crx )",
+    rb"\0\0\0\x0cJXL \r\n\x87\n",
 )
 _IMAGE = re.compile(rb"|".join(_BEGINNINGS), re.DOTALL)
 

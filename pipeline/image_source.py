@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.image_files import IMAGE_EXTENSIONS
 from pipeline.job import reaching
+from pipeline.keys import Distinct
 from pipeline.listing import SHARD_SUFFIXES, expand
 from pipeline.records import Failure, ShardSource
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF, PATIENT
 from pipeline.shards import read_shard
 from pipeline.storage import Storage, UrlOpener
 
@@ -38,13 +39,12 @@ def read_images(
     JobError where one leads to no images, or to images and shards alike, or a shard is damaged: an evaluation of fewer
     images than meant would mislead.
     """
-    seen: Counter[str] = Counter()
+    distinct = Distinct()
     for url in urls:
         found = False
         for image in _read_url(url, storage_options or {}, labelled):
             found = True
-            seen[image.name] += 1
-            yield image if seen[image.name] == 1 else replace(image, name=f"{image.name}~{seen[image.name]}")
+            yield replace(image, name=distinct(image.name))
         if not found:
             raise JobError(f"{url} holds no images")
 
@@ -52,12 +52,13 @@ def read_images(
 def _read_url(url: str, storage_options: Mapping[str, Any], labelled: bool) -> Iterator[SourceImage]:
     opener = UrlOpener(storage_options)
     with reaching(url):
-        folder, files = _files(Storage.from_url(url, storage_options))
+        folder, files = _files(Storage.from_url(url, storage_options, BRIEF))
         images = [path for path in files if _is_image(path)]
         shards = [path for path in files if path.lower().endswith(SHARD_SUFFIXES)]
         if images and shards:
             raise JobError(f"{url} holds images and shards, such as {shards[0]}: name either, or both one by one")
         sources = [] if images else expand([url], storage_options)
+    folder = replace(folder, retry=PATIENT)
     labels = set(files) if labelled else set()
     for path in images:
         beside = _beside(path)

@@ -17,6 +17,8 @@ import traceback
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pipeline.actors import Device, RayPool, pool_size
@@ -52,7 +54,7 @@ QUIET_RAY: Mapping[str, Any] = {
 
 
 class RunRequest(Protocol):
-    """What every job is asked for about how it runs."""
+    """What a job that goes through shards is asked for about how it runs."""
 
     @property
     def workers(self) -> Workers: ...
@@ -60,6 +62,18 @@ class RunRequest(Protocol):
     def device(self) -> Device: ...
     @property
     def max_rejects(self) -> RejectLimit: ...
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done.
+
+    `cache` is where workers of a job that reads keep the archive's model, None for the user's own place.
+    """
+
+    storage: Mapping[str, Any]
+    dry_run: bool
+    cache: Path | None = None
 
 
 def argument(parse: Callable[[str], Value], kind: str) -> Callable[[str], Value]:
@@ -103,18 +117,23 @@ def worker_count(text: str) -> Workers:
 
 
 def add_run_arguments(parser: ArgumentParser, overwrite: str) -> None:
-    """The arguments about how a job runs, which all jobs have; `overwrite` says what that does again."""
+    """The arguments about how a job runs that goes through shards; `overwrite` says what that does again."""
     add = parser.add_argument
     workers = argument(worker_count, "auto or a number above 0")
     rejects = argument(RejectLimit.parse, "a count, or a fraction such as 0.01 or 1%")
-    options = argument(storage_options, "a JSON object")
     add("--workers", type=workers, default="auto", metavar="N", help="actors; auto: one per GPU or two cores")
     devices = "of the networks; auto: a GPU for each worker if the cluster has any (default: auto)"
     add("--device", choices=get_args(Device), default="auto", help=devices)
     add("--max-rejects", type=rejects, default="1%", metavar="LIMIT", help="20, 0.01 or 1%% (default: 1%%)")
     add("--overwrite", action="store_true", help=overwrite)
     add("--dry-run", action="store_true", help="say what would be done, write nothing")
-    add("--storage-options", type=options, default={}, metavar="JSON", help="for fsspec; never stored")
+    add_storage_options(parser)
+
+
+def add_storage_options(parser: ArgumentParser) -> None:
+    options = argument(storage_options, "a JSON object")
+    described = "for fsspec, such as an endpoint; never stored"
+    parser.add_argument("--storage-options", type=options, default={}, metavar="JSON", help=described)
 
 
 def execute(

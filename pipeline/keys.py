@@ -1,25 +1,20 @@
-"""Distinct keys within a shard: a sample that comes again under a key already seen is kept under another one."""
+"""Distinct keys and names: one that comes again gets a number."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 
-from pipeline.records import Sample
-
-
-class UniqueKeys:
-    """Renames the second sample under a key to `key~2`, the third to `key~3`, in the order of the shard."""
+class Distinct:
+    """Names in the order they come: the second `a` becomes `a~2`, the third `a~3`; what is taken is passed over."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
-    def rename(self, sample: Sample) -> Sample:
-        """`sample`, under a key that no earlier sample of the shard has."""
-        key = sample.key
-        number = self._numbers.get(key, 1)
-        while key in self._numbers:
+    def __call__(self, name: str) -> str:
+        """`name`, with a number behind it if need be: what no earlier call has returned."""
+        distinct, number = name, self._numbers.get(name, 1)
+        while distinct in self._numbers:
             number += 1
-            key = f"{sample.key}~{number}"
-        self._numbers[sample.key] = number
-        self._numbers.setdefault(key, 1)
-        return sample if key == sample.key else replace(sample, key=key)
+            distinct = f"{name}~{number}"
+        self._numbers[name] = number
+        self._numbers.setdefault(distinct, 1)
+        return distinct

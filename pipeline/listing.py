@@ -21,15 +21,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fsspec
-
 from pipeline.addresses import public
 from pipeline.explanations import explain
+from pipeline.file_systems import (
+    can_be_listed,
+    check_bucket,
+    connect,
+    is_local,
+    named_host,
+    object_size,
+    object_tag,
+)
 from pipeline.local_files import LocalFiles, once
 from pipeline.records import ShardSource
 from pipeline.rejects import JobError, Verdict, decide
 from pipeline.retry import BRIEF, Retry
-from pipeline.storage import can_be_listed, check_bucket, connect, protocols
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_NAMES = 1_000_000
@@ -66,8 +72,8 @@ def expand(
     for url in urls:
         try:
             found = _Lister(url, stores.of(url), retry).sources()
-        except InputError:
-            raise
+        except JobError as error:  # in words already
+            raise InputError(str(error)) from error
         except Exception as error:
             if decide(error) is Verdict.REJECT and not isinstance(error, OSError | ValueError | ImportError):
                 raise  # not a known kind of trouble with a store: a defect, whose trace is wanted
@@ -123,18 +129,15 @@ class _Stores:
         _refuse_host(scheme, url)
         if scheme not in self._by_scheme:
             store = connect(url, self._options)[0]
-            self._by_scheme[scheme] = LocalFiles(store) if "file" in protocols(store) else store
+            self._by_scheme[scheme] = LocalFiles(store) if is_local(store) else store
         return self._by_scheme[scheme]
 
 
 def _refuse_host(scheme: str, url: str) -> None:
     """For ftp, webhdfs and their like; a bucket is no host, and an http address is a path as a whole."""
-    try:
-        named = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(url)
-    except (ValueError, ImportError):
-        return  # `connect` has the words for it
-    if named.get("host"):
-        options = json.dumps({name: named[name] for name in ("host", "port") if named.get(name)})
+    named = named_host(scheme, url)
+    if "host" in named:
+        options = json.dumps(named)
         raise InputError(f"{scheme}://{named['host']}: give --storage-options '{options}', and shards as {scheme}:///…")
 
 
@@ -239,13 +242,10 @@ class _Lister:
         return {**infos, **asked}
 
     def _source(self, path: str, info: Mapping[str, Any]) -> ShardSource:
-        if not isinstance(info.get("size"), int):
-            raise InputError(f"{self._full(path)}: its size is not known, so that it cannot be read safely")
-        names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
-        tag = str(next((info[name] for name in names if info.get(name)), "")).strip('"')
         address = self._full(path)
         name = public(address)
-        return ShardSource(name, info["size"], tag, "" if address == name else address)
+        private = "" if address == name else address
+        return ShardSource(name, object_size(info, address), object_tag(info), private)
 
     def _full(self, path: str) -> str:
         """One spelling for every shard: an absolute path, or a full URL."""

@@ -10,22 +10,20 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from pipeline.commit import REPORTS, report_path
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF
 from pipeline.storage import ObjectInfo, Storage
 from pipeline.table import SCHEMA_VERSION
 from pipeline.totals import Totals
 
 FORMAT_VERSION = 1
 KINDS = ("archive", "pictures", "results")
-CAPSULE = "capsule"
-CAPSULE_MANIFEST = "manifest.json"
 PARALLEL_REQUESTS = 16
 
 
@@ -113,7 +111,7 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     or a shard's source changed since it was done, unless `overwrite`, which puts them back among the pending ones
     (`redo`); FileNotFoundError where there is no bucket for the output.
     """
-    _check_kind(storage, manifest)
+    _check_kind(replace(storage, retry=BRIEF), manifest)  # the first contact
     reports = {info.path: info for info in storage.scan(REPORTS)}
     if not reports:
         storage.check_bucket()
@@ -141,44 +139,6 @@ def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
     if present is None or present.job_fingerprint != manifest.job_fingerprint:
         with storage.atomic_write(manifest.path) as file:
             file.write(manifest.to_json().encode())
-
-
-def copy_capsule(storage: Storage, capsule: Path) -> None:
-    """Copies what the model's manifest lists into the output once, the manifest last; a capsule that is there is kept.
-
-    Its manifest stands for all its files, gigabytes that are not read back by every run. Raises JobError for a
-    directory without a manifest, and where a copy does not read back.
-    """
-    names = _capsule_files(capsule)
-    if _holds(storage, f"{CAPSULE}/{CAPSULE_MANIFEST}", (capsule / CAPSULE_MANIFEST).read_bytes()):
-        return
-    storage.delete(f"{CAPSULE}/{CAPSULE_MANIFEST}")  # another model's, whose files are replaced now
-    for name in [*names, CAPSULE_MANIFEST]:
-        _copy_file(storage, capsule / name, f"{CAPSULE}/{name}")
-
-
-def _capsule_files(capsule: Path) -> list[str]:
-    """What the manifest lists: just these files are asked for when the model is read."""
-    try:
-        return sorted(json.loads((capsule / CAPSULE_MANIFEST).read_bytes())["files"])
-    except FileNotFoundError as error:
-        raise JobError(f"{capsule} is no model capsule: it has no {CAPSULE_MANIFEST}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{capsule} is no model capsule: {CAPSULE_MANIFEST} lists no files") from error
-
-
-def _copy_file(storage: Storage, local: Path, path: str) -> None:
-    data = local.read_bytes()
-    if _holds(storage, path, data):
-        return
-    with storage.atomic_write(path) as file:
-        file.write(data)
-    if storage.read(path) != data:
-        raise JobError(f"{storage.path_url(path)} does not read back as written")
-
-
-def _holds(storage: Storage, path: str, data: bytes) -> bool:
-    return storage.exists(path) and storage.read(path) == data
 
 
 def _check_kind(storage: Storage, manifest: Manifest) -> None:

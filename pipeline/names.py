@@ -38,19 +38,3 @@ def _shortened(text: str) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     head = text.encode()[: MAX_COMPONENT - len(digest) - 1].decode(errors="ignore")
     return f"{head}-{digest}"
-
-
-class UniqueNames:
-    """Names for the keys of one shard: keys that would share a name are numbered in the order they come."""
-
-    def __init__(self) -> None:
-        self._taken: dict[str, int] = {}
-
-    def name(self, key: str) -> str:
-        """`safe_name(key)`, with `~2`, `~3`, … behind it from the second time on."""
-        wanted = name = safe_name(key)
-        while name in self._taken:
-            self._taken[wanted] += 1
-            name = f"{wanted}~{self._taken[wanted]}"
-        self._taken[name] = 1
-        return name

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,9 @@ from pipeline.table import ARCHIVE_SCHEMA, open_part, part_fingerprint
 
 METADATA_SCHEMA = pa.schema([field for field in ARCHIVE_SCHEMA if field.name != "bitstream"])
 """What a query sees: every column but the bitstream."""
+
+KeyRanges: TypeAlias = list[tuple[str, str] | None]
+"""Smallest and largest key of each row group of a part, None where the file does not say."""
 
 
 class ArchiveError(JobError):
@@ -75,17 +79,16 @@ class Part:
 
     def _by_group(self, rows: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Row numbers of the part, sorted, as numbers within each row group; groups without any are left out."""
-        start, remaining = 0, list(rows)
+        start = done = 0
         for group in range(self._table.num_row_groups):
             end = start + self._table.metadata.row_group(group).num_rows
-            here = [row - start for row in remaining if row < end]
-            remaining = remaining[len(here) :]
+            here = rows[done : bisect_left(rows, end, done)]
             if here:
-                yield group, here
-            start = end
+                yield group, [row - start for row in here]
+            start, done = end, done + len(here)
 
-    def key_ranges(self) -> list[tuple[str, str] | None]:
-        """Smallest and largest key of each row group, None where the file does not say."""
+    def key_ranges(self) -> KeyRanges:
+        """What the file's footer says about its keys."""
         column = self._table.schema_arrow.get_field_index("key")
         groups = (self._table.metadata.row_group(group) for group in range(self._table.num_row_groups))
         return [_range(group.column(column).statistics) for group in groups]

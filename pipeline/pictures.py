@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, Literal
 
 from pipeline.commit import DATA, ShardCommit
-from pipeline.names import UniqueNames
+from pipeline.keys import Distinct
+from pipeline.names import safe_name
 from pipeline.storage import Storage
 
 PictureFormat = Literal["jpg", "png", "webp"]
@@ -45,7 +46,7 @@ class PictureOutput:
         self._commit = commit
         self._storage = storage
         self._style = style
-        self._names = UniqueNames()
+        self._distinct = Distinct()
         self._stack = ExitStack()
         self._tar: tarfile.TarFile | None = None
         self._stale = {f"{DATA}/{commit.name}.tar", *storage.list(f"{DATA}/{commit.name}")}
@@ -62,8 +63,8 @@ class PictureOutput:
                 self._storage.delete(path)
 
     def add(self, picture: Picture) -> None:
-        """Writes the picture and its JSON under its key, or the safe name nearest to it."""
-        name = self._names.name(picture.row["key"])
+        """Writes the picture and its JSON under its key, or the safe name nearest to it, numbered if it comes again."""
+        name = self._distinct(safe_name(picture.row["key"]))
         self._write(f"{name}.{self._style.format}", picture.image)
         self._write(f"{name}.json", picture.sidecar)
 

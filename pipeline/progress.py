@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
+from pipeline.addresses import without_password
 from pipeline.attempts import Tally
 from pipeline.driver import Progress, Summary
 from pipeline.manifest import Plan
@@ -124,7 +125,7 @@ def plan_line(plan: Plan, url: str) -> str:
     """What a run is going to do."""
     volume = size(sum(source.size for source in plan.pending))
     again = f", {len(plan.redo)} of them again" if plan.redo else ""
-    return f"{url}: {plan.done.shards} shards done, {len(plan.pending)} to do ({volume}{again})"
+    return f"{without_password(url)}: {plan.done.shards} shards done, {len(plan.pending)} to do ({volume}{again})"
 
 
 def summary_lines(plan: Plan, summary: Summary, seconds: float) -> list[str]:

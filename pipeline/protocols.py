@@ -1,4 +1,4 @@
-"""What the pipeline asks of a codec, a tagger and an analyzer.
+"""What the pipeline asks of a codec and an analyzer.
 
 The pipeline knows no networks: jobs hand it picklable factories, and each actor calls its factory once, on its device.
 Images are `(H, W, 3)` uint8 sRGB arrays on the way in and `(3, H, W)` float32 tensors in [0, 1] on the way out; lists
@@ -8,7 +8,6 @@ may mix sizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -52,14 +51,7 @@ class Decoder(Protocol):
 
 
 class Codec(Decoder, Protocol):
-    """A learned image codec, ready to use on one device.
-
-    `capsule` is the local directory that holds all that decoding needs (configuration, weights, tag vocabulary,
-    licences, `manifest.json` with a SHA-256 of each file).
-    """
-
-    @property
-    def capsule(self) -> Path: ...
+    """A learned image codec, ready to use on one device."""
 
     def tag(self, images: Sequence[Image]) -> Sequence[Sequence[TagScore]]:
         """Tags of each image, sorted by name, without duplicates; an image may have none."""

@@ -16,6 +16,8 @@ import pyarrow as pa
 from pipeline.rejects import JobError
 
 ROW_NUMBER = "__row"
+ALIAS = "archive"
+"""What clauses may call the table."""
 
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -72,7 +74,7 @@ class Where:
         return sorted(number for (number,) in passing)
 
     def _relation(self, table: pa.Table) -> duckdb.DuckDBPyRelation:
-        return self._connection.from_arrow(table).set_alias("archive")
+        return self._connection.from_arrow(table).set_alias(ALIAS)
 
     def _check(self, sql: str, schema: pa.Schema) -> None:
         """Tries the clause on a row of nulls: every error that does not depend on values shows here."""
@@ -87,7 +89,7 @@ class Where:
 
     def _referenced(self, sql: str) -> list[str]:
         """The columns that the parsed clause names; all of them where it has a `*`."""
-        statement = f"SELECT 1 FROM archive WHERE (\n{sql}\n)"
+        statement = f"SELECT 1 FROM {ALIAS} WHERE (\n{sql}\n)"
         ((text,),) = self._connection.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
         tree = json.loads(text)
         if tree["error"]:
@@ -96,6 +98,8 @@ class Where:
         clauses = list(_nodes(query.get("where_clause")))
         if query["type"] != "SELECT_NODE" or any(_is_table(node) for node in clauses):
             raise self._refusal("a WHERE clause is one expression over the columns below; it reads no tables")
+        if any(_depends_on_the_table(node) for node in clauses):
+            raise self._refusal("a clause names the columns that it needs, by their names")
         if any(node.get("class") == "STAR" for node in clauses):
             return self._names
         used = {str(name).lower() for node in clauses for name in node.get("column_names", ())}
@@ -119,6 +123,12 @@ def _is_table(node: dict[str, Any]) -> bool:
     """Whether a node of the parsed clause is a subquery over something; `'car' = ANY(tags)` is one over nothing."""
     source = node.get("from_table")
     return source is not None and source.get("type") != "EMPTY"
+
+
+def _depends_on_the_table(node: dict[str, Any]) -> bool:
+    """Whether a node stands for whole rows or for a column's place: tables have more or fewer columns as is needed."""
+    names = [str(name).lower() for name in node.get("column_names", ())]
+    return node.get("class") == "POSITIONAL_REFERENCE" or names == [ALIAS]
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -13,7 +13,7 @@ from pipeline.actors import Device
 from pipeline.addresses import without_password
 from pipeline.archive import Archive
 from pipeline.capsule import read_config
-from pipeline.job import EXIT_STATUS, Workers, add_run_arguments, reaching, whole_number
+from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, reaching, whole_number
 from pipeline.manifest import Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
@@ -21,7 +21,6 @@ from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import Drawing
 from pipeline.rejects import JobError
-from pipeline.retry import BRIEF
 from pipeline.storage import Storage
 from pipeline.totals import RejectLimit
 
@@ -60,18 +59,6 @@ class DrawingCheck(Protocol):
     def __call__(
         self, config: Mapping[str, Any], mode: Mode, steps: int | None, sampler: str | None, dtype: str | None
     ) -> None: ...
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What is not stored: fsspec's options, which may hold credentials, and whether to say only what would be done.
-
-    `cache` is where workers keep the archive's model, None for the user's own place.
-    """
-
-    storage: Mapping[str, Any]
-    dry_run: bool
-    cache: Path | None
 
 
 def reading_parser(description: str | None, examples: str, output: str, mode: Mode) -> ArgumentParser:
@@ -162,7 +149,7 @@ def plan_output(
     with reaching(request.output):
         if archive.storage.holds(output):
             raise JobError(f"{output.url} lies inside the archive, which is only read; choose another place")
-        plan = make_plan(replace(output, retry=BRIEF), manifest, archive.parts, request.overwrite)
+        plan = make_plan(output, manifest, archive.parts, request.overwrite)
         print(plan_line(plan, request.output))
         if not options.dry_run:
             establish(output, manifest, plan)

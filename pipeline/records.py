@@ -16,7 +16,7 @@ class ShardSource:
 
     `size` in bytes and `etag` (the store's entity tag, or one made of the modification time) identify its content:
     a shard whose source changed is not silently taken for done. `url` is its name, in outputs and to people; `private`
-    is where it is read, if that says more (a signature): it is never stored, and no part of what a shard is.
+    is where it is read, if that says more (signature, password): it is never stored, and no part of what a shard is.
     """
 
     url: str
@@ -91,11 +91,6 @@ class ShardReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     outputs: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
-
-    @property
-    def bits_per_pixel(self) -> float:
-        """Stored bits per original pixel; 0 where there are no pixels."""
-        return 8 * self.bytes_out / self.pixels if self.pixels else 0.0
 
     def to_json(self) -> str:
         fields = asdict(self)

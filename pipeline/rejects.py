@@ -143,8 +143,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """One line: the class and the message, at most 500 characters.
 
-    Line breaks go, and so do addresses of objects: the same error of another attempt is to read the same. Web
-    addresses lose what only their owner may know, as errors are stored.
+    Line breaks go, and so do addresses of objects: the same error of another attempt is to read the same. URLs lose
+    what only their owner may know, as errors are stored.
     """
     message = redacted(" ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", str(error)).split()))
     return f"{type(error).__name__}: {message}"[:500] if message else type(error).__name__

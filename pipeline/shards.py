@@ -2,6 +2,7 @@
 
     a.jpg a.json a.cls              sample `a` with metadata {"json": {…}, "cls": "3"}
     a.left.jpg a.right.jpg a.json   samples `a.left` and `a.right`, both with the JSON; `a.left.json` goes to `a.left`
+    a.jpg a.json a.jpg a.json       two samples `a`, as in tars joined together, each with its own JSON
     a.jpg a.seg.png a.png           samples `a`, `a.seg` and `a.png`
     dir.v1/a.b.jpg                  key `dir.v1/a`: the path up to the first dot of the base name
     a.jpg -> b.jpg                  links, devices and sparse files with an image's name: Failures of stage `read`
@@ -37,7 +38,7 @@ def read_shard(file: BinaryIO, url: str) -> ShardReader:
     what came before it is kept, and the rest is one Failure of stage `read`. What `file.read` raises is passed on, as
     only the caller knows whether it is worth another attempt.
 
-    Keys repeat where the shard repeats them (`keys.UniqueKeys` tells them apart).
+    Keys repeat where the shard repeats them (`keys.Distinct` tells them apart).
     """
     return ShardReader(file, url)
 
@@ -72,6 +73,9 @@ class ShardReader(Iterator[Sample | Failure]):
         """Puts a file to its sample, and yields the failures and samples that this brings to an end."""
         key, extension = split_key(path)
         group = self._waiting.take(key)
+        if group.has_image and group.has(extension):  # the key begins anew, as where tars were joined together
+            yield from self._finish(self._waiting.close(key))
+            group = self._waiting.take(key)
         fill = self._fill if member.kind == "file" else self._note_link
         failure = fill(group, extension, path, member)
         if failure is not None:
@@ -83,28 +87,25 @@ class ShardReader(Iterator[Sample | Failure]):
         head = member.read(HEAD_BYTES)
         if not looks_like_image(head, extension):
             return self._fill_metadata(group, extension, head, member)
-        group.has_image = True
-        if member.size == 0:
-            return self._failure(group.key, "read", f"{path} has zero bytes")
-        if member.size > MAX_IMAGE_BYTES:
-            return self._failure(group.key, "read", f"{path} has {member.size} bytes, more than {MAX_IMAGE_BYTES}")
-        group.images.append(ImageFile(extension, path, head + member.read()))
-        return None
+        if 0 < member.size <= MAX_IMAGE_BYTES:
+            group.images[extension] = ImageFile(path, head + member.read())
+            return None
+        group.unread.add(extension)
+        size = f"{member.size} bytes, more than {MAX_IMAGE_BYTES}" if member.size else "zero bytes"
+        return self._failure(group.key, "read", f"{path} has {size}")
 
     def _note_link(self, group: Group, extension: str, path: str, member: Member) -> Failure | None:
         """An image that is promised by name, and whose bytes are elsewhere in the shard, out of it, or in pieces."""
         if not looks_like_image(b"", extension):
             return None
-        group.has_image = True
+        group.unread.add(extension)
         return self._failure(group.key, "read", f"{path} is a {member.kind}, not a file with the bytes of an image")
 
     def _fill_metadata(self, group: Group, extension: str, head: bytes, member: Member) -> Failure | None:
-        if member.size > MAX_METADATA_BYTES:
-            group.metadata[extension] = {"omitted_bytes": member.size}
-            return None
-        content = head + member.read()
+        is_omitted = member.size > MAX_METADATA_BYTES
+        content = {"omitted_bytes": member.size} if is_omitted else head + member.read()
         if extension in group.metadata:
-            return self._failure(group.key, "group", f".{extension} comes twice", content)
+            return self._left_alone(group, f".{extension} comes twice", content)
         group.metadata[extension] = content
         return None
 
@@ -112,8 +113,9 @@ class ShardReader(Iterator[Sample | Failure]):
         yield from group.samples(self._url)
         if group.images or group.is_late:
             for extension, content in group.unclaimed().items():
-                message = f".{extension} came too long after its image to be kept with it: sort the shard by name"
-                yield self._failure(group.key, "group", message, content)
+                late = "comes twice, or too long after its image to be kept with it: sort the shard by name"
+                reason = late if group.is_late else "belongs to no image that could be read"
+                yield self._left_alone(group, f".{extension} {reason}", content)
         elif not group.has_image:
             self.skipped += 1
         if group.has_image and group.lost_metadata:
@@ -122,6 +124,12 @@ class ShardReader(Iterator[Sample | Failure]):
                 "its metadata came too long before it to be kept, and is in the shard only: sort the shard by name"
             )
             yield self._failure(group.key, "group", message)
+
+    def _left_alone(self, group: Group, error: str, content: bytes | dict[str, int]) -> Failure:
+        """Metadata that is kept with no image: its bytes, or word of them."""
+        if isinstance(content, bytes):
+            return self._failure(group.key, "group", error, content)
+        return self._failure(group.key, "group", f"{error}; its {content['omitted_bytes']} bytes stay in the shard")
 
     def _failure(self, key: str, stage: str, error: str, data: bytes = b"") -> Failure:
         return Failure(key, self._url, stage, error, data)

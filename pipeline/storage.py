@@ -1,7 +1,7 @@
 """URL to objects: read, stream, list, and write whole or not at all, on local disk or any object store.
 
-The one module that imports fsspec, and the one that repeats requests (`retry.py`): the libraries' own retries are
-turned off, so that a failing store costs one budget, not the product of three.
+The one module that repeats requests (`retry.py`): the libraries' own retries are turned off, so that a failing store
+costs one budget, not the product of three.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO, cast
 
-import fsspec
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-
 from pipeline.addresses import without_query
+from pipeline.file_systems import (
+    FileSystem,
+    can_be_listed,
+    check_bucket,
+    connect,
+    is_local,
+    object_size,
+    object_tag,
+    protocols,
+)
 from pipeline.range_reader import RangeReader
 from pipeline.rejects import JobError, TransientError
 from pipeline.retry import PATIENT, Retry
@@ -68,15 +74,12 @@ class Storage:
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("url", "options", "retry")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
     @cached_property
-    def _target(self) -> tuple[fsspec.AbstractFileSystem, str]:
+    def _target(self) -> tuple[FileSystem, str]:
         return connect(self.url, self.options)
 
     @property
-    def _fs(self) -> fsspec.AbstractFileSystem:
+    def _fs(self) -> FileSystem:
         return self._target[0]
 
     def _full(self, path: str) -> str:
@@ -94,11 +97,18 @@ class Storage:
 
     @property
     def _place(self) -> str:
-        return os.path.realpath(self._target[1]) if isinstance(self._fs, LocalFileSystem) else self.url
+        return os.path.realpath(self._target[1]) if is_local(self._fs) else self.url
 
     def info(self, path: str) -> ObjectInfo:
         """Size and tag of `path`; raises FileNotFoundError."""
-        return _object_info(path, self.retry(lambda: self._fs.info(self._full(path))))
+        return self.retry(lambda: self._info(path))
+
+    def _info(self, path: str) -> ObjectInfo:
+        """Asked once, for requests that are repeated as a whole."""
+        return self._described(path, self._fs.info(self._full(path)))
+
+    def _described(self, path: str, info: Mapping[str, Any]) -> ObjectInfo:
+        return ObjectInfo(path, object_size(info, self.path_url(path)), object_tag(info))
 
     def check_bucket(self) -> None:
         """Raises FileNotFoundError where there is no bucket; a store without buckets has nothing to check."""
@@ -129,23 +139,20 @@ class Storage:
         except FileNotFoundError:
             return []
         start = len(self._full("")) + 1
-        infos = (_object_info(name[start:], info) for name, info in found.items())
+        infos = (self._described(name[start:], info) for name, info in found.items())
         return sorted((info for info in infos if not _hidden(info.path)), key=lambda info: info.path)
 
     def list(self, prefix: str = "") -> list[str]:
         """Paths of all objects below the folder `prefix`, sorted."""
         return [info.path for info in self.scan(prefix)]
 
-    def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` of `path`, the whole object by default.
 
         Raises TransientError where the store keeps answering with fewer bytes than the object has, as a client does
         not notice by itself, JobError where it sends more than the part that was asked for, and FileNotFoundError.
         """
-        start = start or 0
-        if end is None:
-            end = self.size(path)
-        return self._read_range(path, start, end)
+        return self._read_range(path, start, self.size(path) if end is None else end)
 
     def _read_range(self, path: str, start: int, end: int) -> bytes:
         if end <= start:
@@ -153,7 +160,7 @@ class Storage:
 
         def request() -> bytes:
             data = cast(bytes, self._fs.cat_file(self._full(path), start=start, end=end))
-            if len(data) < end - start and len(data) < min(end, _size(self._fs.info(self._full(path)))) - start:
+            if len(data) < end - start and len(data) < min(end, self._info(path).size) - start:
                 raise TransientError(f"{self.path_url(path)}: {len(data)} bytes came of {end - start}")
             if len(data) > end - start:
                 raise JobError(f"{self.path_url(path)}: this server sends whole files only, not the parts of one")
@@ -166,7 +173,7 @@ class Storage:
 
         `buffer` bytes are fetched at once from a remote store; 0 fetches what each read asks for, for random access.
         """
-        if isinstance(self._fs, LocalFileSystem):
+        if is_local(self._fs):
             return open(self._full(path), "rb")
         raw = RangeReader(lambda start, end: self.read(path, start, end), self.size(path))
         return cast(BinaryIO, io.BufferedReader(raw, buffer) if buffer else raw)
@@ -193,21 +200,21 @@ class Storage:
     def _spool_name(self, path: str) -> str:
         """Local: in the folder of `path`, so that renaming it is atomic."""
         folder = tempfile.gettempdir()
-        if isinstance(self._fs, LocalFileSystem):
+        if is_local(self._fs):
             folder = os.path.dirname(self._full(path))
             os.makedirs(folder, exist_ok=True)
         return f"{folder}/.writing-{uuid.uuid4().hex}.tmp"
 
     def _publish(self, spool: str, path: str, size: int) -> None:
         full = self._full(path)
-        if isinstance(self._fs, LocalFileSystem):
+        if is_local(self._fs):
             if os.path.exists(spool):  # else a try before this one renamed it, and only the question after it failed
                 os.replace(spool, full)
         elif OBJECT_STORES & set(protocols(self._fs)):
             self._fs.put_file(spool, full)
         else:
             self._rename_into(spool, full)
-        written = _size(self._fs.info(full))
+        written = self._info(path).size
         if written != size:
             raise TransientError(f"{self.path_url(path)}: {written} bytes stored of {size}")
 
@@ -249,50 +256,5 @@ class UrlOpener:
         return storage.open(name)
 
 
-def connect(url: str, options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The filesystem of `url` and the path in it, without caches and without retries of its own.
-
-    Raises ValueError for an unknown scheme and ImportError where its package is missing.
-    """
-    settings: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False, **options}
-    if url.split("://")[0] in ("s3", "s3a"):
-        config = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}
-        settings["config_kwargs"] = {**config, **settings.get("config_kwargs", {})}
-    filesystem, path = url_to_fs(url, **settings)
-    if hasattr(filesystem, "retries"):
-        filesystem.retries = 1
-    return filesystem, path
-
-
-def check_bucket(filesystem: fsspec.AbstractFileSystem, path: str) -> None:
-    """Raises FileNotFoundError where there is no bucket, which a search that finds nothing does not tell."""
-    if "s3" in protocols(filesystem):
-        with suppress(PermissionError):  # to list the whole bucket is not needed
-            filesystem.call_s3("list_objects_v2", Bucket=path.partition("/")[0], MaxKeys=1)
-
-
-def _object_info(path: str, info: Mapping[str, Any]) -> ObjectInfo:
-    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("mtime") or info.get("created") or ""
-    return ObjectInfo(path, _size(info), str(tag).strip('"'))
-
-
-def _size(info: Mapping[str, Any]) -> int:
-    if info.get("type") == "directory":
-        raise FileNotFoundError(f"{info.get('name')} is a folder")
-    if not isinstance(info.get("size"), int):
-        raise JobError(f"{info.get('name')}: its size is not known, so that it cannot be read safely")
-    return int(info["size"])
-
-
 def _hidden(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".")
-
-
-def can_be_listed(filesystem: fsspec.AbstractFileSystem) -> bool:
-    """Whether one can learn what is there: over http(s) the links of a page would be all, if there is one."""
-    return not {"http", "https"} & set(protocols(filesystem))
-
-
-def protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    protocol = filesystem.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.rejects import Verdict, decide
+
 SCHEMA_VERSION = 1
 ROW_GROUP_BYTES = 8 * 2**20
-RAW_COLUMNS = frozenset({"bitstream", "data"})
-"""Columns that are compressed already: stored as they are, without dictionary and statistics."""
 
 ARCHIVE_SCHEMA = pa.schema(
     [
@@ -99,8 +99,9 @@ class PartWriter:
         self._limit = row_group_bytes
         self._pending: list[Mapping[str, Any]] = []
         self._pending_bytes = 0
-        raw = [name for name in schema.names if name in RAW_COLUMNS]
-        other = [path for path in _leaf_paths(schema) if path not in RAW_COLUMNS]
+        # Bitstreams and image files are compressed already.
+        raw = [column.name for column in schema if pa.types.is_large_binary(column.type)]
+        other = [path for path in _leaf_paths(schema) if path not in raw]
         self._writer = pq.ParquetWriter(
             file,
             schema,
@@ -147,11 +148,16 @@ def _value_bytes(value: Any) -> int:
 
 
 def open_part(file: BinaryIO | str | os.PathLike[str]) -> pq.ParquetFile:
-    """An archive part, checked: raises SchemaError for a damaged or foreign file or a newer schema version."""
+    """An archive part, checked: raises SchemaError for a damaged or foreign file or a newer schema version.
+
+    What the store itself raises, being away or refusing, is passed on: it says nothing about the file.
+    """
     try:
         # pre_buffer: neighbouring columns in one request
         part = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
-    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+    except (pa.ArrowInvalid, OSError) as error:
+        if decide(error) is not Verdict.REJECT:
+            raise
         raise SchemaError(f"not a readable Parquet file: {error}") from error
     version = (part.schema_arrow.metadata or {}).get(b"schema_version")
     if version is None:

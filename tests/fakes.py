@@ -1,7 +1,8 @@
-"""A codec without networks, for tests of the pipeline: fast, exact and small."""
+"""What tests of the pipeline have in place of networks, of Ray and of a terminal: fast, exact and small."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -10,8 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image as PillowImage
 
+from pipeline.attempts import Outcome, ShardWorker, Tally, Task, WorkerContext, WorkerFactory, attempt, build
+from pipeline.driver import Summary
 from pipeline.protocols import Image, Mode
+
+FINGERPRINT = "0123456789abcdef"
+"""Of the fake codec; jobs of a test may have it, too, as long as it is one."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class FakeCodec:
     capsule: Path
     device: str = "cpu"
     name: str = "fake"
-    fingerprint: str = "0123456789abcdef"
+    fingerprint: str = FINGERPRINT
     calls: list[int] = field(default_factory=list)
     drawn: list[tuple[Mode, int | None, str | None]] = field(default_factory=list)
 
@@ -72,9 +79,62 @@ class FakeCodec:
 
 @dataclass(frozen=True)
 class FakeCodecFactory:
-    """Picklable; writes the fake capsule where it is told on first use."""
+    """Picklable; the codecs say that `capsule` is their directory, whatever is there."""
 
     capsule: Path
 
     def __call__(self, device: str) -> FakeCodec:
         return FakeCodec(capsule=self.capsule, device=device)
+
+
+def decode_image(data: bytes) -> Image:
+    """Any file that Pillow reads, as RGB; raises ValueError for another."""
+    try:
+        return np.array(PillowImage.open(io.BytesIO(data)).convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"no image: {error}") from error
+
+
+class Silence:
+    """Progress that shows nothing."""
+
+    def update(self, summary: Summary, running: int, under_way: Tally) -> None: ...
+
+
+class LocalPool:
+    """One worker in this process, without Ray, in place of a `RayPool`."""
+
+    def __init__(self, factory: WorkerFactory, context: WorkerContext | None = None) -> None:
+        self._factory = factory
+        self._context = context or WorkerContext()
+        self._worker: ShardWorker | None = None
+        self._task: Task | None = None
+
+    @property
+    def free(self) -> int:
+        return 1 if self._task is None else 0
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    @property
+    def under_way(self) -> Tally:
+        return Tally()
+
+    def submit(self, task: Task) -> None:
+        self._task = task
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        if self._task is None:
+            return []
+        if self._worker is None:
+            self._worker = build(self._factory, self._context)
+        task, self._task = self._task, None
+        outcome = attempt(self._worker, task)
+        if outcome.lost:
+            self._worker = None
+        return [outcome]
+
+    def close(self) -> None:
+        self._worker = None

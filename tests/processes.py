@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 import pytest
 
-LONG_WORK = ("pytest.mark.ray", "pytest.mark.slow")
+LONG_WORK = ("ray", "slow")
 
 
 def longest_first(items: list[pytest.Item]) -> None:
@@ -15,11 +12,5 @@ def longest_first(items: list[pytest.Item]) -> None:
 
     The order is the same in every process, as it has to be.
     """
-    items.sort(key=lambda item: not works_for_long(item.path))
-
-
-@cache
-def works_for_long(file: Path) -> bool:
-    """Whether some test of this file carries one of the marks of long work."""
-    text = file.read_text(encoding="utf-8")
-    return any(mark in text for mark in LONG_WORK)
+    long = {item.path for item in items if any(map(item.get_closest_marker, LONG_WORK))}
+    items.sort(key=lambda item: item.path not in long)

@@ -122,14 +122,13 @@ def test_importing_the_packages_loads_no_torch() -> None:
     assert done.returncode == 0, done.stderr or "importing these loads torch: " + names
 
 
-def test_only_storage_knows_file_systems() -> None:
-    allowed = {"pipeline/storage.py", "pipeline/listing.py"}
+def test_only_one_module_knows_fsspec() -> None:
     wrong = [
-        f"{place(path, found.line)} imports {found.module}; go through pipeline.storage"
+        f"{place(path, found.line)} imports {found.module}; go through pipeline.storage or pipeline.file_systems"
         for folder in ("pipeline", "jobs", "demo")
         for path in python_files(folder)
         for found in imports(path)
-        if belongs(found.module, ("fsspec", "s3fs")) and str(path.relative_to(ROOT)) not in allowed
+        if belongs(found.module, ("fsspec", "s3fs")) and path.relative_to(ROOT) != Path("pipeline/file_systems.py")
     ]
     assert not wrong, "\n".join(wrong)
 

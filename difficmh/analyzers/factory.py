@@ -9,10 +9,13 @@ This module imports no network library, so that a driver process stays small; th
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib
 import importlib.util
+import itertools
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -69,11 +72,27 @@ AnalyzerFactory: TypeAlias = ImagenetFactory | OnnxFactory | PythonFactory
 
 
 def analyzer_files(factory: AnalyzerFactory) -> dict[str, str]:
-    """Name to SHA-256 of the files that decide what the analyzer answers, besides its code: a model and its options."""
-    if not isinstance(factory, OnnxFactory):
-        return {}
-    files = (factory.model, factory.model.with_suffix(".json"))
+    """Name to SHA-256 of the files that decide what the analyzer answers.
+
+    Of an ONNX model, its options, and what lies beside it under its name and more, as weights do that are kept outside
+    of it (`model.onnx.data`, `model.onnx_data_1`). Of the user's own module, and not of what that imports.
+    """
+    files: list[Path] = []
+    if isinstance(factory, OnnxFactory):
+        model = factory.model
+        files = [model.with_suffix(".json"), *sorted(model.parent.glob(f"{glob.escape(model.name)}*"))]
+    elif isinstance(factory, PythonFactory):
+        files = [path for path in [_source(factory.module)] if path is not None]
     return {f"{file.name}_sha256": _sha256(file) for file in files if file.is_file()}
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module, found without importing it or the packages that it lies in."""
+    spec, places = None, None
+    for name in itertools.accumulate(module.split("."), "{}.{}".format):
+        spec = PathFinder.find_spec(name, places)
+        places = spec.submodule_search_locations if spec else []
+    return Path(spec.origin) if spec and spec.origin else None
 
 
 def _sha256(file: Path) -> str:

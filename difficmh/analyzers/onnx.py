@@ -59,7 +59,8 @@ class OnnxOptions:
             "size": self.size is None or (_is_numbers(self.size, 2) and min(self.size) >= 1),
             "batch": isinstance(self.batch, bool),
         }
-        for name in (name for name, is_right in checks.items() if not is_right):
+        name = next((name for name, is_right in checks.items() if not is_right), None)
+        if name is not None:
             raise AnalyzerError(f"ONNX option {name} has an unknown value: {getattr(self, name)!r}")
 
     @classmethod

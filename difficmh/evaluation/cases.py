@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difficmh.evaluation.fidelity import MS_SSIM, SSIMULACRA2
 from difficmh.evaluation.measure import Measurement
 from difficmh.evaluation.statistics import Metric
-from difficmh.evaluation.summary import figure_at
+from difficmh.evaluation.summary import figures_at
 from difficmh.rate_distortion import Point
 
 MOST_CASES = 24
@@ -28,7 +28,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Case:
-    """One picture. `deficit` is by how much the codec under test falls short of the best other one at equal rates."""
+    """One picture. `deficit` is by how much the codec under test falls short of the best other one at equal rates.
+
+    None where they cannot be compared: the codec under test, or every other, does not reach the rate.
+    """
 
     image: str
     deficit: float | None
@@ -46,7 +49,8 @@ def worst_cases(measurements: Sequence[Measurement], rate: float, most: int = MO
     """Cases by falling deficit of the first codec at `rate` bits per pixel, at most so many.
 
     With one codec the deficit is what its score lacks, so that the worst picture still comes first. Pictures in which
-    the first codec does not reach the rate come last; those without a crop of any codec are left out.
+    the first codec, or every other, does not reach the rate are not compared and come last; those without a crop of
+    any codec are left out.
     """
     pictures: dict[str, list[Measurement]] = {}
     for one in measurements:
@@ -80,12 +84,17 @@ def _shown(group: Sequence[Measurement], rate: float) -> Shown | None:
 
 
 def _value_at(group: Sequence[Measurement], metric: Metric, rate: float) -> float | None:
-    return figure_at(metric, [Point(one.bits_per_pixel, one.evidence[metric.name]) for one in group], rate)
+    points = [Point(one.bits_per_pixel, one.evidence[metric.name]) for one in group]
+    (value,) = figures_at(metric, points, [rate])
+    return value
 
 
 def _deficit(values: Sequence[float | None]) -> float | None:
     """Of the first value against the largest of the others."""
-    tested, others = values[0], [value for value in values[1:] if value is not None]
+    tested, *others = values
     if tested is None:
         return None
-    return (max(others) if others else 0.0) - tested
+    if not others:
+        return -tested
+    reached = [value for value in others if value is not None]
+    return max(reached) - tested if reached else None

@@ -1,8 +1,8 @@
 """Networks of compressai's zoo as contestants, with weights from files: nothing is downloaded.
 
 compressai returns strings and a shape; what would have to be stored is all of it. The container made here has height
-and width of the picture (2 x 2 bytes), height and width of z (2 x 2), the number of strings (1), and each string behind
-its length (4).
+and width of the picture (2 x 2 bytes), height and width of z (2 x 2), the number of strings (1), the quality (1), and
+each string behind its length (4).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difficmh.evaluation.graders import Image, as_tensor
+from difficmh.images import to_pixels
 from difficmh.third_party import quiet_torchscript
 
 STRIDE = 64
@@ -43,7 +44,7 @@ class CompressaiContestant:
         coded = self._networks[quality - 1].compress(functional.pad(pixels, edge, mode="replicate"))
         strings = [strings[0] for strings in coded["strings"]]
         head = HEAD.pack(height, width, *coded["shape"], len(strings))
-        # The decoder has to find the network again, too; one byte of the head's number of strings leaves room for it.
+        # The quality, for the decoder has to find the network again, too.
         return head + bytes([quality]) + b"".join(struct.pack("<I", len(one)) + one for one in strings)
 
     @torch.inference_mode()
@@ -55,9 +56,7 @@ class CompressaiContestant:
             strings.append([data[position + 4 : position + 4 + length]])
             position += 4 + length
         decoded: Tensor = self._networks[quality - 1].decompress(strings, (rows, columns))["x_hat"][0]
-        pixels = decoded[:, :height, :width].permute(1, 2, 0).clamp(0, 1)
-        image: Image = (pixels * 255).round().byte().contiguous().cpu().numpy()
-        return image
+        return to_pixels(decoded[:, :height, :width])
 
 
 def load_compressai(text: str, device: str = "cpu") -> CompressaiContestant:

@@ -11,18 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from difficmh.baselines import BASELINES, load_baseline
 from difficmh.config import MAX_EFFORT
 from difficmh.evaluation.graders import Image
+from difficmh.images import to_pixels
+from difficmh.limits import MODES, Mode, check_mode
 from difficmh.sampler import TRAIN_STEPS
-
-Mode = Literal["preview", "full", "reference"]
-MODES: tuple[Mode, ...] = ("preview", "full", "reference")
-
 
 LARGEST = {"steps": TRAIN_STEPS, "effort": MAX_EFFORT}
 """Options that are numbers, from 1."""
@@ -102,8 +98,7 @@ class LearnedContestant:
 
     def decompress(self, data: bytes) -> Image:
         tensor = self._codec.decompress([data], mode=self._variant.mode, steps=self._variant.steps)[0]
-        pixels: Image = (tensor.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
-        return np.ascontiguousarray(pixels)
+        return to_pixels(tensor)
 
 
 def load_contestants(texts: Sequence[str], device: str = "cpu") -> list[Contestant]:
@@ -152,9 +147,8 @@ def _variant(mode: Mode, options: Sequence[str]) -> Variant:
             known = ", ".join(f"{number}=1 to {most}" for number, most in LARGEST.items())
             raise ValueError(f"{option!r} is none of {known}, tags=off, name=TEXT, each at most once")
         given[name] = value
-    if "steps" in given and mode == "preview":
-        raise ValueError("preview does not denoise: it has no steps")
     steps = int(given["steps"]) if "steps" in given else None
+    check_mode(mode, steps, None)
     return Variant(mode, steps, "tags" not in given, int(given.get("effort", 0)), given.get("name"))
 
 

@@ -16,7 +16,7 @@ from difficmh.evaluation.measure import Measurement, Plan
 from difficmh.evaluation.output import Findings
 from difficmh.evaluation.rows import measurements_of
 from difficmh.evaluation.statistics import Counts, Metric, Statistic, f1, mean
-from difficmh.evaluation.summary import Figure, MetricSummary, figure_at
+from difficmh.evaluation.summary import Figure, MetricSummary, figures_at
 from difficmh.rate_distortion import Point
 
 COMBINATIONS: Mapping[type, Callable[[Sequence[Any]], Statistic]] = {Counts: f1, Judged: mean_average_precision}
@@ -71,7 +71,8 @@ def _kept(
         known = dict(zip(earlier, content["at_rates"][codec], strict=True))
         points = [Point(one.bits_per_pixel, one.value.value) for one in found]
         at_rates[codec] = [
-            _interval(known[rate]) if rate in known else _unbounded(figure_at(metric, points, rate)) for rate in rates
+            _interval(known[rate]) if rate in known else _unbounded(figure)
+            for rate, figure in zip(rates, figures_at(metric, points, rates), strict=True)
         ]
     return MetricSummary(metric, figures, at_rates, {}, content["on_originals"])
 

@@ -11,12 +11,12 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from difficmh.evaluation.statistics import Metric
+from difficmh.images import Pixels
 
-Image: TypeAlias = NDArray[np.uint8]
+Image: TypeAlias = Pixels
 Evidence: TypeAlias = Mapping[str, Any]
 """Name of a metric to what this picture says about it; metrics about which it says nothing are left out."""
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from difficmh.errors import AnalyzerError
 from difficmh.evaluation.contestants import Contestant, load_contestants
 from difficmh.evaluation.crops import Window, detailed_window, encoded_crop
 from difficmh.evaluation.fidelity import Fidelity, Ssimulacra2
@@ -153,10 +152,6 @@ def load_grader(text: str, plan: Plan) -> Grader:
         from difficmh.evaluation.frechet import Patches
 
         return Patches(plan.device)
-    return _load_task(kind, rest, plan)
-
-
-def _load_task(kind: str, rest: str, plan: Plan) -> Grader:
     from difficmh.analyzers.factory import parse_analyzer
     from difficmh.evaluation import tasks
 
@@ -168,4 +163,4 @@ def _load_task(kind: str, rest: str, plan: Plan) -> Grader:
         return tasks.Tags(rest or "lite", plan.device)
     if kind == "analyzer" and rest:
         return tasks.AnyAnalyzer(parse_analyzer(rest), plan.device)
-    raise AnalyzerError(f"no measure {':'.join(filter(None, (kind, rest)))!r}; there are {MEASURES}")
+    raise ValueError(f"no measure {text!r}; there are {MEASURES}")

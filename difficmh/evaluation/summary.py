@@ -17,7 +17,7 @@ import numpy as np
 from difficmh.evaluation.intervals import RESAMPLES, Interval, draws, interval
 from difficmh.evaluation.measure import Measurement
 from difficmh.evaluation.statistics import Metric, Statistic, mean
-from difficmh.rate_distortion import Curve, Point, bd_rate, linear_at, quality_at
+from difficmh.rate_distortion import Curve, Point, bd_rate, linear_at, monotone_at
 
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4)
 BD_RANGE = (0.05, 0.5)
@@ -173,8 +173,8 @@ class Summariser:
         return [statistic(weights[places]) for weights in self._weights[:rows]]
 
     def _at_rates(self, metric: Metric, points: Sequence[_OperatingPoint]) -> list[Interval | None]:
-        curves = _curves(points)
-        return [interval([figure_at(metric, found, rate) for found in curves]) for rate in self._request.rates]
+        drawn = [figures_at(metric, found, self._request.rates) for found in _curves(points)]
+        return [interval(figures) for figures in zip(*drawn, strict=True)]
 
     def _bd_rates(
         self, metric: Metric, points: dict[str, list[_OperatingPoint]], reference: str
@@ -211,7 +211,7 @@ def _curves(points: Sequence[_OperatingPoint]) -> list[list[Point]]:
 
 
 def _figure(point: _OperatingPoint) -> Figure | None:
-    value = interval([None if one is None else one.quality for one in point.drawn])
+    value = interval([None if one is None else one.value for one in point.drawn])
     first = point.drawn[0]
     return None if first is None or value is None else Figure(point.quality, first.bits_per_pixel, point.images, value)
 
@@ -219,12 +219,12 @@ def _figure(point: _OperatingPoint) -> Figure | None:
 def curve(metric: Metric, points: Sequence[Point]) -> Curve:
     """The curve through the points that pay; of a measure that falls as pictures get better, its negative."""
     sign = 1 if metric.higher_is_better else -1
-    return Curve.through([Point(point.bits_per_pixel, sign * point.quality) for point in points])
+    return Curve.through([Point(point.bits_per_pixel, sign * point.value) for point in points])
 
 
-def figure_at(metric: Metric, points: Sequence[Point], rate: float) -> float | None:
-    """The figure at a rate, interpolated as the module's text says; None outside the points."""
+def figures_at(metric: Metric, points: Sequence[Point], rates: Sequence[float]) -> list[float | None]:
+    """The figures at rates in bits per pixel, interpolated as the module's text says; None outside the points."""
     if metric.family != "fidelity":
-        return linear_at(points, rate)
-    found = quality_at(curve(metric, points), rate)
-    return found if found is None or metric.higher_is_better else -found
+        return linear_at(points, rates)
+    found = monotone_at(curve(metric, points), rates)
+    return found if metric.higher_is_better else [None if one is None else -one for one in found]

@@ -28,19 +28,18 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
-from difficmh.capsule import FORMAT, MANIFEST, PROVENANCE, write_manifest
+from difficmh.capsule import CONFIG, FORMAT, INDEX, MANIFEST, PROVENANCE, TABLES, VOCABULARY, write_manifest
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetched, require_space
 from difficmh.taggers.ram_tags import NUMBERS_FILE, TagList
 from difficmh.vocabulary import Vocabulary
 
 FAMILY = "sd21"
-INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 30
 
 KEPT_IN_FLOAT32 = ("lfgcm",)
@@ -49,7 +48,7 @@ KEPT_IN_FLOAT32 = ("lfgcm",)
 NOT_DECODING = ("tagger",)
 """Parts that only an encoder runs: another tagger writes streams that every decoder reads alike."""
 
-DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STORED_DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,11 @@ def write_capsule(
     the directory exists, contents are unusable (weights that are no finite floats, tables that are not int32, names
     that leave the capsule or collide) or do not fit on the disk; nothing is left behind then.
     """
-    if dtype not in DTYPES:
-        raise CapsuleError(f"weights are stored as {' or '.join(DTYPES)}, not {dtype!r}")
+    if dtype not in STORED_DTYPES:
+        raise CapsuleError(f"weights are stored as {' or '.join(STORED_DTYPES)}, not {dtype!r}")
     if directory.exists():
         raise CapsuleError(f"{directory} exists already")
-    shards = plan_shards(contents.parts, DTYPES[dtype], shard_bytes)
+    shards = plan_shards(contents.parts, STORED_DTYPES[dtype], shard_bytes)
     _check(contents, shards)
     directory.parent.mkdir(parents=True, exist_ok=True)
     require_space(directory.parent, _size(contents, shards))
@@ -134,23 +133,7 @@ def decoding_files(contents: CapsuleContents, shards: Sequence[Shard]) -> tuple[
     """
     weights = [shard.file for shard in shards if shard.part not in NOT_DECODING]
     tokenizer = [place for place in contents.companions if place.startswith("tokenizer/")]
-    return ("config.json", *sorted(weights), "tables.safetensors", "tags.json", NUMBERS_FILE, *sorted(tokenizer))
-
-
-def load_part(capsule: Path, part: str) -> dict[str, Tensor]:
-    """The tensors of a part, as stored, on the CPU, from a capsule that may hold others. Raises CapsuleError."""
-    try:
-        files = set(json.loads((capsule / INDEX).read_text())["weight_map"].values())
-        tensors: dict[str, Tensor] = {}
-        for file in sorted(name for name in files if name.rpartition("-of-")[0].rpartition("-")[0] == part):
-            opener: Any = safe_open
-            with opener(capsule / file, framework="pt", device="cpu") as shard:
-                tensors |= {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise CapsuleError(f"{capsule} holds no readable part {part!r}: {error}") from error
-    if not tensors:
-        raise CapsuleError(f"{capsule} holds no part {part!r}")
-    return tensors
+    return (CONFIG, *sorted(weights), TABLES, VOCABULARY, NUMBERS_FILE, *sorted(tokenizer))
 
 
 # --- steps
@@ -167,7 +150,7 @@ def _check(contents: CapsuleContents, shards: Sequence[Shard]) -> None:
     if len(set(names)) != len(names):
         raise CapsuleError("two parts have a tensor of one name")
     taken = {shard.file for shard in shards}
-    taken |= {"config.json", INDEX, PROVENANCE, MANIFEST, "tables.safetensors", "tags.json", NUMBERS_FILE}
+    taken |= {CONFIG, INDEX, PROVENANCE, MANIFEST, TABLES, VOCABULARY, NUMBERS_FILE}
     for place, file in contents.companions.items():
         path = PurePosixPath(place)
         if path.is_absolute() or ".." in path.parts or "\\" in place or str(path) != place or place in taken:
@@ -215,13 +198,13 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _write_descriptions(folder: Path, contents: CapsuleContents, shards: Sequence[Shard]) -> None:
     dtypes = {shard.part: str(shard.dtype).removeprefix("torch.") for shard in shards}
     config = {"format": FORMAT, "family": FAMILY, "name": contents.name, "codec": contents.config, "dtypes": dtypes}
-    _write_json(folder / "config.json", config)
+    _write_json(folder / CONFIG, config)
     total = sum((folder / shard.file).stat().st_size for shard in shards)
     places = {name: shard.file for shard in shards for name in shard.names}
     _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
     arrays = {name: np.ascontiguousarray(array) for name, array in contents.tables.items()}
-    save_arrays(arrays, folder / "tables.safetensors")
-    contents.vocabulary.save(folder / "tags.json")
+    save_arrays(arrays, folder / TABLES)
+    contents.vocabulary.save(folder / VOCABULARY)
     contents.tags.save_numbers(folder / NUMBERS_FILE)
     _write_json(folder / PROVENANCE, {role: _origin(source) for role, source in contents.sources.items()})
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from difficmh.config import tuples
 from difficmh.sd21.control import ControlConfig
 from difficmh.sd21.denoiser import DenoiserConfig
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.sd21.samplers import REFERENCE_STEPS, SAMPLERS, SamplerName
-from difficmh.sd21.sources import RATES
 from difficmh.sd21.text import TextConfig
 from difficmh.sd21.unet import UNetConfig
 from difficmh.sd21.vae import VaeConfig
@@ -68,19 +68,10 @@ class Sd21Config:
         Raises KeyError, TypeError or ValueError for unknown or missing fields, or sizes that no network can have.
         """
         simple = {"lfgcm": LfgcmConfig, "vae": VaeConfig, "text": TextConfig, "drawing": DrawingConfig}
-        parts: dict[str, Any] = {name: part(**_tuples(fields[name])) for name, part in simple.items()}
+        parts: dict[str, Any] = {name: part(**tuples(fields[name])) for name, part in simple.items()}
         parts["denoiser"] = DenoiserConfig(
-            unet=UNetConfig(**_tuples(fields["denoiser"]["unet"])),
-            control=ControlConfig(**_tuples(fields["denoiser"]["control"])),
+            unet=UNetConfig(**tuples(fields["denoiser"]["unet"])),
+            control=ControlConfig(**tuples(fields["denoiser"]["control"])),
         )
         parts["tagger"] = RamConfig.from_dict(fields["tagger"])
         return cls(**{**fields, **parts})
-
-
-def presets() -> dict[str, Sd21Config]:
-    """Name to configuration of the released models: one network, trained for five rates."""
-    return {f"sd21-r{rate}": Sd21Config(rate=rate) for rate in RATES}
-
-
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(fields).items()}

@@ -7,6 +7,7 @@
 
 `dec_out` carries the same features as `enc_out`, deepest first. Facts of "Diff-ICMH, official implementation"; blocks
 are diffusers', because the module's own widths need group counts and heads that diffusers' levels do not offer.
+`initialize_from_unet` is for training, which no job does yet.
 """
 
 from __future__ import annotations

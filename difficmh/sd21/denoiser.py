@@ -1,7 +1,8 @@
 """The noise model: UNet, control module and classifier-free guidance.
 
 Both branches of guidance, with the tags' text and with the empty one, run as one batch. The control module attends to
-the text too, so it takes part in both; only the guide latent is the same for them.
+the text too, so it takes part in both; only the guide latent is the same for them. `Denoiser.initialize_control` is for
+training, which no job does yet.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ class Conditioning:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.guided and self.unconditional is None:
+        if self.uses_guidance and self.unconditional is None:
             raise ValueError(f"guidance of {self.scale} needs the embedding of the empty text")
 
     @property
-    def guided(self) -> bool:
+    def uses_guidance(self) -> bool:
         """Whether there are two branches."""
         return self.scale != 1
 
@@ -113,7 +114,7 @@ def noise_model(network: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], giv
 
     `network` is a `Denoiser`, or anything called like one.
     """
-    if given.unconditional is None or not given.guided:
+    if given.unconditional is None or not given.uses_guidance:
         return lambda x, t: network(x, _steps(x, t), given.context, given.guide)
     context = torch.cat((given.unconditional.expand_as(given.context), given.context))
     guide = given.guide.repeat(2, 1, 1, 1)

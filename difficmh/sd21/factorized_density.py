@@ -2,7 +2,8 @@
 
 The same model as compressai's entropy bottleneck, with the parameter names that compressai has had since 1.2.7, but in
 the arithmetic of compressai 1.2.4, which made the released streams: later versions differ in the last bits of a
-probability, which is enough to make other integer tables.
+probability, which is enough to make other integer tables. `FactorizedDensity.quantile_loss` is for training, which no
+job does yet.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ Attribute names are those of the official checkpoints below `preprocess_model.` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difficmh.config import DOWNSCALE
-from difficmh.sd21.checkpoint import TABLE_BUFFERS, current_name
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy, Likelihoods, Prediction
 from difficmh.sd21.lfgcm_layers import (
@@ -189,13 +187,3 @@ def bits_per_pixel(likelihoods: Likelihoods, height: int, width: int) -> tuple[T
     """Of y and of z, scalars, over all pixels of a batch of `height` x `width` (padded) images: the official rate."""
     y, z = likelihoods.bits()
     return y.mean() / (height * width), z.mean() / (height * width)
-
-
-def load_lfgcm(model: Lfgcm, state: Mapping[str, Tensor]) -> None:
-    """Loads an official state dict, keys as below `preprocess_model.`, of either naming, strictly but for tables.
-
-    Raises RuntimeError, torch's own, that names what is missing, unexpected or of another shape.
-    """
-    tables = tuple(f".{name}" for name in TABLE_BUFFERS)
-    weights = {current_name(name): tensor for name, tensor in state.items() if not name.endswith(tables)}
-    model.load_state_dict(weights, strict=True)

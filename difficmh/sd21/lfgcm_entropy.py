@@ -205,6 +205,8 @@ class LfgcmEntropy(nn.Module):
         """Probabilities of y and z, rounded, or with `noise` for y and z in [-1/2, 1/2) added instead (training)."""
         medians = self.entropy_bottleneck.medians
         if noise is None:
+            # Not the rounded difference itself: the official code adds the means and subtracts them again, and the
+            # last bits of its likelihoods depend on it.
             deviation = torch.round(y - prediction.means) + prediction.means - prediction.means
             z_values = torch.round(z - medians) + medians
         else:

@@ -67,9 +67,9 @@ class Bottleneck(nn.Module):
         return x + self.branch(x)
 
 
-def bottlenecks(channels: int, depth: int = 3) -> list[nn.Module]:
-    """`depth` bottleneck blocks."""
-    return [Bottleneck(channels) for _ in range(depth)]
+def bottlenecks(channels: int) -> list[nn.Module]:
+    """Three bottleneck blocks, as many as there are everywhere."""
+    return [Bottleneck(channels) for _ in range(3)]
 
 
 class Modulation(nn.Module):

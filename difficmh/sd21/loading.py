@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from difficmh import limits
-from difficmh.capsule import verify_tagger
+from difficmh.capsule import CONFIG, INDEX, verify_tagger
 from difficmh.errors import CapsuleError
 from difficmh.lazily import lazily
-from difficmh.sd21.capsule_writer import load_part
 from difficmh.sd21.checkpoint import PARTS, TAGGER_PREFIX, without_prefix
 from difficmh.sd21.config import Sd21Config
 from difficmh.sd21.denoiser import Denoiser, DenoiserConfig
 from difficmh.sd21.ldm_keys import control_state, load_strictly, text_state, unet_state, vae_state
-from difficmh.sd21.lfgcm import Lfgcm, load_lfgcm
+from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.sd21.networks import Diffusion, Sd21Networks
 from difficmh.sd21.text import TextConditioner, TextConfig, load_tokenizer
@@ -27,7 +28,7 @@ from difficmh.taggers.ram import RamTagger, load_network
 from difficmh.taggers.ram_head import RamConfig
 from difficmh.taggers.ram_tags import TagList
 
-DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in limits.DTYPES["sd21"]}
+TORCH_DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in limits.DTYPES["sd21"]}
 """Precisions of the diffusion part."""
 
 TOKENIZER = "tokenizer"
@@ -40,7 +41,7 @@ def read_codec(capsule: Path, content: Mapping[str, Any]) -> Sd21Config:
     try:
         return Sd21Config.from_dict(content["codec"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CapsuleError(f"{capsule}/config.json describes no codec of this version: {error!r}") from error
+        raise CapsuleError(f"{capsule / CONFIG} describes no codec of this version: {error!r}") from error
 
 
 def load_networks(
@@ -58,8 +59,8 @@ def load_networks(
     torch.compile. Raises ValueError for another dtype and CapsuleError for weights or tags that are missing or do not
     fit; for those of the diffusion part, and the tokenizer, where a generative decode first needs them.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"the denoiser runs in {', '.join(DTYPES)}, not {dtype!r}")
+    if dtype is not None and dtype not in TORCH_DTYPES:
+        raise ValueError(f"the denoiser runs in {', '.join(TORCH_DTYPES)}, not {dtype!r}")
     if dtype is None and torch.device(device).type == "cpu":
         dtype = "float32"
     return Sd21Networks(
@@ -67,7 +68,7 @@ def load_networks(
         lfgcm=_lfgcm(capsule, config.lfgcm).to(device),
         vae=_ready(_vae(capsule, config.vae), device, torch.float32),
         tags=TagList.load(capsule),
-        diffusion=lazily(lambda: _diffusion(capsule, config, device, DTYPES[dtype] if dtype else None, compiled)),
+        diffusion=lazily(lambda: _diffusion(capsule, config, device, TORCH_DTYPES[dtype] if dtype else None, compiled)),
     )
 
 
@@ -78,11 +79,27 @@ def load_tagger(capsule: Path, config: RamConfig, device: torch.device | str = "
     return RamTagger(load_network(config, weights), TagList.load(capsule), device)
 
 
+def load_part(capsule: Path, part: str) -> dict[str, Tensor]:
+    """The tensors of a part, as stored, on the CPU, from a capsule that may hold others. Raises CapsuleError."""
+    try:
+        files = set(json.loads((capsule / INDEX).read_text())["weight_map"].values())
+        tensors: dict[str, Tensor] = {}
+        for file in sorted(name for name in files if name.rpartition("-of-")[0].rpartition("-")[0] == part):
+            opener: Any = safe_open
+            with opener(capsule / file, framework="pt", device="cpu") as shard:
+                tensors |= {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CapsuleError(f"{capsule} holds no readable part {part!r}: {error}") from error
+    if not tensors:
+        raise CapsuleError(f"{capsule} holds no part {part!r}")
+    return tensors
+
+
 def _lfgcm(capsule: Path, config: LfgcmConfig) -> Lfgcm:
     model = Lfgcm(config)
     weights = without_prefix(load_part(capsule, "lfgcm"), PARTS["lfgcm"].prefix)
     try:
-        load_lfgcm(model, weights)
+        model.load_state_dict(weights)
         model.freeze()
     except (RuntimeError, ValueError) as error:
         raise CapsuleError(f"{capsule}: the latent codec does not fit its configuration: {error}") from error
@@ -106,7 +123,7 @@ def _denoiser(capsule: Path, config: DenoiserConfig) -> Denoiser:
     return model
 
 
-def _control_weights(capsule: Path, config: DenoiserConfig) -> dict[str, torch.Tensor]:
+def _control_weights(capsule: Path, config: DenoiserConfig) -> dict[str, Tensor]:
     """With the scales of the 25 convolutions, which a capsule may leave out: its configuration has them."""
     weights = load_part(capsule, "control")
     name = f"{PARTS['control'].prefix}scale_list"

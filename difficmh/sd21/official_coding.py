@@ -3,12 +3,12 @@
 The entropy networks run in floating point here, as they do in the official code: what one machine wrote, another may
 misread (it then raises BitstreamError, as the coder's final state disagrees). Our own streams are exact instead
 (`symbols.py`). z is one string per image, y one string for the whole batch. Tables come with the model, as integers;
-they are made once (`bottleneck_tables`, `gaussian_tables`) in the formulas of compressai 1.2.4.
+they are made once (`bottleneck_tables`, `gaussian_tables`) in the formulas of compressai 1.2.4. No job writes official
+files yet: `encode_strings` is there for tests of the reading and for whoever wants to give them to the official code.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.cdf_tables import TOTAL, tables_from_pmf
-from difficmh.cdf_tables import gaussian_tables as escaping_gaussian_tables
+from difficmh.cdf_tables import TOTAL
 from difficmh.entropy_model import SCALE_MAX, SCALE_MIN, SCALES
 from difficmh.errors import BitstreamError
 from difficmh.sd21.factorized_density import TAIL_MASS, FactorizedDensity
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy, normal_cdf
 from difficmh.sd21.official_rans import OfficialDecoder, OfficialTables, encode_official
-from difficmh.symbols import DecodedSymbols, EntropyTables
+from difficmh.symbols import DecodedSymbols
 
 OTHER_ARITHMETIC = "or it was written under another arithmetic: --device cpu, or cuda, may read it"
 """The same symptoms: where a scale falls on another table, all that follows is misread."""
@@ -166,19 +165,3 @@ def _quantized_cdf(probabilities: Sequence[float]) -> NDArray[np.int64]:
             counts[giver] -= 1
             counts[place] += 1
     return np.concatenate(([0], np.cumsum(counts)))
-
-
-@torch.no_grad()
-def coding_tables(model: LfgcmEntropy) -> EntropyTables:
-    """Tables of our own streams, with escape bins that are safe to decode, from the same probabilities."""
-    density = model.entropy_bottleneck
-    below, above = density.range()
-    reach = int(torch.maximum(below, above).max())
-    density = copy.deepcopy(density).double()
-    values = torch.arange(-reach, reach + 1, device=below.device) + density.medians
-    masses = density.mass(values)[0][:, 0].cpu().numpy()
-    pmfs = [
-        mass[reach - low : reach + high + 1]
-        for mass, low, high in zip(masses, below.tolist(), above.tolist(), strict=True)
-    ]
-    return EntropyTables(z=tables_from_pmf(pmfs, (-below).tolist()), y=escaping_gaussian_tables())

@@ -13,7 +13,8 @@ All integers are big-endian, 32 bits. There is no magic number, no version and n
     ids                   13 bits each, most significant bit first, padded with zero bits
 
 The official reader believes every length it finds and takes a missing or empty tag section for an error; this one
-checks each field against the bytes that are there. Source: Diff-ICMH, official implementation (arXiv 2511.22549).
+checks each field against the bytes that are there. No job writes such files yet (`write_official`, `pack_tags`).
+Source: Diff-ICMH, official implementation (arXiv 2511.22549).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from difficmh.bitstream import MAX_PIXELS
+from difficmh.bitstream import MAX_PADDED_PIXELS
 from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError
 
@@ -49,7 +50,7 @@ class OfficialStream:
 
     def __post_init__(self) -> None:
         pixels = self.z_height * self.z_width * DOWNSCALE**2
-        if self.z_height < 1 or self.z_width < 1 or pixels > MAX_PIXELS:
+        if self.z_height < 1 or self.z_width < 1 or pixels > MAX_PADDED_PIXELS:
             raise ValueError(f"no image has a hyperprior of {self.z_height} x {self.z_width}")
         for name, string in (("y", self.y_string), ("z", self.z_string)):
             if len(string) < SHORTEST_STRING or len(string) % 4:

@@ -141,9 +141,10 @@ class OfficialDecoder:
             raise BitstreamError("damaged: the coded symbols do not end where they should")
 
     def _word(self) -> int:
-        for word in self._words:
-            return word
-        raise BitstreamError("damaged: the coded symbols end too early")
+        word = next(self._words, None)
+        if word is None:
+            raise BitstreamError("damaged: the coded symbols end too early")
+        return word
 
     def _digit(self) -> int:
         digit = self._state & DIGIT_MASK

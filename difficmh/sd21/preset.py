@@ -29,12 +29,12 @@ from difficmh.sd21.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from difficmh.sd21.config import Sd21Config, presets
+from difficmh.sd21.config import Sd21Config
 from difficmh.sd21.denoiser import Denoiser
 from difficmh.sd21.fetch import Fetched
 from difficmh.sd21.ldm_keys import control_state, load_strictly, text_state, unet_state, vae_state
-from difficmh.sd21.lfgcm import Lfgcm, load_lfgcm
-from difficmh.sd21.plan import CHECKPOINT, STABLE_DIFFUSION, TAGGER
+from difficmh.sd21.lfgcm import Lfgcm
+from difficmh.sd21.plan import CHECKPOINT, PRESETS, STABLE_DIFFUSION, TAGGER
 from difficmh.sd21.tables import capsule_tables
 from difficmh.sd21.text import TextConditioner, load_tokenizer
 from difficmh.sd21.vae import LatentAutoencoder
@@ -53,7 +53,7 @@ def assemble(name: str, files: Mapping[str, Fetched], directory: Path, dtype: st
     Raises CapsuleError, and writes nothing, where files are not what the model needs: another checkpoint, weights too
     large for the exact arithmetic, tags of another number, no CLIP tokenizer.
     """
-    config = presets()[name]
+    config = Sd21Config(rate=PRESETS[name])
     tags = TagList.read(files["tag_names"].path, files["tag_thresholds"].path)
     if len(tags.names) != config.tagger.tags:
         raise CapsuleError(f"the tag list has {len(tags.names)} tags, and the tagger knows {config.tagger.tags}")
@@ -116,7 +116,7 @@ def trained_tables(config: Sd21Config, weights: State) -> dict[str, NDArray[np.i
     """
     model: Any = Lfgcm(config.lfgcm)
     try:
-        load_lfgcm(model, without_prefix(weights, PARTS["lfgcm"].prefix))
+        model.load_state_dict(without_prefix(weights, PARTS["lfgcm"].prefix))
         model.freeze()
         return capsule_tables(model)
     except (RuntimeError, ValueError) as error:

@@ -21,7 +21,7 @@ TAG_FOLDER = f"{OFFICIAL_CODE}src/recognize-anything/"
 STABLE_DIFFUSION_CODE = (
     "https://raw.githubusercontent.com/Stability-AI/stablediffusion/cf1d67a6fd5ea1aa600c4df58e5b47da45f6bdbf/"
 )
-STABLE_DIFFUSION = "hub://Manojb/stable-diffusion-2-1-base"
+STABLE_DIFFUSION_MIRROR = "hub://Manojb/stable-diffusion-2-1-base"
 CHECKPOINT_BYTES = 11_654_100_259
 """Of the model of rate 4. The others have the same tensors, and so the same size but for small text."""
 
@@ -78,8 +78,8 @@ SHARED: Mapping[str, Source] = {
         "b6f81d0de1bc7f9c251af512c413eae976c77dbfbadf700d4e3d90510f4c6447",
         22_016,
     ),
-    "tokenizer/vocab.json": Source(f"{STABLE_DIFFUSION}/tokenizer/vocab.json", about=1_060_000),
-    "tokenizer/merges.txt": Source(f"{STABLE_DIFFUSION}/tokenizer/merges.txt", about=525_000),
+    "tokenizer/vocab.json": Source(f"{STABLE_DIFFUSION_MIRROR}/tokenizer/vocab.json", about=1_060_000),
+    "tokenizer/merges.txt": Source(f"{STABLE_DIFFUSION_MIRROR}/tokenizer/merges.txt", about=525_000),
     "licences/Diff-ICMH.txt": Source(
         f"{OFFICIAL_CODE}LICENSE",
         "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",

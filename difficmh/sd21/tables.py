@@ -7,36 +7,60 @@ once, when the capsule is written: machines that round differently would make ot
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from difficmh.capsule import TABLES
+from difficmh.cdf_tables import gaussian_tables, tables_from_pmf
 from difficmh.errors import CapsuleError
+from difficmh.sd21 import official_coding
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy
-from difficmh.sd21.official_coding import OfficialEntropyTables, bottleneck_tables, coding_tables, gaussian_tables
+from difficmh.sd21.official_coding import OfficialEntropyTables
 from difficmh.sd21.official_rans import OfficialTables
+from difficmh.symbols import EntropyTables
 
-TABLES_FILE = "tables.safetensors"
 PARTS = ("cdfs", "lengths", "offsets")
 
 
 def capsule_tables(model: LfgcmEntropy) -> dict[str, NDArray[np.int32]]:
     """All tables of a latent codec, named int32 arrays for `CapsuleContents.tables`."""
     ours = coding_tables(model)
-    official = {"z": bottleneck_tables(model.entropy_bottleneck), "y": gaussian_tables()}
+    official = {
+        "z": official_coding.bottleneck_tables(model.entropy_bottleneck),
+        "y": official_coding.gaussian_tables(),
+    }
     arrays = {f"{name}.{part}": getattr(getattr(ours, name), part) for name in "zy" for part in PARTS}
     arrays |= {f"official.{name}.{part}": getattr(official[name], part) for name in "zy" for part in PARTS}
     return {name: np.array(array, np.int32) for name, array in arrays.items()}
 
 
+@torch.no_grad()
+def coding_tables(model: LfgcmEntropy) -> EntropyTables:
+    """Tables of our own streams, with escape bins that are safe to decode; probabilities as for the official ones."""
+    density = model.entropy_bottleneck
+    below, above = density.range()
+    reach = int(torch.maximum(below, above).max())
+    density = copy.deepcopy(density).double()
+    values = torch.arange(-reach, reach + 1, device=below.device) + density.medians
+    masses = density.mass(values)[0][:, 0].cpu().numpy()
+    pmfs = [
+        mass[reach - low : reach + high + 1]
+        for mass, low, high in zip(masses, below.tolist(), above.tolist(), strict=True)
+    ]
+    return EntropyTables(z=tables_from_pmf(pmfs, (-below).tolist()), y=gaussian_tables())
+
+
 def load_official_tables(capsule: Path) -> OfficialEntropyTables:
     """The tables of official files. Raises CapsuleError where a capsule has none."""
     try:
-        arrays = load_file(capsule / TABLES_FILE)
+        arrays = load_file(capsule / TABLES)
         z, y = (OfficialTables(*(arrays[f"official.{name}.{part}"] for part in PARTS)) for name in "zy")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise CapsuleError(f"{capsule / TABLES_FILE} holds no usable tables for official files: {error}") from error
+        raise CapsuleError(f"{capsule / TABLES} holds no usable tables for official files: {error}") from error
     return OfficialEntropyTables(z=z, y=y)

@@ -1,5 +1,8 @@
-"""The training objective of the paper's model: diffusion, rate, guide and semantic consistency (Diff-ICMH, section on
-training of the official implementation, arXiv 2511.22549)."""
+"""The training objective of the paper's model: diffusion, rate, guide and semantic consistency.
+
+No job uses it yet: the model is not trained here, and tests hold the objective against numbers of the official code.
+Source: Diff-ICMH, section on training of the official implementation (arXiv 2511.22549).
+"""
 
 from __future__ import annotations
 

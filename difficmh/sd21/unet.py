@@ -43,7 +43,6 @@ class UNetConfig:
     context_width: int = 1024
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
         if len(self.widths) < 2 or any(width % self.head_channels or width % 32 for width in self.widths):
             raise ValueError(f"widths {self.widths} do not divide into heads of {self.head_channels} and 32 groups")
 

@@ -27,7 +27,6 @@ class VaeConfig:
     tile: int = 1024
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
         if 2 ** (len(self.widths) - 1) != BLOCK or self.tile % BLOCK:
             raise ValueError(f"widths {self.widths} and tiles of {self.tile} do not make latents of 1/{BLOCK}")
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.capsule import MANIFEST, verify_tagger
+from difficmh.capsule import MANIFEST, VOCABULARY, verify_tagger
 from difficmh.taggers.lite0 import Lite0Features, input_pixels, input_size
 from difficmh.taggers.tag_head import choose_tags, load_head
 from difficmh.vocabulary import TagScore, Vocabulary
@@ -39,7 +39,7 @@ class EfficientNetTagger:
         self.device = torch.device(device)
         if (capsule / MANIFEST).is_file():
             verify_tagger(capsule)
-        self.vocabulary = Vocabulary.load(capsule / "tags.json")
+        self.vocabulary = Vocabulary.load(capsule / VOCABULARY)
         self._head = load_head(capsule / "tagger.safetensors", self.vocabulary).to(self.device)
         self._features = Lite0Features().to(self.device)
         self._thresholds = torch.tensor([tag.threshold for tag in self.vocabulary.tags])

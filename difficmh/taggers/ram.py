@@ -18,10 +18,10 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from difficmh.errors import CapsuleError
+from difficmh.images import Pixels
 from difficmh.taggers.ram_head import RamConfig, RamHead, SwinConfig
 from difficmh.taggers.ram_tags import TagList
 from difficmh.vocabulary import TagScore
@@ -65,7 +65,7 @@ class RamTagger:
         self.network = network.to(self.device).eval().requires_grad_(False)
         self._thresholds = torch.tensor(tags.thresholds)
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[TagScore]]:
+    def __call__(self, images: Sequence[Pixels]) -> list[list[TagScore]]:
         """Tags of each `(H, W, 3)` uint8 image, sorted by name; sizes may differ."""
         limit = 1 if self.device.type == "cpu" else GPU_BATCH
         found: list[list[TagScore]] = []
@@ -74,7 +74,7 @@ class RamTagger:
         return found
 
     @torch.inference_mode()
-    def scores(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def scores(self, images: Sequence[Pixels]) -> Tensor:
         """`(N, tags)` float32 in [0, 1] on the CPU, in order of the tags' numbers."""
         size = self.network.config.visual.image_size
         pixels = torch.cat([input_pixels(image, size, self.device) for image in images])
@@ -87,7 +87,7 @@ class RamTagger:
         return sorted(found, key=lambda tag: tag.name)
 
 
-def input_pixels(image: NDArray[np.uint8], size: int, device: torch.device | str = "cpu") -> Tensor:
+def input_pixels(image: Pixels, size: int, device: torch.device | str = "cpu") -> Tensor:
     """`(1, 3, size, size)` float32 of an `(H, W, 3)` uint8 image, stretched to a square and normalised.
 
     Bilinear *without* antialiasing, as Diff-ICMH's official implementation does it and RAM++'s own does not. The

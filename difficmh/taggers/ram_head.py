@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difficmh.config import tuples
+
 LAYER_NORM_EPS = 1e-12
 
 
@@ -60,10 +62,7 @@ class RamConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> RamConfig:
         """Inverse of `to_dict`, also after a trip through JSON. Raises TypeError for unknown fields."""
-        visual: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in fields["visual"].items()
-        }
-        return cls(**{**fields, "visual": SwinConfig(**visual)})
+        return cls(**{**fields, "visual": SwinConfig(**tuples(fields["visual"]))})
 
 
 class RamHead(nn.Module):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from difficmh.capsule import VOCABULARY
 from difficmh.errors import CapsuleError
 from difficmh.vocabulary import PRIOR_ONE, Tag, Vocabulary
 
@@ -86,18 +87,18 @@ class TagList:
     @classmethod
     def load(cls, capsule: Path) -> TagList:
         """From a capsule: numbers from `tag_numbers.json`, thresholds from `tags.json`. Raises CapsuleError."""
-        vocabulary = Vocabulary.load(capsule / "tags.json")
+        vocabulary = Vocabulary.load(capsule / VOCABULARY)
         try:
             content = json.loads((capsule / NUMBERS_FILE).read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
                 raise CapsuleError(f"{NUMBERS_FILE} has format {content['format']}, this version reads {FORMAT}")
             names = tuple(str(name) for name in content["names"])
+        except CapsuleError:
+            raise
         except (OSError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, CapsuleError):
-                raise
             raise CapsuleError(f"{NUMBERS_FILE} is no list of tags: {error}") from error
         if sorted(names) != list(vocabulary.names):
-            raise CapsuleError(f"{NUMBERS_FILE} and tags.json name different tags")
+            raise CapsuleError(f"{NUMBERS_FILE} and {VOCABULARY} name different tags")
         thresholds = {tag.name: tag.threshold for tag in vocabulary.tags}
         return cls(names, tuple(thresholds[name] for name in names))
 

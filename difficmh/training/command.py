@@ -12,6 +12,7 @@ from typing import Any
 
 from difficmh.capsule import capsule_or_path
 from difficmh.errors import CapsuleError
+from difficmh.limits import DEVICES
 from difficmh.training.data import CROP
 from difficmh.training.job import TrainingJob
 from difficmh.training.settings import LossSettings
@@ -44,7 +45,7 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         device=arguments.device,
         start=arguments.start,
         tags=arguments.tags,
-        batch=arguments.batch,
+        batch=arguments.batch_size,
         learning_rate=arguments.rate,
         seed=arguments.seed,
         config=Path(arguments.config).absolute() if arguments.config else None,
@@ -59,8 +60,8 @@ def _check_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         parser.error(f"--minutes {arguments.minutes:g}: a budget is more than nothing")
     if arguments.rate is not None and not 0 < arguments.rate < math.inf:
         parser.error(f"--rate {arguments.rate:g}: a learning rate is more than nothing")
-    if arguments.batch < 1 or arguments.workers < 1:
-        parser.error("--batch and --workers are 1 at least")
+    if arguments.batch_size < 1 or arguments.workers < 1:
+        parser.error("--batch-size and --workers are 1 at least")
 
 
 def _matching(pattern: str) -> list[str]:
@@ -86,12 +87,12 @@ def _parser(text: str) -> argparse.ArgumentParser:
     add("--output", required=True, help="folder for checkpoints and logs")
     add("--stage", required=True, choices=tuple(STAGES))
     add("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--device", choices=DEVICES, default="cpu", help="of the networks (default: %(default)s)")
     add("--start", type=_place, help="checkpoint or capsule to start from instead of the previous stage")
     add("--config", help="JSON like a capsule's config.json, for networks of other sizes")
     add("--tags", type=_place, help="JSON of tags by image key, or a capsule whose tagger finds them, such as lite")
     crops = f"crops of {CROP} x {CROP} per step"
-    add("--batch", type=int, default=TrainingJob.batch, help=f"{crops} (default: %(default)s)")
+    add("--batch-size", type=int, default=TrainingJob.batch, help=f"{crops} (default: %(default)s)")
     rates = ", ".join(f"{stage.PEAK_RATE:g} in {name}" for name, stage in STAGES.items())
     add("--rate", type=float, help=f"peak learning rate (default: {rates})")
     add("--seed", type=int, default=0)

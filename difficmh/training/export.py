@@ -13,7 +13,17 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
-from difficmh.capsule import DECODING_FILES, FORMAT, MANIFEST, read_name, write_manifest
+from difficmh.capsule import (
+    CONFIG,
+    DECODING_FILES,
+    FORMAT,
+    MANIFEST,
+    TABLES,
+    VOCABULARY,
+    WEIGHTS,
+    read_name,
+    write_manifest,
+)
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
@@ -25,7 +35,7 @@ from difficmh.training.image_tags import learned_vocabulary
 from difficmh.training.rate import RateModel
 from difficmh.training.trainer import averaged_state
 from difficmh.vocabulary import Vocabulary
-from difficmh.zoo import TRAINING_ONLY, VOCABULARY, check_vocabulary
+from difficmh.zoo import TRAINING_ONLY, check_vocabulary
 
 Z_TAIL = 1e-6
 
@@ -39,7 +49,7 @@ def companions(source: Path, name: str) -> list[Path]:
     if not source.is_dir():
         raise CapsuleError(f"there is no capsule {source} that tag vocabulary and tagger could come from")
     made = {MANIFEST, HISTORY_FILE, *DECODING_FILES} - {VOCABULARY}
-    if (source / "config.json").is_file() and read_name(source) != name:
+    if (source / CONFIG).is_file() and read_name(source) != name:
         made.add(CARD)
     return [file for file in sorted(source.iterdir()) if file.is_file() and file.name not in made]
 
@@ -67,9 +77,9 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
         if file.resolve() != (capsule / file.name).resolve():
             shutil.copyfile(file, capsule / file.name)
     content = {"format": FORMAT, "name": name, "codec": config.to_dict()}
-    (capsule / "config.json").write_text(json.dumps(content, indent=1) + "\n")
-    save_tensors(decoding, capsule / "model.safetensors")
-    save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / "tables.safetensors")
+    (capsule / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
+    save_tensors(decoding, capsule / WEIGHTS)
+    save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / TABLES)
     if history:
         write_history(capsule, history)
     return write_manifest(capsule)

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from difficmh.capsule import VOCABULARY
 from difficmh.codec import Tagger
 from difficmh.training.data import TrainingSample
 from difficmh.training.history import read_checkpoint
 from difficmh.vocabulary import Vocabulary
-from difficmh.zoo import VOCABULARY, load_tagger
+from difficmh.zoo import load_tagger
 
 
 @dataclass(frozen=True)

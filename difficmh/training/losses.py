@@ -1,4 +1,7 @@
-"""The losses of the method: rate, distortion, diffusion and semantic consistency."""
+"""The losses of the method: rate, distortion, diffusion and semantic consistency.
+
+`normalized_l2` is one of the paper's model (`sd21/training_losses.py`), which no job trains yet.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from difficmh.capsule import read_config
+from difficmh.capsule import WEIGHTS, read_config
 from difficmh.config import CodecConfig
 from difficmh.model import CodecModel
 from difficmh.training.data import CROP, SMALLEST_SIDE, CropSource, TrainingData, TrainingSample, read_samples
@@ -124,7 +124,7 @@ def read_sizes(path: Path) -> CodecConfig:
 def capsule_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and weights of a capsule, to train on from there; raises CapsuleError where it is none."""
     fields = read_config(path)["codec"]
-    weights = {name: value.float() for name, value in load_file(path / "model.safetensors").items()}
+    weights = {name: value.float() for name, value in load_file(path / WEIGHTS).items()}
     rate = RateModel(fields["entropy"]["hyper_channels"])
     excess = rate.fit(load_tables(path).z)
     print(f"densities of z fitted to the tables of {path.name}: {excess:.4f} bits per symbol off")

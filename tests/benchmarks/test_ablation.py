@@ -25,7 +25,7 @@ from tests.difficmh.evaluation.pictures import synthetic
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     shared = ["--images", "eval/*.tar", "--data", "train/*.tar", "--tags", "tags.json"]
-    return [*shared, "--output", str(tmp_path), "--minutes", "2.5", "--training", "--batch 12"]
+    return [*shared, "--output", str(tmp_path), "--minutes", "2.5", "--training-options", "--batch-size 12"]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_a_dry_run_prints_all_commands_and_leaves_nothing(
     assert (
         shlex.join(commands[3]) == "python jobs/train_codec.py --stage diffusion"
         f" --output {tmp_path}/runs/semantic-without --minutes 2.5 --start lite --data 'train/*.tar' --tags tags.json"
-        " --batch 12 --set semantic=0 --set teacher=0"
+        " --batch-size 12 --set semantic=0 --set teacher=0"
     )
     trained = [command for command in commands if "--minutes" in command]
     assert [command[command.index("--stage") + 1] for command in trained] == [
@@ -200,6 +200,15 @@ def test_interrupted_training_goes_on(arguments: list[str]) -> None:
     assert runner.scripts.count("benchmarks.ablation_context") == 2
 
 
+def test_the_command_line_is_that_of_the_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Values follow one option or repeat it; a range of rates is one word."""
+    lists = ["--row", "tags", "steps", "--images", "a", "b", "--images", "c", "--data", "d", "e", "--measure", "lpips"]
+    command = dry(["--output", "out", *lists, "--measure", "dists", "tags", "--bd-range", "0.1,0.4"], capsys)[-1]
+    request = parse_evaluation("", command[2:])
+    assert (request.images, request.measures) == (("a", "b", "c"), ("lpips", "dists", "tags"))
+    assert request.bd_range == (0.1, 0.4)
+
+
 def test_other_commands_do_not_pass_for_these(arguments: list[str]) -> None:
     ablation.main([*arguments, "--row", "context"], Runner())
     with pytest.raises(SystemExit, match=r"other commands made or began .*context-with"):
@@ -213,6 +222,7 @@ def test_other_commands_do_not_pass_for_these(arguments: list[str]) -> None:
         (["--images", "a"], "rows that train need --data"),
         (["--images", "a", "--data", "b"], "need --tags"),
         (["--images", "a", "--row", "colour"], "invalid choice: 'colour'"),
+        (["--images", "a", "--bd-range", "0.5,0.1"], "'0.5,0.1' is not two rates in rising order"),
     ],
 )
 def test_what_is_missing(wrong: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

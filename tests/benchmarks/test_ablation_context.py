@@ -32,7 +32,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(start: Path, output: Path, *options: str) -> dict[str, Tensor]:
     """Weights after a step or two."""
     place = ["--start", str(start), "--data", str(start.parent / "pictures"), "--output", str(output)]
-    how = ["--stage", "rate_distortion", "--minutes", "0.001", "--batch", "1"]
+    how = ["--stage", "rate_distortion", "--minutes", "0.001", "--batch-size", "1"]
     ablation_context.main([*options, *place, *how])
     return averaged_state(output / f"{WITHOUT if options else WITH}.pt")[1]
 

@@ -34,6 +34,8 @@ def test_qualities_of_ones_own() -> None:
     assert load_baseline("webp", (7, 9)).qualities == (7, 9)
     with pytest.raises(ValueError, match="qualities from 0 to 100, not 101"):
         load_baseline("jpeg", (5, 101))
+    with pytest.raises(ValueError, match="qualities from 0 to 100, not -5"):
+        load_baseline("jpeg", (-5, 5))
 
 
 def test_distances_of_jpeg_xl_are_those_of_its_own_encoder() -> None:

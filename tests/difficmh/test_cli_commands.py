@@ -108,9 +108,12 @@ def test_steps_of_a_preview_are_wrong_use(
     assert "preview does not denoise" in complaint(capsys)
 
 
-def test_a_device_that_does_not_exist(photo: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compress", str(photo), "--codec", str(tiny_capsule), "--device", "tpu"]) == 2
-    assert "device 'tpu' is neither cpu nor cuda" in complaint(capsys)
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_a_device_that_does_not_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "a", "--device", "tpu"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'tpu'" in capsys.readouterr().err
 
 
 def test_a_damaged_model(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

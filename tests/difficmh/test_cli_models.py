@@ -19,9 +19,9 @@ from difficmh import cli_models
 from difficmh.capsule import capsule_names, capsule_path, read_config, read_manifest, verify
 from difficmh.cli import main
 from difficmh.sd21 import plan, preset
-from difficmh.sd21.capsule_writer import load_part
 from difficmh.sd21.checkpoint import PARTS, TAGGER_PREFIX, without_prefix
 from difficmh.sd21.config import Sd21Config
+from difficmh.sd21.loading import load_part
 from difficmh.sd21.tables import capsule_tables, load_official_tables
 from difficmh.sd21.text import load_tokenizer
 from difficmh.taggers.ram_tags import TagList
@@ -36,7 +36,7 @@ from tests.difficmh.taggers.small_ram import TAGS
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small networks, small files, a models folder of the test's own, and no network."""
     monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(preset, "presets", lambda: {"sd21-r4": CONFIG})
+    monkeypatch.setattr(preset, "Sd21Config", lambda rate: CONFIG)
     monkeypatch.setattr(plan, "CAPSULE_BYTES", {"float32": 1000, "bfloat16": 500})
 
     def refuse(*_: object) -> None:

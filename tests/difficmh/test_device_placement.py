@@ -15,7 +15,7 @@ from torch import nn
 import difficmh
 from difficmh.capsule import BUILT_IN
 from difficmh.codec import Codec, DecodedStream
-from difficmh.networks import Mode
+from difficmh.limits import Mode
 from difficmh.refinement import Latents, Refinement
 from difficmh.symbols import decode_latents
 from difficmh.taggers.efficientnet import EfficientNetTagger

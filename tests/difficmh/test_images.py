@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
 from difficmh.errors import ImageError
-from difficmh.images import decode_image
+from difficmh.images import decode_image, to_pixels
 from tests.corpora import image_bytes, jpeg, picture, saved
 
 EXACT_FORMATS = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}, "BMP": {}, "PPM": {}}
@@ -43,6 +44,14 @@ def test_lossy_formats_come_close(format: str) -> None:
     assert decoded.dtype == np.uint8
     assert decoded.flags.c_contiguous
     assert np.abs(decoded.astype(int) - pixels).max() <= 4
+
+
+def test_a_jpeg_of_endless_scans_is_refused_at_once() -> None:
+    data = image_bytes(picture(1), "JPEG", progressive=True)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    decode_image(data[:-2] + 10 * last_scan + data[-2:])
+    with pytest.raises(ImageError, match="scans"):
+        decode_image(data[:-2] + 1000 * last_scan + data[-2:])
 
 
 def test_heif_where_its_codec_is_installed() -> None:
@@ -227,3 +236,8 @@ class TestColourProfiles:
         )
         cmyk = saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", icc_profile=self.swapped_profile())
         assert np.abs(decode_image(cmyk).astype(int) - (255, 0, 0)).max() <= 6
+
+
+def test_what_a_codec_drew_is_rounded_and_cut_off() -> None:
+    picture = torch.tensor([[[-0.5, 0.0]], [[0.4 / 255, 0.6 / 255]], [[1.0, 1.5]]])
+    assert to_pixels(picture).tolist() == [[[0, 0, 255], [0, 1, 255]]]

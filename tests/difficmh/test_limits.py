@@ -33,6 +33,18 @@ def test_what_a_model_cannot_draw(config: dict[str, Any], asked: tuple[Any, ...]
         check_drawing(config, "full", *asked)
 
 
+@pytest.mark.parametrize("config", [{}, {"family": "sd21"}])
+def test_previews_and_modes_that_there_are_not(config: dict[str, Any]) -> None:
+    check_drawing(config, "preview", None, None, "float32")
+    for steps, sampler in ((4, None), (None, "ddim"), (4, "ddim")):
+        with pytest.raises(ValueError, match="preview does not denoise: it takes neither steps nor sampler"):
+            check_drawing(config, "preview", steps, sampler, None)
+    with pytest.raises(ValueError, match=r"runs in float32.*, not 'int8'"):
+        check_drawing(config, "preview", None, None, "int8")
+    with pytest.raises(ValueError, match="mode 'best' is not one of preview, full, reference"):
+        check_drawing(config, "best", None, None, None)
+
+
 @pytest.mark.parametrize("config", [{"family": "later"}, {"family": "sd21", "codec": 5}])
 def test_models_that_are_not_known(config: dict[str, Any]) -> None:
     with pytest.raises(CapsuleError, match="this version"):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from difficmh.rate_distortion import Curve, Point, bd_rate, linear_at, quality_at
+from difficmh.rate_distortion import Curve, Point, bd_rate, linear_at, monotone_at
 
 
 def curve(scale: float, rates: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)) -> Curve:
@@ -30,10 +30,12 @@ def test_no_shared_range_no_bd_rate() -> None:
 
 
 def test_quality_between_and_outside_the_points() -> None:
-    assert quality_at(curve(1), 0.2) == pytest.approx(30 + 6 * math.log2(0.2))
-    assert quality_at(curve(1), 0.3) == pytest.approx(30 + 6 * math.log2(0.3), abs=1e-6)
-    assert quality_at(curve(1), 0.05) is None
-    assert quality_at(curve(1), 0.9) is None
+    node, between, below, above = monotone_at(curve(1), [0.2, 0.3, 0.05, 0.9])
+    assert node == pytest.approx(30 + 6 * math.log2(0.2))
+    assert between == pytest.approx(30 + 6 * math.log2(0.3), abs=1e-6)
+    assert below is None
+    assert above is None
+    assert monotone_at(Curve.through([Point(0.3, 28)]), [0.3]) == [None]
 
 
 def test_points_that_never_pay_are_left_out() -> None:
@@ -57,8 +59,6 @@ def test_bd_rate_within_a_range_of_rates() -> None:
 
 def test_straight_lines_go_through_every_point() -> None:
     points = [Point(0.4, 1.0), Point(0.1, 1.0), Point(0.2, 0.0)]
-    assert linear_at(points, 0.2) == 0
-    assert linear_at(points, math.sqrt(0.02)) == pytest.approx(0.5)
-    assert linear_at(points, 0.05) is None
-    assert linear_at([], 0.1) is None
-    assert linear_at([Point(0.1, 3.0)], 0.1) == 3
+    assert linear_at(points, [0.2, math.sqrt(0.02), 0.05]) == [0, pytest.approx(0.5), None]
+    assert linear_at([], [0.1]) == [None]
+    assert linear_at([Point(0.1, 3.0)], [0.1]) == [3]

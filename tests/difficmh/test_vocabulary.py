@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from difficmh.errors import CapsuleError
-from difficmh.vocabulary import PRIOR_ONE, Tag, Vocabulary, merge_nouns, prior_from_count
+from difficmh.vocabulary import PRIOR_ONE, Tag, Vocabulary, known_prior, merge_nouns, prior_from_count
 
 CAR, TREE = Tag("car", 3000, 0.5, (407, 436)), Tag("tree", 1, 1.0)
 
@@ -29,12 +30,37 @@ def test_unsorted_repeated_or_impossible_tags_are_refused(tags: tuple[Tag, ...])
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "tags": []}', '{"format": 1, "tags": [{"name": "x"}]}']
+    "text",
+    [
+        *("", "[]", "{}", '{"format": 1}', '{"format": 2, "tags": []}', '{"format": 1, "tags": [{"name": "x"}]}'),
+        *(
+            f'{{"format": 1, "tags": [{{"name": "x", "prior": {prior}, "threshold": 0.5, "classes": []}}]}}'
+            for prior in ('"abc"', "Infinity")
+        ),
+    ],
 )
 def test_files_that_are_no_vocabulary(tmp_path: Path, text: str) -> None:
     (tmp_path / "tags.json").write_text(text)
     with pytest.raises(CapsuleError, match=r"tags\.json"):
         Vocabulary.load(tmp_path / "tags.json")
+
+
+def test_a_model_that_is_fetched_later_is_known_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one whose vocabulary is damaged is as good as none, until it is mended."""
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path))
+    capsule = tmp_path / "mine"
+    fingerprint = "0123456789abcdef"
+    assert known_prior(fingerprint[:8]) is None
+    capsule.mkdir()
+    manifest = {"format": 1, "fingerprint": fingerprint, "files": {}}
+    (capsule / "manifest.json").write_text(json.dumps(manifest))
+    (capsule / "tags.json").write_text('{"format": 1, "tags": [{"name": "x", "prior": "abc"}]}')
+    assert known_prior(fingerprint[:8]) is None
+    Vocabulary((CAR, TREE)).save(capsule / "tags.json")
+    prior = known_prior(fingerprint[:8])
+    assert prior is not None
+    assert prior.names == ("car", "tree")
+    assert known_prior(fingerprint[:8]) is prior
 
 
 def test_missing_file(tmp_path: Path) -> None:

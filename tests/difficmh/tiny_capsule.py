@@ -38,7 +38,10 @@ def photograph(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def make_tiny_capsule(directory: Path, seed: int = 0, config: CodecConfig = CONFIG) -> Path:
-    """Writes a capsule into `directory`; other seeds have other weights, and so other fingerprints."""
+    """Writes `directory/capsule`, which it returns, and the checkpoint it is of, `directory/checkpoint.pt`.
+
+    Other seeds have other weights, and so other fingerprints.
+    """
     torch.manual_seed(seed)
     source = CropSource([photograph(256, 256, seed=k) for k in range(4)], "cpu")
     model = trainable(config)

@@ -13,9 +13,8 @@ import pytest
 from jobs import compress_dataset
 from jobs.compress_dataset import InstalledCodec
 from pipeline.archive import Archive
-from pipeline.attempts import LocalPool
-from tests.fakes import FakeCodecFactory
-from tests.pipeline.archives import FINGERPRINT, fake_codec, row, write_archive
+from tests.fakes import FINGERPRINT, FakeCodecFactory, LocalPool
+from tests.pipeline.archives import fake_codec, row, write_archive
 
 ROWS = [
     row("000", "in/a.tar", 0, tags=["car"], tag_scores=[0.5]),

@@ -14,7 +14,7 @@ from PIL import Image
 import difficmh
 import pipeline
 from jobs import decode_dataset
-from pipeline.manifest import copy_capsule
+from pipeline.capsule import copy_capsule
 from pipeline.protocols import Mode
 from pipeline.storage import Storage
 from pipeline.table import TableRow

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,22 +19,10 @@ from pipeline.storage import Storage
 from pipeline.table import open_part
 from tests import corpora
 from tests.difficmh.tiny_capsule import make_tiny_capsule
-from tests.fakes import FakeCodecFactory
+from tests.fakes import FINGERPRINT, FakeCodecFactory
 from tests.http_server import serving
 from tests.jobs.reading import without_ray
 from tests.s3_server import Bucket
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-FINGERPRINT = "0123456789abcdef"
-SCRIPT = """
-import runpy, sys
-try:
-    runpy.run_path(sys.argv.pop(1), run_name="__main__")
-finally:
-    assert "torch" not in sys.modules
-"""
-
-pytestmark = pytest.mark.timeout(300)  # a Ray starts and workers load torch, on whatever else the machine does
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +168,6 @@ def test_a_signed_address_is_stored_without_its_signature(
     assert reject["shard"] == f"{web}/odd.tar"
 
 
-@pytest.mark.usefixtures("fake_codec")
 def test_effort_is_told_to_workers_and_decides_the_content(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,7 +181,6 @@ def test_effort_is_told_to_workers_and_decides_the_content(
     assert "effort 4, not 5" in one_error(capsys)
 
 
-@pytest.mark.usefixtures("fake_codec")
 def test_no_tags_is_told_to_workers_and_decides_the_content(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,25 +263,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The job as a script, which must not load torch into the driver."""
-    command = [sys.executable, "-c", SCRIPT, "jobs/compress_dataset.py", *arguments]
-    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "", "HOME": "/nonexistent"}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-
-
-def test_help_has_examples() -> None:
-    ended = run_script("--help")
-    assert ended.returncode == 0
-    assert "examples:" in ended.stdout
-    assert "ray job submit" in ended.stdout
-    assert "exit status\n  0  all well" in ended.stdout
-    assert "to try one again, delete its file in reports/" in ended.stdout
-
-
-def test_an_unknown_codec(tmp_path: Path) -> None:
-    ended = run_script("--input", "a.tar", "--archive", str(tmp_path), "--codec", "nothing")
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("error: no codec 'nothing'")
-    assert len(ended.stderr.splitlines()) == 1
-    assert "no codec 'nothing'" in ended.stderr
+def test_an_unknown_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.undo()
+    assert main(["--input", "a.tar", "--archive", str(tmp_path), "--codec", "nothing"]) == 2
+    assert one_error(capsys).startswith("error: no codec 'nothing'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from jobs import evaluate_codec
 from pipeline.evaluate_request import parse
 from tests.difficmh.test_metrics import photo
+from tests.jobs.test_analyze_dataset import OWN_MODEL
 
 
 @pytest.fixture
@@ -65,6 +67,23 @@ def test_other_rates_without_measuring_again(images: Path, capsys: pytest.Captur
     assert json.loads((images / "out" / "evaluation.json").read_text()) == first
 
 
+def test_a_module_in_the_current_folder(images: Path) -> None:
+    (images / "own_sizes.py").write_text(OWN_MODEL)
+    words = [
+        "--images",
+        "photos",
+        "--codec",
+        "jpeg@60",
+        "--measure",
+        "analyzer:python:own_sizes:make",
+        "--output",
+        "out",
+    ]
+    command = [sys.executable, evaluate_codec.__file__, *words]
+    ended = subprocess.run(command, cwd=images, check=False, capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, "sizes" in ended.stdout) == (0, True), ended.stderr
+
+
 def test_nothing_to_go_on_from(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate_codec.main(["--from", str(images), "--output", str(images / "again")]) == 2
     assert "has no evaluation to go on from" in capsys.readouterr().err
@@ -79,7 +98,7 @@ def test_limit(images: Path) -> None:
 @pytest.mark.usefixtures("ray_local")
 def test_ray_measures_the_same(images: Path) -> None:
     codecs = ("--codec", "jpeg@20,60", "--codec", "webp@20")
-    here, there = run(images, *codecs), run(images, *codecs, "--ray", "1")
+    here, there = run(images, *codecs), run(images, *codecs, "--workers", "1")
     assert there["metrics"] == here["metrics"]
     assert there["images"] == here["images"]
 
@@ -91,7 +110,7 @@ def test_ray_that_does_not_come_up_is_one_line(
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr("ray.init", slow)
-    arguments = ["--images", str(images / "photos"), "--output", str(images / "out"), "--ray", "1"]
+    arguments = ["--images", str(images / "photos"), "--output", str(images / "out"), "--workers", "1"]
     # With a GPU that this machine has not: only workers need it.
     assert evaluate_codec.main([*arguments, "--codec", "difficmh:lite@1:preview", "--device", "cuda"]) == 2
     assert capsys.readouterr().err.splitlines() == [

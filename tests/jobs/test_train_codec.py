@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from ray.train import ControllerError, WorkerGroupError
 
 import difficmh
 from difficmh.capsule import BUILT_IN, FORMAT, MANIFEST, MODELS_VARIABLE
@@ -44,7 +45,7 @@ def arguments(tmp_path: Path) -> list[object]:
     (tmp_path / "config.json").write_text(json.dumps({"format": FORMAT, "name": "tiny", "codec": CONFIG.to_dict()}))
     (tmp_path / "tags.json").write_text(json.dumps({"names": TAGS, "tags": {"0001": ["car", "tree"]}}))
     return [
-        *("--data", tmp_path / "*.tar", "--output", tmp_path / "run", "--batch", 2, "--minutes", 0.02),
+        *("--data", tmp_path / "*.tar", "--output", tmp_path / "run", "--batch-size", 2, "--minutes", 0.02),
         *("--tags", tmp_path / "tags.json", "--config", tmp_path / "config.json"),
     ]
 
@@ -60,7 +61,7 @@ def test_three_stages_make_a_codec(tmp_path: Path, arguments: list[object], caps
     Image.fromarray(photograph(64, 96)).save(tmp_path / "held-back" / "frame.png")
     released = run(
         "release_codec.py",
-        *("--checkpoint", checkpoint, "--capsule", tmp_path / "capsule", "--name", "mine", "--from", "lite"),
+        *("--checkpoint", checkpoint, "--capsule", tmp_path / "capsule", "--name", "mine", "--companions", "lite"),
         *("--images", tmp_path / "held-back", "--evaluation", tmp_path / "evaluation", "--rates", "0.5,2"),
     )
     assert released == 0
@@ -162,7 +163,7 @@ def test_places_may_follow_one_option_or_repeat_it(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "number", ["--minutes=-1", "--minutes=0", "--minutes=nan", "--rate=0", "--batch=0", "--workers=0"]
+    "number", ["--minutes=-1", "--minutes=0", "--minutes=nan", "--rate=0", "--batch-size=0", "--workers=0"]
 )
 def test_numbers_that_make_no_sense_are_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -170,10 +171,17 @@ def test_numbers_that_make_no_sense_are_refused(number: str, capsys: pytest.Capt
     assert number.partition("=")[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("device", ["tpu", f"cuda:{torch.cuda.device_count()}"])
-def test_a_device_that_there_is_not(arguments: list[object], capsys: pytest.CaptureFixture[str], device: str) -> None:
-    assert run("train_codec.py", *arguments, "--stage", "rate_distortion", "--device", device) == 2
-    assert repr(device) in one_error(capsys)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_there_is_not(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train_codec.py", *arguments, "--stage", "rate_distortion", "--device", "cuda") == 2
+    assert "'cuda'" in one_error(capsys)
+
+
+def test_what_is_no_device(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("", ["--data", "x", "--output", "y", "--stage", "decoder", "--minutes", "1", "--device", "tpu"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'tpu'" in capsys.readouterr().err
 
 
 def test_data_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,10 +196,14 @@ def test_an_exported_codec_is_called_as_its_folder_and_has_the_card_of_no_other(
     source = make_tiny_capsule(tmp_path / "source")
     (source / "MODEL_CARD.md").write_text("about others")
     checkpoint = tmp_path / "source" / "checkpoint.pt"
-    assert run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "mine", "--from", source) == 0
+    assert (
+        run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "mine", "--companions", source) == 0
+    )
     codec = difficmh.load(tmp_path / "mine")
     assert (codec.name, (tmp_path / "mine" / "MODEL_CARD.md").exists()) == ("mine", False)
-    assert run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "other", "--from", "lite") == 2
+    assert (
+        run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "other", "--companions", "lite") == 2
+    )
     assert "trained for 3 tags" in one_error(capsys)
     assert run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "third") == 2
     assert "no capsule" in one_error(capsys)
@@ -204,7 +216,7 @@ def test_a_codec_is_not_exported_with_other_tags_than_it_learned(
     source = make_tiny_capsule(tmp_path / "source")
     state = torch.load(source.parent / "checkpoint.pt", weights_only=True)
     torch.save({**state, "options": {"vocabulary": (*TAGS[:2], "truck")}}, tmp_path / "checkpoint.pt")
-    wanted = ("--checkpoint", tmp_path / "checkpoint.pt", "--capsule", tmp_path / "a", "--from", source)
+    wanted = ("--checkpoint", tmp_path / "checkpoint.pt", "--capsule", tmp_path / "a", "--companions", source)
     assert run("export_codec.py", *wanted) == 2
     assert "other tags: 'truck' where the vocabulary has 'tree'" in one_error(capsys)
     assert not (tmp_path / "a").exists()
@@ -212,12 +224,49 @@ def test_a_codec_is_not_exported_with_other_tags_than_it_learned(
 
 def test_a_release_of_what_is_no_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = ("--capsule", tmp_path / "a", "--name", "mine", "--images", "b", "--evaluation", tmp_path / "c")
-    assert run("release_codec.py", *wanted, "--from", "lite", "--checkpoint", tmp_path / "none.pt") == 2
+    assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "none.pt") == 2
     assert one_error(capsys) == f"error: {tmp_path / 'none.pt'}: No such file or directory"
     torch.save({"weights": 5}, tmp_path / "odd.pt")
-    assert run("release_codec.py", *wanted, "--from", "lite", "--checkpoint", tmp_path / "odd.pt") == 2
+    assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "odd.pt") == 2
     assert "odd.pt is no checkpoint of this program's training" in one_error(capsys)
     assert not (tmp_path / "a").exists()
+
+
+def test_ray_that_does_not_come_up_is_one_line(
+    arguments: list[object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", slow)
+    assert run("train_codec.py", *arguments, "--stage", "rate_distortion", "--workers", 2) == 2
+    assert one_error(capsys).startswith("error: Ray can be neither reached nor started: Exception: The current node")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (WorkerGroupError("a long trace", {1: ValueError("too few pictures")}), "error: too few pictures"),
+        (
+            ControllerError(RuntimeError("no\nworkers")),
+            "error: ControllerError: Training failed due to controller error",
+        ),
+    ],
+)
+def test_what_fails_in_ray_s_workers_is_one_line(
+    arguments: list[object],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    line: str,
+) -> None:
+    def failing(self: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.train.torch.TorchTrainer.fit", failing)
+    assert run("train_codec.py", *arguments, "--stage", "rate_distortion", "--workers", 2) == 2
+    assert one_error(capsys).startswith(line)
 
 
 @pytest.mark.slow

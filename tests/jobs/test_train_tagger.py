@@ -49,10 +49,12 @@ def test_what_is_no_tar_is_refused_before_any_work(tmp_path: Path, capsys: pytes
         assert capsys.readouterr().err == f"error: {place} is no WebDataset tar\n"
 
 
-def test_a_device_that_there_is_not(shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places = ["--data", str(shard), "--output", str(tmp_path / "capsule"), "--cache", str(tmp_path / "cache")]
-    assert train_tagger.main([*places, "--device", "tpu"]) == 2
-    assert capsys.readouterr().err == "error: device 'tpu' is neither cpu nor cuda\n"
+@pytest.mark.parametrize("wrong", [("--device", "tpu"), ("--epochs", "0"), ("--epochs", "-3")])
+def test_wrong_usage_is_said_before_any_work(wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train_tagger.main(["--data", "a.tar", "--output", "b", *wrong])
+    assert ended.value.code == 2
+    assert repr(wrong[1]) in capsys.readouterr().err
 
 
 def test_from_shard_to_tagger(shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.attempts import LocalPool, WorkerFactory
+import pytest
+
+from pipeline.attempts import WorkerFactory
 from pipeline.commit import DATA, ShardCommit
 from pipeline.driver import Summary, run
 from pipeline.manifest import Manifest, establish, make_plan
 from pipeline.records import ShardReport, ShardSource
+from pipeline.retry import Retry
 from pipeline.storage import Storage
 from pipeline.table import ARCHIVE_SCHEMA, PartWriter, TableRow, with_versions
 from tests.corpora import picture
-from tests.fakes import FakeCodec
+from tests.fakes import FINGERPRINT, FakeCodec, LocalPool, Silence
 
-FINGERPRINT = FakeCodec.fingerprint
 JOB = "job0123456789abc"
 
 
@@ -90,11 +92,20 @@ def put(storage: Storage, path: str, data: bytes) -> None:
         file.write(data)
 
 
-class Silence:
-    """Progress that shows nothing."""
+def noted_patience(monkeypatch: pytest.MonkeyPatch, *names: str) -> set[tuple[str, Retry]]:
+    """Fills up with what storages are asked from now on, of these methods, and how patiently."""
+    asked = set()
 
-    def update(self, *_: object) -> None:
-        pass
+    def note(name: str, method: Any) -> Any:
+        def noted(storage: Storage, *arguments: Any) -> Any:
+            asked.add((name, storage.retry))
+            return method(storage, *arguments)
+
+        return noted
+
+    for name in names:
+        monkeypatch.setattr(Storage, name, note(name, getattr(Storage, name)))
+    return asked
 
 
 def run_job(job: WorkerFactory, output: Storage, sources: list[ShardSource], described: Manifest) -> Summary:

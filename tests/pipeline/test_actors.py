@@ -17,14 +17,9 @@ from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage
 from pipeline.table import open_part
+from tests.fakes import FINGERPRINT, Silence
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300, func_only=True), pytest.mark.usefixtures("ray_local")]
-
-FINGERPRINT = "0123456789abcdef"
-
-
-class Mute:
-    def update(self, summary: Summary, running: int, under_way: Tally) -> None: ...
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def output(tmp_path: Path) -> Storage:
 
 def test_lost_workers_are_replaced_and_their_shards_done_or_rejected(output: Storage) -> None:
     names = ("one", "shaky", "two", "deadly", "three", "bad", "four", "fault")
-    summary = run(plan(*names), RayPool(Fate(output), PoolSize(2, cpus=1)), output, Mute())
+    summary = run(plan(*names), RayPool(Fate(output), PoolSize(2, cpus=1)), output, Silence())
     assert (summary.totals.shards, summary.totals.failed_shards, summary.unfinished) == (8, 2, 0)
     assert summary.totals.images == 60
     done = {path.split("/")[1].rsplit("-", 1)[0] for path in output.list("data")}
@@ -99,7 +94,7 @@ class Unbuildable:
 @pytest.mark.parametrize(("dies", "message"), [(False, "no module named 'weights'"), (True, "die while they start")])
 def test_workers_that_cannot_start_end_the_job(output: Storage, dies: bool, message: str) -> None:
     with pytest.raises(JobError, match=message):
-        run(plan("one"), RayPool(Unbuildable(dies), PoolSize(1, cpus=1)), output, Mute())
+        run(plan("one"), RayPool(Unbuildable(dies), PoolSize(1, cpus=1)), output, Silence())
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,7 @@ def test_a_worker_that_cannot_start_is_done_without(output: Storage, caplog: pyt
     pool = RayPool(OneOfTwo(output), PoolSize(2, cpus=1))
     while pool.workers == 2:
         assert pool.wait(1.0) == []
-    summary = run(plan("one", "two", "three"), pool, output, Mute())
+    summary = run(plan("one", "two", "three"), pool, output, Silence())
     assert (summary.totals.images, summary.unfinished) == (30, 0)
     assert "1 are left: no usable GPU" in caplog.text
 
@@ -147,7 +142,7 @@ class Environment:
 
 
 def test_a_worker_keeps_to_its_share_of_the_cores(output: Storage) -> None:
-    summary = run(plan("one"), RayPool(Environment(), PoolSize(1, cpus=2)), output, Mute())
+    summary = run(plan("one"), RayPool(Environment(), PoolSize(1, cpus=2)), output, Silence())
     assert summary.totals.images == 2
 
 
@@ -167,7 +162,7 @@ def test_threads_that_wait_leave_their_core_to_others(
     if own:
         monkeypatch.setenv("OMP_WAIT_POLICY", own)
     with pytest.raises(JobError, match=f"threads wait {expected}"):
-        run(plan("one"), RayPool(Variables(), PoolSize(1, cpus=1)), output, Mute())
+        run(plan("one"), RayPool(Variables(), PoolSize(1, cpus=1)), output, Silence())
 
 
 def test_sizes_follow_the_cluster() -> None:
@@ -180,7 +175,7 @@ def test_progress_shows_within_a_shard(output: Storage, monkeypatch: pytest.Monk
     monkeypatch.setattr("pipeline.actors.TALLY_SECONDS", 0.0)
     seen = []
 
-    class Watching(Mute):
+    class Watching(Silence):
         def update(self, summary: Summary, running: int, under_way: Tally) -> None:
             seen.append(under_way.images)
             if under_way.images:

@@ -16,6 +16,7 @@ from pipeline.archive import AmbiguousKeyError, Archive
 from pipeline.part import METADATA_SCHEMA, ArchiveError
 from pipeline.query import QueryError
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF, PATIENT
 from pipeline.rows import plain_text
 from pipeline.storage import Storage
 from pipeline.table import SchemaError, TableRow
@@ -121,6 +122,35 @@ def test_get_reads_the_row_group_of_the_key_only(tmp_path: Path, monkeypatch: py
     reads = Reads(monkeypatch)
     assert archive.bitstream("004") == bytes([4]) * 2**20
     assert 2**20 <= reads.bytes < 1.5 * 2**20
+
+
+def test_get_in_one_shard_asks_the_other_parts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = open_archive(write_archive(tmp_path / "many", [row("0", f"in/{n}.tar", n) for n in range(9)]), tmp_path)
+    opened: list[str] = []
+    real = Storage.open
+    monkeypatch.setattr(Storage, "open", lambda self, path, buffer: opened.append(path) or real(self, path, buffer))
+    assert archive.bitstream("0", shard="in/4.tar") == row("0", seed=4).bitstream
+    assert {path.partition("-")[0] for path in opened} == {"data/4"}
+    with pytest.raises(AmbiguousKeyError, match="9 images"):
+        archive.bitstream("0")
+
+
+def test_first_contact_is_brief(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = []
+    real = Storage.read
+    monkeypatch.setattr(Storage, "read", lambda self, path: patience.append(self.retry) or real(self, path))
+    archive = Archive.open(storage.url)
+    archive.info()
+    assert patience == [BRIEF, PATIENT, PATIENT]
+
+
+def test_parts_are_named_without_the_password_of_the_archive(tmp_path: Path) -> None:
+    place = f"host/{tmp_path.name}"
+    storage = write_archive(f"memory://me:secret@{place}", ROWS)
+    archive = pickle.loads(pickle.dumps(open_archive(storage, tmp_path)))
+    assert {part.url.rpartition("/")[0] for part in archive.parts} == {f"memory://me@{place}/data"}
+    assert archive.bitstream("000", shard="in/b.tar") == ROWS[3].bitstream
+    assert sorted(archive.keys("key < '002'")) == ["000", "000", "001"]
 
 
 def test_get_decodes_with_the_archive_s_own_model(archive: Archive, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.rejects import TransientError
 from pipeline.storage import Storage
 from pipeline.table import open_part
+from tests.fakes import FINGERPRINT
 
 SOURCE = ShardSource("s3://bucket/folder/cam-000001.tar", 100, "tag")
-FINGERPRINT = "0123456789abcdef"
 NAME = output_name(SOURCE)
 DATA, REJECTS, REPORT = f"data/{NAME}.parquet", f"rejects/{NAME}.parquet", f"reports/{NAME}.json"
 
@@ -150,6 +150,14 @@ def test_a_shard_is_set_aside_as_a_whole(storage: Storage) -> None:
         {"key": "", "shard": SOURCE.url, "stage": "shard", "error": "the worker died", "data": b""}
     ]
     assert ShardReport.from_json(storage.read(REPORT).decode()) == done
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"), [("x.parquet.tar", "x"), ("x.tar.tar.gz", "x"), ("x.tar.parquet", "x.tar"), ("x.TAR", "x.TAR")]
+)
+def test_suffixes_go_in_their_order(name: str, stem: str) -> None:
+    """As docs/archive.md has it: resume rests on every program giving a shard the same name."""
+    assert output_name(ShardSource(f"s3://a/{name}", 1, "")).rpartition("-")[0] == stem
 
 
 def test_names_are_readable_and_distinct() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image as Pillow
 
 from pipeline.attempts import Tally, WorkerContext
 from pipeline.compress import CompressSettings, CompressWorkerFactory
@@ -23,16 +22,9 @@ from pipeline.rejects import JobError, TransientError
 from pipeline.storage import Storage, UrlOpener
 from pipeline.table import open_part, part_fingerprint
 from tests import corpora
-from tests.fakes import FakeCodec
+from tests.fakes import FakeCodec, decode_image
 
 Rows = list[dict[str, Any]]
-
-
-def decode_image(data: bytes) -> Image:
-    try:
-        return np.array(Pillow.open(io.BytesIO(data)).convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"no image: {error}") from error
 
 
 @dataclass

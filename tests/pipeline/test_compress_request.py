@@ -30,10 +30,12 @@ def test_inputs_follow_one_option_or_repeat_it() -> None:
 
 def test_what_is_stored_of_the_job_holds_no_secrets(tmp_path: Path) -> None:
     places = ["--input", "https://h/a.tar?Signature=1", "--archive", "sftp://me:secret@host/archive"]
-    request, _ = parse_request("", "", places)
+    request, options = parse_request("", "", [*places, "--dry-run", "--storage-options", '{"secret": "s"}'])
+    assert (options.dry_run, options.storage) == (True, {"secret": "s"})
     codec = InstalledCodec("fake", "f" * 16, tmp_path, FakeCodecFactory(tmp_path), range(1, 7), 3, 0)
     stored = describe_archive(resolved(request, codec), codec).config
     assert (stored["input"], stored["archive"]) == (["https://h/a.tar"], "sftp://me@host/archive")
+    assert not {"dry_run", "storage_options"} & stored.keys(), "how a run goes is not what the archive is"
 
 
 def check(*sources: ShardSource, done: Totals | None = None) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
+from pipeline.commit import set_aside
 from pipeline.decompress import DecodeJob
 from pipeline.manifest import Manifest, make_plan
 from pipeline.pictures import PictureStyle
@@ -254,6 +255,16 @@ def test_the_job_is_picklable(tmp_path: Path) -> None:
     job = make_job(tmp_path, ROWS)
     copy = pickle.loads(pickle.dumps(job))
     assert copy(WorkerContext()).process(job.archive.parts[0], 1).images == 2
+
+
+def test_the_password_of_an_archive_is_not_stored(tmp_path: Path) -> None:
+    job = make_job(tmp_path, ROWS, f"memory://me:secret@host/{tmp_path.name}")
+    job = replace(job, output=Storage.from_url(str(tmp_path / "pictures")))
+    run(job)
+    assert b"secret" not in b"".join(map(job.output.read, job.output.list()))
+    set_aside(job.output, job.archive.parts[0], "j" * 16, "killed")
+    assert [each["shard"] for each in rejects(job)] == [job.archive.parts[0].url]
+    assert "secret" not in job.archive.parts[0].url
 
 
 @pytest.mark.s3

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.attempts import LocalPool, Outcome, Tally, Task, WorkerContext, attempt
+from pipeline.attempts import Outcome, Tally, Task, WorkerContext, attempt
 from pipeline.driver import ATTEMPTS, Summary, run
 from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError, TransientError, Verdict
 from pipeline.storage import Storage
 from pipeline.table import open_part
+from tests.fakes import FINGERPRINT, LocalPool
 
-FINGERPRINT = "0123456789abcdef"
 Answer = Callable[[Task], Outcome]
 
 

@@ -36,7 +36,7 @@ def test_lists_follow_one_option_or_repeat_it() -> None:
         ["--bd-range", "0.1"],
         ["--crop-rate", "nan"],
         ["--limit", "0"],
-        ["--ray", "0"],
+        ["--workers", "0"],
     ],
 )
 def test_wrong_numbers(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +44,15 @@ def test_wrong_numbers(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> 
         parse("", [*LEAST, *wrong])
     assert ended.value.code == 2
     assert f"{wrong[1]!r} is not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:1"])
+def test_what_is_no_device(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would go unnoticed where no codec or measure has networks."""
+    with pytest.raises(SystemExit) as ended:
+        parse("", [*LEAST, "--device", device])
+    assert ended.value.code == 2
+    assert repr(device) in capsys.readouterr().err
 
 
 def test_an_earlier_evaluation() -> None:

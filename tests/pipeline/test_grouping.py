@@ -41,6 +41,22 @@ class TestKeys:
         samples, _, _ = read_members(("a.jpg", A), ("a.png", B), ("a.meta.json", b"{}"))
         assert [sample.metadata for sample in samples] == [{"meta.json": {}}, {"meta.json": {}}]
 
+    def test_metadata_of_a_prefix_follows_its_image_first(self) -> None:
+        """Of several files that name a time or a place, the first counts (`metadata.py`)."""
+        members = (("a.json", b"1"), ("a.meta.json", b"2"), ("a.7.meta.json", b"3"), ("a.7.json", b"4"))
+        samples, _, _ = read_members(*members, ("a.jpg", A), ("a.7.jpg", B))
+        assert [list(sample.metadata.values()) for sample in samples] == [[1, 2], [3, 4, 1, 2]]
+
+    @pytest.mark.parametrize("lost", [[], [("a.2.jpg", b"")]])
+    def test_metadata_of_a_lost_image_goes_to_no_other(self, lost: list[Member]) -> None:
+        frames = [member for n in (1, 3) for member in ((f"a.{n}.jpg", A), (f"a.{n}.json", b"%d" % n))]
+        samples, failures, _ = read_members(*frames, *lost, ("a.2.json", b"2"), ("a.scan.npy", b"x"))
+        assert [sample.metadata for sample in samples] == [
+            {"1.json": 1, "scan.npy": "x"},
+            {"3.json": 3, "scan.npy": "x"},
+        ]
+        assert [failure.data for failure in failures if failure.stage == "group"] == [b"2"]
+
     def test_image_twice_under_one_name_is_kept_twice(self) -> None:
         samples, failures, _ = read_members(("a.jpg", A), ("a.jpg", B))
         assert [sample.image for sample in samples] == [A, B]
@@ -68,10 +84,27 @@ class TestMetadata:
         monkeypatch.setattr(shards, "MAX_METADATA_BYTES", 100)
         assert self.metadata("a.pcd", bytes(101)) == {"pcd": {"omitted_bytes": 101}}
 
+    @pytest.mark.parametrize(("first", "second"), [(b"1", bytes(101)), (bytes(101), b"1")])
+    def test_of_two_before_their_image_the_first_counts(
+        self, first: bytes, second: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shards, "MAX_METADATA_BYTES", 100)
+        samples, failures, _ = read_members(("a.json", first), ("a.json", second), ("a.jpg", A))
+        assert samples[0].metadata == {"json": 1 if first == b"1" else {"omitted_bytes": 101}}
+        assert [(failure.key, failure.stage) for failure in failures] == [("a", "group")]
+        assert ("stay in the shard" in failures[0].error) == (second != b"1")
+
     def test_same_extension_twice(self) -> None:
         samples, failures, _ = read_members(("a.jpg", A), ("a.json", b"1"), ("a.json", b"2"))
         assert samples[0].metadata == {"json": 1}
         assert [(failure.key, failure.stage, failure.data) for failure in failures] == [("a", "group", b"2")]
+
+    def test_same_extension_again_and_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shards, "MAX_METADATA_BYTES", 100)
+        samples, failures, _ = read_members(("a.jpg", A), ("a.json", b"1"), ("a.json", bytes(101)))
+        assert samples[0].metadata == {"json": 1}
+        assert [(failure.key, failure.stage, failure.data) for failure in failures] == [("a", "group", b"")]
+        assert failures[0].error.endswith("; its 101 bytes stay in the shard")
 
     @given(st.binary(max_size=200))
     def test_any_json_bytes_can_be_written_as_json(self, content: bytes) -> None:
@@ -168,11 +201,28 @@ class TestOrder:
         waiting, gone = grouping.Waiting(), 0
         for number in range(20):
             group = waiting.take("a")
-            group.has_image = True
-            group.images.append(grouping.ImageFile(f"{number}.jpg", f"a.{number}.jpg", A))
+            group.images[f"{number}.jpg"] = grouping.ImageFile(f"a.{number}.jpg", A)
             gone += sum(len(finished.images) for finished in waiting.put(group))
             assert number + 1 - gone <= 3
         assert gone + sum(len(group.images) for group in waiting.rest()) == 20
+
+    def test_each_of_two_samples_under_one_key_keeps_its_metadata(self) -> None:
+        """As where tars whose numbers begin at nought were joined together."""
+        one = [("0.jpg", A), ("0.json", b"1"), ("1.jpg", B), ("1.json", b"2")]
+        two = [("0.json", b"3"), ("0.jpg", C), ("1.json", b"4"), ("1.jpg", B)]
+        samples, failures, skipped = read_members(*one, *two)
+        assert [(sample.key, sample.metadata["json"]) for sample in samples] == [("0", 1), ("1", 2), ("0", 3), ("1", 4)]
+        assert (failures, skipped) == ([], 0)
+
+    def test_thousands_of_images_under_one_key(self) -> None:
+        """`camera.000001.jpg`: the key ends at the first dot."""
+        group = grouping.Group("camera")
+        for number in range(5000):
+            group.images[f"{number}.jpg"] = grouping.ImageFile(f"camera.{number}.jpg", A)
+            group.metadata[f"{number}.json"] = b"%d" % number
+        samples = list(group.samples("shard"))
+        assert [sample.metadata for sample in samples] == [{f"{n}.json": n} for n in range(5000)]
+        assert group.unclaimed() == {}
 
     @given(st.permutations(shard_members(4)))
     def test_any_order_of_a_small_shard_gives_the_same_samples(self, members: list[Member]) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from pipeline.image_source import SourceImage, read_images
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF, PATIENT
 from tests.http_server import serving
+from tests.pipeline.archives import noted_patience
 
 
 def test_labels_lie_beside_images_in_folders_and_shards(tmp_path: Path) -> None:
@@ -42,6 +44,13 @@ def test_a_single_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         list(read_images(["c.jpg"]))
 
 
+def test_first_contact_is_brief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"first")
+    asked = noted_patience(monkeypatch, "exists", "read")
+    assert len(list(read_images([str(tmp_path), str(tmp_path / "a.jpg")]))) == 2
+    assert asked == {("exists", BRIEF), ("read", PATIENT)}
+
+
 def test_a_folder_may_be_named_like_a_picture(tmp_path: Path) -> None:
     (tmp_path / "day.jpg").mkdir()
     (tmp_path / "day.jpg" / "a.jpg").write_bytes(b"first")
@@ -58,6 +67,16 @@ def test_a_folder_of_images_and_shards_is_ambiguous(tmp_path: Path) -> None:
 def test_names_that_come_again_get_a_number(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"first")
     assert [image.name for image in read_images([str(tmp_path)] * 3)] == ["a.jpg", "a.jpg~2", "a.jpg~3"]
+
+
+def test_a_number_that_a_name_of_its_own_has_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"first")
+    others = [f"o{number}.jpg" for number in range(40)]  # else both `k.jpg` would be one sample
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in ("k.jpg", *others, "k.jpg", "k~2.jpg"):
+            tar.add(tmp_path / "a.jpg", name)
+    names = [image.name for image in read_images([str(tmp_path / "s.tar")])]
+    assert [name for name in names if "/k" in name] == ["s.tar/k", "s.tar/k~2", "s.tar/k~2~2"]
 
 
 def test_shards_without_images_are_no_evaluation(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline.actors import Device
-from pipeline.attempts import LocalPool, WorkerContext
+from pipeline.attempts import WorkerContext
 from pipeline.job import (
     Workers,
     execute,
@@ -23,6 +23,7 @@ from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage
 from pipeline.totals import RejectLimit, Totals
+from tests.fakes import LocalPool
 from tests.s3_server import Bucket
 
 NO_REJECTS = RejectLimit(0, fraction=False)

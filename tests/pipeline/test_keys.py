@@ -1,13 +1,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.keys import UniqueKeys
-from pipeline.records import Sample
+from pipeline.keys import Distinct
 
 
 def renamed(keys: list[str]) -> list[str]:
-    unique = UniqueKeys()
-    return [unique.rename(Sample(key, "shard", "name", b"")).key for key in keys]
+    return list(map(Distinct(), keys))
 
 
 def test_repeated_keys_are_numbered() -> None:

@@ -2,18 +2,18 @@
 
 import json
 import os
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
 from pipeline.commit import ShardCommit, report_path
-from pipeline.manifest import Manifest, copy_capsule, establish, make_plan, read_manifest
+from pipeline.manifest import Manifest, establish, make_plan, read_manifest
 from pipeline.records import ShardReport, ShardSource
 from pipeline.rejects import JobError
+from pipeline.retry import BRIEF, PATIENT
 from pipeline.storage import Storage
+from tests.pipeline.archives import noted_patience
 from tests.s3_server import Bucket
 
 MANIFEST = Manifest("archive", "compress_dataset", "fake", "0123456789abcdef", {"quality": 3}, {"workers": 2})
@@ -71,6 +71,14 @@ def test_resume_is_sources_minus_reports(storage: Storage) -> None:
     assert plan.pending == [SOURCES[1], SOURCES[3]]
     assert (plan.done.shards, plan.done.images, plan.done.bytes_in) == (2, 20, 2000)
     assert (plan.shards, plan.kind) == (4, "archive")
+
+
+def test_first_contact_is_brief_and_all_else_is_patient(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    finish(storage, MANIFEST, SOURCES[0])
+    asked = noted_patience(monkeypatch, "exists", "scan", "read")
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    assert asked == {("exists", BRIEF), ("scan", PATIENT), ("read", PATIENT)}
 
 
 def test_other_inputs_may_be_added_and_how_it_runs_may_change(storage: Storage) -> None:
@@ -147,87 +155,3 @@ def test_manifests_that_cannot_be_used(storage: Storage, text: str, reason: str)
         file.write(text.encode())
     with pytest.raises(JobError, match=reason):
         read_manifest(storage, "archive")
-
-
-def write_capsule(directory: Path) -> Path:
-    (directory / "licences").mkdir(parents=True)
-    names = ("config.json", "weights.safetensors", "licences/CODEC")
-    for name in names:
-        (directory / name).write_bytes(name.encode() * 10)
-    (directory / "manifest.json").write_text(json.dumps({"files": {name: {} for name in names}}))
-    return directory
-
-
-def test_the_capsule_is_copied_once_with_its_manifest_last(storage: Storage, tmp_path: Path) -> None:
-    capsule = write_capsule(tmp_path / "capsule")
-    copy_capsule(storage, capsule)
-    names = ["config.json", "licences/CODEC", "manifest.json", "weights.safetensors"]
-    assert storage.list("capsule") == [f"capsule/{name}" for name in names]
-    assert all(storage.read(f"capsule/{name}") == (capsule / name).read_bytes() for name in names)
-    before = storage.scan("capsule")
-    copy_capsule(storage, capsule)
-    assert storage.scan("capsule") == before
-
-
-def test_a_capsule_that_is_there_is_not_read_back(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    capsule = write_capsule(tmp_path / "capsule")
-    copy_capsule(storage, capsule)
-    read, asked = Storage.read, []
-    monkeypatch.setattr(Storage, "read", lambda self, path: asked.append(path) or read(self, path))
-    copy_capsule(storage, capsule)
-    assert asked == ["capsule/manifest.json"]
-
-
-def test_a_capsule_that_another_one_began_to_replace_is_written_again(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    capsule, other = write_capsule(tmp_path / "capsule"), write_capsule(tmp_path / "other")
-    (other / "config.json").write_bytes(b"of the other")
-    (other / "manifest.json").write_text('{"files": {"config.json": {}}}')
-    copy_capsule(storage, capsule)
-    write = Storage.atomic_write
-
-    def killed(self: Storage, path: str) -> AbstractContextManager[BinaryIO]:
-        if path.endswith("manifest.json"):
-            raise KeyboardInterrupt
-        return write(self, path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Storage, "atomic_write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            copy_capsule(storage, other)
-    assert storage.read("capsule/config.json") == b"of the other"
-    copy_capsule(storage, capsule)
-    assert storage.read("capsule/config.json") == (capsule / "config.json").read_bytes()
-
-
-def test_a_half_copied_capsule_is_completed(storage: Storage, tmp_path: Path) -> None:
-    capsule = write_capsule(tmp_path / "capsule")
-    with storage.atomic_write("capsule/config.json") as file:
-        file.write(b"other")
-    copy_capsule(storage, capsule)
-    assert storage.read("capsule/config.json") == (capsule / "config.json").read_bytes()
-
-
-def test_what_the_manifest_lists_is_copied_and_nothing_else(storage: Storage, tmp_path: Path) -> None:
-    capsule = write_capsule(tmp_path / "capsule")
-    for name in ("notes.txt", ".hidden"):
-        (capsule / name).write_bytes(b"x")
-    (capsule / "manifest.json").write_text('{"files": {"config.json": {}, ".hidden": {}}}')
-    copy_capsule(storage, capsule)
-    assert (tmp_path / "archive" / "capsule" / ".hidden").read_bytes() == b"x"
-    assert storage.list("capsule") == ["capsule/config.json", "capsule/manifest.json"]
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}"])
-def test_a_manifest_without_files_is_none(storage: Storage, tmp_path: Path, content: str) -> None:
-    (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(JobError, match=r"no model capsule: manifest\.json lists no files"):
-        copy_capsule(storage, tmp_path)
-
-
-def test_a_directory_without_manifest_is_no_capsule(storage: Storage, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="no model capsule"):
-        copy_capsule(storage, tmp_path)

@@ -20,8 +20,7 @@ from pipeline.records import Drawing, Failure, ShardReport, ShardSource
 from pipeline.rejects import JobError
 from pipeline.storage import Storage, UrlOpener
 from tests import corpora
-from tests.fakes import FakeCodec
-from tests.pipeline.test_compress import decode_image
+from tests.fakes import FakeCodec, decode_image
 
 
 class OutOfMemoryError(RuntimeError):
@@ -79,6 +78,13 @@ def test_a_device_without_memory_ends_the_job(tmp_path: Path, done: int) -> None
         compress(codec, tmp_path, [40] * (done + MOST_IN_A_ROW))
     report = compress(Crowded(tmp_path, images=1 + done), tmp_path, [40] * (done + MOST_IN_A_ROW - 1))
     assert (report.images, report.rejects) == (done, MOST_IN_A_ROW - 1)
+
+
+def test_the_largest_image_of_a_batch_counts(tmp_path: Path) -> None:
+    """Sizes of one batch differ by less than 64 pixels."""
+    codec = Crowded(tmp_path, images=1 + 4)
+    with pytest.raises(JobError, match="in a row found too little memory"):
+        compress(codec, tmp_path, [40, 60, 40, 60] + [60] * MOST_IN_A_ROW)
 
 
 def test_a_tagger_that_does_not_load_ends_the_job_before_it_rejects(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.names import MAX_NAME, UniqueNames, safe_name
+from pipeline.keys import Distinct
+from pipeline.names import MAX_NAME, safe_name
 
 
 @pytest.mark.parametrize(
@@ -48,13 +49,7 @@ def test_long_keys_stay_apart() -> None:
     assert len(names) == 2
 
 
-@given(st.lists(st.text(st.sampled_from("a./~2"), max_size=5), max_size=12))
-def test_names_of_one_shard_are_distinct(keys: list[str]) -> None:
-    unique = UniqueNames()
-    names = [unique.name(key) for key in keys]
-    assert len(set(names)) == len(names)
-
-
-def test_the_second_of_a_name_is_numbered() -> None:
-    unique = UniqueNames()
-    assert [unique.name(key) for key in ("a", "/a", "a~2", "./a")] == ["a", "a~2", "a~2~2", "a~3"]
+def test_keys_that_share_a_name_are_told_apart() -> None:
+    distinct = Distinct()
+    names = [distinct(safe_name(key)) for key in ("a", "/a", "a~2", "./a")]
+    assert names == ["a", "a~2", "a~2~2", "a~3"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from pipeline.actors import PoolSize, pool_size
@@ -37,6 +39,24 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
 def test_one_worker_per_gpu_or_two_cores(cluster: list[Node], nodes: list[Node], expected: PoolSize) -> None:
     cluster += nodes
     assert pool_size("auto", 100) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "expected"),
+    [
+        ([7, 7], "auto", PoolSize(6, 2)),
+        ([5, 5, 5, 5], "auto", PoolSize(8, 2)),
+        ([1, 1, 1], "auto", PoolSize(3, 1)),
+        ([8, 8], 3, PoolSize(3, 4)),
+        ([8, 2], 2, PoolSize(2, 4)),
+        ([8, 8], 20, PoolSize(20, 1)),
+    ],
+)
+def test_every_worker_finds_room_on_a_machine(
+    cluster: list[Node], cores: list[int], workers: int | Literal["auto"], expected: PoolSize
+) -> None:
+    cluster += [{"CPU": each} for each in cores]
+    assert pool_size(workers, 100) == expected
 
 
 @pytest.mark.parametrize("workers", ["auto", 1, 2])

@@ -79,6 +79,9 @@ def test_a_clause_cannot_change_the_settings() -> None:
         ("width > (SELECT avg(width) FROM archive)", "reads no tables"),
         ("key = ?", "parameter"),
         ("__row = 1", "__row"),
+        ("Archive::VARCHAR LIKE '%rain%'", "by their names"),
+        ("struct_extract(archive, 'camera') = 'c'", "by their names"),
+        ("#3 = 'shard'", "by their names"),
         ("NOT " * 900 + "true", "nested too deeply"),
     ],
 )

@@ -74,6 +74,11 @@ class TestWhatIsAnImage:
     def test_every_format_without_extension(self, format: str) -> None:
         assert keys(("a", image_bytes(picture(1), format))) == ["a"]
 
+    @pytest.mark.parametrize("name", ["a.jxl", "a.cr3", "a.NEF", "a.hif", "a.jpx"])
+    def test_formats_that_are_not_decoded_are_images_all_the_same(self, name: str) -> None:
+        """So that they become rejects with their bytes, not labels or nothing at all."""
+        assert keys((name, b"any bytes")) == ["a"]
+
     @pytest.mark.parametrize("text", [b"BM is how this begins, and it goes on for a while", b"RIFF raff", b"GIF", b""])
     def test_text_is_no_image(self, text: bytes) -> None:
         samples, _, _ = read_members(("a.jpg", A), ("a.txt", text))

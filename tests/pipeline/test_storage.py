@@ -173,6 +173,13 @@ def test_an_object_whose_size_is_not_known(monkeypatch: pytest.MonkeyPatch, plai
         plain_http.info("a")
 
 
+def test_an_object_that_has_only_a_time_changes_with_it(plain_http: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"type": "file", "size": 1}
+    for name, time in (("LastModified", "1"), ("last_modified", "2"), ("Last-Modified", "3")):
+        monkeypatch.setattr(plain_http._fs, "info", lambda _, known={name: time}: {**files, **known})
+        assert plain_http.info("a").etag == time
+
+
 def test_a_request_that_fails_after_the_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage.from_url(str(tmp_path), retry=FAST)
     info, asked = storage._fs.info, []

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.rejects import JobError, TransientError
 from pipeline.table import (
     ARCHIVE_SCHEMA,
     REJECT_SCHEMA,
@@ -20,8 +21,7 @@ from pipeline.table import (
     row_bytes,
     with_versions,
 )
-
-FINGERPRINT = "0123456789abcdef"
+from tests.fakes import FINGERPRINT
 
 
 def row(number: int, size: int = 100) -> TableRow:
@@ -105,6 +105,21 @@ def test_bitstreams_are_stored_as_they_are_and_the_rest_with_statistics() -> Non
     assert columns["tags.list.element"].statistics.max == "road"
 
 
+def test_text_is_compressed_whatever_its_column_is_called() -> None:
+    schema = pa.schema([pa.field("data", pa.string()), pa.field("raw", pa.large_binary())])
+    file = io.BytesIO()
+    with PartWriter(file, with_versions(schema, FINGERPRINT)) as writer:
+        writer.write({"data": "a", "raw": b"b"})
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    text, raw = group.column(0), group.column(1)
+    assert (text.compression, text.statistics.max, raw.compression, raw.statistics) == (
+        "ZSTD",
+        "a",
+        "UNCOMPRESSED",
+        None,
+    )
+
+
 def test_the_same_rows_make_the_same_bytes() -> None:
     rows = [row(number) for number in range(50)]
     assert part(rows, 3000) == part(rows, 3000)
@@ -133,6 +148,18 @@ def test_rejects_have_their_own_schema() -> None:
 
 def test_rows_are_weighed_by_what_is_in_them() -> None:
     assert row_bytes({"a": b"123", "b": "45", "c": 1, "d": [1.0, 2.0], "e": None}) == 3 + 2 + 8 + 16 + 8
+
+
+@pytest.mark.parametrize(
+    "error", [TransientError("the store is away"), PermissionError("denied"), JobError("no parts")]
+)
+def test_trouble_with_the_store_is_no_damaged_file(error: Exception) -> None:
+    class Away(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise error
+
+    with pytest.raises(type(error)):
+        open_part(Away(part([row(0)])))
 
 
 def test_files_that_are_no_parts() -> None:

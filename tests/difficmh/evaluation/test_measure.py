@@ -83,6 +83,7 @@ def test_the_window_has_the_detail() -> None:
     [
         ("beauty", "no measure 'beauty'; there are ssimulacra2"),
         ("detection", "no measure 'detection'"),
+        ("detection:", "no measure 'detection:'"),
         ("detection:none.onnx", "no ONNX model at none.onnx"),
         ("analyzer:none", "unknown analyzer 'none'"),
         ("tags:nowhere", "no codec 'nowhere'"),

@@ -15,7 +15,8 @@ from difficmh.evaluation.cases import worst_cases
 from difficmh.evaluation.fidelity import MS_SSIM, PSNR
 from difficmh.evaluation.measure import Measurement, Plan
 from difficmh.evaluation.output import Findings, write_report
-from difficmh.evaluation.summary import Request
+from difficmh.evaluation.page import render_page
+from difficmh.evaluation.summary import Request, summarise
 from tests.difficmh.evaluation.pictures import synthetic
 
 
@@ -58,6 +59,16 @@ def test_cases_of_one_codec_and_out_of_reach(both: list[Measurement]) -> None:
     assert [case.image for case in worst_cases(alone, rate=0.3)] == ["b", "a"]
     assert [case.deficit for case in worst_cases(both, rate=5.0)] == [None, None]
     assert worst_cases([replace(one, crop=None) for one in both], rate=0.15) == []
+
+
+def test_pictures_that_no_other_codec_codes_at_the_rate_are_not_compared(both: list[Measurement]) -> None:
+    """They come last, and the page does not put a score in place of a difference."""
+    cut = [one for one in both if (one.codec, one.image) != ("webp", "b") or one.bits_per_pixel > 0.15]
+    assert [(case.image, case.deficit is None) for case in worst_cases(cut, rate=0.15)] == [("a", False), ("b", True)]
+    metrics = [PSNR, MS_SSIM]
+    summary = summarise(cut, metrics, ["webp"], Request(resamples=5))
+    page = render_page(summary, cut, Plan(("difficmh:lite", "webp"), crop_rate=0.15))
+    assert page.count("Not compared: the first codec, or every other, does not reach the rate.") == 1
 
 
 def test_names_are_escaped_and_the_page_needs_nothing_else(tmp_path: Path, both: list[Measurement]) -> None:

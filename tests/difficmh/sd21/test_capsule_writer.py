@@ -12,12 +12,13 @@ import torch
 from safetensors.numpy import load_file as load_arrays
 from torch import Tensor
 
-from difficmh.capsule import MANIFEST, PROVENANCE, read_config, read_manifest, verify
+from difficmh.capsule import INDEX, MANIFEST, PROVENANCE, read_config, read_manifest, verify
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import capsule_writer
-from difficmh.sd21.capsule_writer import INDEX, CapsuleContents, load_part, plan_shards, public_location, write_capsule
+from difficmh.sd21.capsule_writer import CapsuleContents, plan_shards, public_location, write_capsule
 from difficmh.sd21.checkpoint import PARTS, read_parts
 from difficmh.sd21.fetch import Fetched
+from difficmh.sd21.loading import load_part
 from difficmh.taggers.ram_tags import TagList
 from difficmh.vocabulary import Vocabulary
 from tests.difficmh.sd21.official_files import expected, write_lightning

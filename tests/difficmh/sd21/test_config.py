@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from difficmh.sd21.config import DrawingConfig, Sd21Config, presets
+from difficmh.sd21.config import DrawingConfig, Sd21Config
 from difficmh.sd21.control import ControlConfig
 from difficmh.sd21.denoiser import DenoiserConfig
 from difficmh.sd21.lfgcm_config import LfgcmConfig
+from difficmh.sd21.plan import PRESETS
 from difficmh.sd21.unet import UNetConfig
 from difficmh.taggers.ram_head import RamConfig, SwinConfig
 
@@ -31,8 +32,8 @@ def test_a_trip_through_json(config: Sd21Config) -> None:
 
 
 def test_presets_differ_in_their_rate_alone() -> None:
-    assert list(presets()) == ["sd21-r2", "sd21-r4", "sd21-r8", "sd21-r16", "sd21-r32"]
-    assert {replace(config, rate=4) for config in presets().values()} == {Sd21Config()}
+    assert list(PRESETS) == ["sd21-r2", "sd21-r4", "sd21-r8", "sd21-r16", "sd21-r32"]
+    assert {replace(Sd21Config(rate=rate), rate=4) for rate in PRESETS.values()} == {Sd21Config()}
 
 
 @pytest.mark.parametrize(

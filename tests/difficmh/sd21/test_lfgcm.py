@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from difficmh.sd21.checkpoint import current_name
-from difficmh.sd21.lfgcm import Lfgcm, bits_per_pixel, load_lfgcm
+from difficmh.sd21.lfgcm import Lfgcm, bits_per_pixel
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from tests.difficmh.parity_fixtures import FOLDER
-from tests.difficmh.sd21.tiny_lfgcm import TINY, tiny_lfgcm
+from tests.difficmh.sd21.tiny_lfgcm import TINY, load_official, tiny_lfgcm
 
 KEYS = FOLDER.parent / "spec" / "keys-full.json.gz"
 PREFIX = "preprocess_model."
@@ -97,12 +97,12 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any]) -> None:
 
 def test_official_checkpoints_load() -> None:
     model, other = tiny_lfgcm(1), tiny_lfgcm(2)
-    load_lfgcm(other, official_names(model.state_dict()))
+    load_official(other, official_names(model.state_dict()))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 def test_new_names_load_too() -> None:
-    load_lfgcm(tiny_lfgcm(), tiny_lfgcm(1).state_dict())
+    load_official(tiny_lfgcm(), tiny_lfgcm(1).state_dict())
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "reshaped"])
@@ -115,7 +115,7 @@ def test_checkpoints_that_do_not_fit_are_refused(change: str) -> None:
     else:
         state["f_c.0.bias"] = torch.zeros(1)
     with pytest.raises(RuntimeError):
-        load_lfgcm(tiny_lfgcm(), state)
+        load_official(tiny_lfgcm(), state)
 
 
 @pytest.mark.skipif(not KEYS.is_file(), reason=f"no list of official keys in {KEYS.parent}")

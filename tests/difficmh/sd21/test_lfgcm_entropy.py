@@ -19,7 +19,8 @@ from difficmh.fixed_point import ONE
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.lfgcm_entropy import LOWEST_INDEX, SCALE_STEPS
-from difficmh.sd21.official_coding import coding_tables, scale_indexes
+from difficmh.sd21.official_coding import scale_indexes
+from difficmh.sd21.tables import coding_tables
 from difficmh.symbols import decode_latents, encode_symbols
 from tests.difficmh.sd21.tiny_lfgcm import random_latents, tiny_lfgcm
 
@@ -128,7 +129,7 @@ def test_noise_takes_the_place_of_rounding(model: Lfgcm) -> None:
 PROBE = """
 import json, sys, torch
 from difficmh.range_coder import SymbolDecoder
-from difficmh.sd21.official_coding import coding_tables
+from difficmh.sd21.tables import coding_tables
 from difficmh.symbols import decode_latents
 from tests.difficmh.sd21.tiny_lfgcm import tiny_lfgcm
 request = json.load(sys.stdin)

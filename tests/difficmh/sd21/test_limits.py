@@ -15,7 +15,12 @@ from difficmh.sd21 import loading, samplers
 
 def test_samplers_and_precisions_of_sd21() -> None:
     assert MOST_STEPS["sd21"] == samplers.MOST_STEPS
-    assert DTYPES["sd21"] == tuple(loading.DTYPES)
+    assert DTYPES["sd21"] == tuple(loading.TORCH_DTYPES)
+
+
+def test_previews_in_every_precision(sd21_codec: Codec) -> None:
+    for dtype in (None, *DTYPES["sd21"]):
+        check_drawing(read_config(sd21_codec.capsule), "preview", None, None, dtype)
 
 
 @pytest.mark.parametrize("mode", get_args(GenerativeMode))

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 import difficmh
-from difficmh.capsule import read_config, read_manifest, write_manifest
+from difficmh.capsule import INDEX, read_config, read_manifest, write_manifest
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import loading
-from difficmh.sd21.capsule_writer import INDEX, load_part
 from difficmh.sd21.config import Sd21Config
-from difficmh.sd21.loading import load_networks
+from difficmh.sd21.loading import load_networks, load_part
 from difficmh.sd21.networks import Sd21Networks
 from tests.difficmh.sd21.tiny_sd21 import CONFIG, make_tiny_sd21
 from tests.difficmh.tiny_capsule import photograph

@@ -22,12 +22,12 @@ from difficmh.networks import Networks
 from difficmh.sd21 import official_decoding
 from difficmh.sd21.config import DrawingConfig, Sd21Config
 from difficmh.sd21.networks import Diffusion, Sd21Networks
-from difficmh.sd21.official_coding import OfficialEntropyTables, coding_tables, encode_strings
+from difficmh.sd21.official_coding import OfficialEntropyTables, encode_strings
 from difficmh.sd21.official_decoding import decode_official
 from difficmh.sd21.official_format import OfficialStream, write_official
 from difficmh.sd21.official_rans import OfficialTables
 from difficmh.sd21.reference_sampler import spaced_process
-from difficmh.sd21.tables import load_official_tables
+from difficmh.sd21.tables import coding_tables, load_official_tables
 from difficmh.taggers.ram_tags import TagList
 from difficmh.vocabulary import tag_prior
 from tests.difficmh.parity_fixtures import FOLDER, facts, needs_parity, tensors

@@ -18,7 +18,6 @@ from difficmh.sd21.official_coding import (
     OfficialEntropyTables,
     OfficialStrings,
     bottleneck_tables,
-    coding_tables,
     decode_strings,
     encode_strings,
     gaussian_tables,
@@ -27,6 +26,7 @@ from difficmh.sd21.official_coding import (
 )
 from difficmh.sd21.official_format import OfficialStream, pack_tags, read_official, unpack_tags, write_official
 from difficmh.sd21.official_rans import OfficialDecoder, OfficialTables
+from difficmh.sd21.tables import coding_tables
 from difficmh.symbols import decode_latents, encode_symbols
 from tests.difficmh.parity_fixtures import FOLDER, facts, needs_parity, tensors
 from tests.difficmh.sd21.tiny_lfgcm import fixture_lfgcm

@@ -13,8 +13,9 @@ from difficmh.errors import CapsuleError
 from difficmh.evaluation.graders import Picture
 from difficmh.evaluation.statistics import Counts
 from difficmh.evaluation.tasks import Tags
-from difficmh.sd21.capsule_writer import CapsuleContents, load_part, write_capsule
+from difficmh.sd21.capsule_writer import CapsuleContents, write_capsule
 from difficmh.sd21.checkpoint import TAGGER_PREFIX, read_parts, read_tagger, with_prefix, without_prefix
+from difficmh.sd21.loading import load_part
 from difficmh.taggers.ram import RamTagger, load_network, official_shapes
 from difficmh.taggers.ram_head import RamConfig
 from difficmh.taggers.ram_tags import TagList

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from difficmh.sd21.lfgcm import Lfgcm, load_lfgcm
+from difficmh.sd21.checkpoint import TABLE_BUFFERS, current_name
+from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from tests.difficmh.parity_fixtures import facts, tensors
 
@@ -50,9 +53,18 @@ def fixture_config() -> LfgcmConfig:
     )
 
 
+def load_official(model: Lfgcm, state: Mapping[str, Tensor]) -> None:
+    """Loads an official state dict, keys as below `preprocess_model.`, of either naming, strictly but for tables.
+
+    Raises RuntimeError, torch's own, that names what is missing, unexpected or of another shape.
+    """
+    tables = tuple(f".{name}" for name in TABLE_BUFFERS)
+    model.load_state_dict({current_name(name): each for name, each in state.items() if not name.endswith(tables)})
+
+
 def fixture_lfgcm() -> Lfgcm:
     """The parity fixtures' codec, frozen, in evaluation mode."""
     model = Lfgcm(fixture_config())
-    load_lfgcm(model, tensors("lfgcm_small"))
+    load_official(model, tensors("lfgcm_small"))
     model.freeze()
     return model.eval()

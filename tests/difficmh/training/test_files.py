@@ -17,7 +17,7 @@ from difficmh.errors import ImageError
 from difficmh.images import SUFFIXES, decode_image
 from difficmh.training.data import read_samples
 from difficmh.training.files import picture_files
-from pipeline.keys import UniqueKeys
+from pipeline.keys import Distinct
 from pipeline.records import Sample
 from pipeline.shards import read_shard
 
@@ -53,9 +53,9 @@ def found(path: Path) -> dict[str, tuple[bytes, object]]:
 
 def archived(path: Path) -> list[str]:
     """The keys under which compression would archive the pictures of a shard."""
-    unique = UniqueKeys()
+    distinct = Distinct()
     with path.open("rb") as file:
-        return [unique.rename(item).key for item in read_shard(file, str(path)) if isinstance(item, Sample)]
+        return [distinct(item.key) for item in read_shard(file, str(path)) if isinstance(item, Sample)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""What stores tell about objects, each in its own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.file_systems import connect, named_host, object_size, object_tag
+from pipeline.rejects import JobError
+
+
+@pytest.mark.parametrize(
+    ("info", "tag"),
+    [
+        ({"ETag": '"abc"', "LastModified": "yesterday"}, "abc"),
+        ({"md5Hash": "x", "mtime": 1.5}, "x"),
+        ({"last_modified": "today", "created": 1}, "today"),
+        ({"Last-Modified": "Mon, 1 Jan"}, "Mon, 1 Jan"),
+        ({"ETag": "", "mtime": 1.5}, "1.5"),
+        ({"name": "a", "size": 5}, ""),
+    ],
+)
+def test_the_best_tag_there_is(info: dict[str, Any], tag: str) -> None:
+    assert object_tag(info) == tag
+
+
+def test_sizes() -> None:
+    assert object_size({"size": 5, "type": "file"}, "x://a") == 5
+    with pytest.raises(JobError, match=r"^x://a: its size is not known"):
+        object_size({"size": None, "type": "file"}, "x://a")
+    with pytest.raises(FileNotFoundError, match=r"^x://a is a folder"):
+        object_size({"size": 0, "type": "directory"}, "x://a")
+
+
+def test_hosts_that_addresses_name() -> None:
+    assert named_host("webhdfs", "webhdfs://host:9870/a") == {"host": "host", "port": 9870}
+    assert named_host("ftp", "ftp://me:secret@host/a") == {"host": "host"}
+    assert [named_host(scheme, f"{scheme}://a/b") for scheme in ("s3", "https", "nosuch")] == [{}, {}, {}]
+
+
+def test_libraries_do_not_repeat_requests_by_themselves() -> None:
+    files, path = connect("s3://bucket/a", {"key": "k", "secret": "s", "config_kwargs": {"read_timeout": 9}})
+    assert (path, files.retries) == ("bucket/a", 1)
+    assert (files.config_kwargs["retries"], files.config_kwargs["read_timeout"]) == ({"max_attempts": 0}, 9)
