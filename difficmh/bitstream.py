@@ -61,8 +61,8 @@ class Header:
             raise ValueError(
                 f"fingerprint {self.fingerprint!r} is not {FINGERPRINT_DIGITS} lower-case hexadecimal digits"
             )
-        if self.guidance is not None and not _is_guidance(self.guidance):
-            raise ValueError(f"guidance {self.guidance} is not in 0..{MAX_GUIDANCE} with two decimals")
+        if self.guidance is not None:
+            check_guidance(self.guidance)
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,12 @@ class BitstreamInfo:
     bytes: int
     bits_per_pixel: float
     guidance: float | None = None
+
+
+def check_guidance(scale: float) -> None:
+    """Raises ValueError for a guidance scale that no stream can carry."""
+    if not (0 <= scale <= MAX_GUIDANCE and scale == round(scale * GUIDANCE_UNITS) / GUIDANCE_UNITS):
+        raise ValueError(f"guidance {scale} is not in 0..{MAX_GUIDANCE} with two decimals")
 
 
 def pack(header: Header, payload: bytes, symbol_checksum: int) -> bytes:
@@ -159,10 +165,6 @@ def _check_frame(data: bytes) -> None:
     stored = int.from_bytes(data[_CRC_AT:_BODY_AT], "little")
     if stored != zlib.crc32(memoryview(data)[_BODY_AT:], zlib.crc32(data[:_CRC_AT])):
         raise BitstreamError("damaged: the checksum of the bytes does not agree")
-
-
-def _is_guidance(scale: float) -> bool:
-    return 0 <= scale <= MAX_GUIDANCE and scale == round(scale * GUIDANCE_UNITS) / GUIDANCE_UNITS
 
 
 def _options(header: Header) -> bytes:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difficmh.autoencoder import BLOCK
-from difficmh.bitstream import MAX_PIXELS, Header, pack, unpack
+from difficmh.bitstream import MAX_PIXELS, Header, check_guidance, pack, unpack
 from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError, ImageError
 from difficmh.lazily import lazily
@@ -28,7 +28,7 @@ from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampl
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
 from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
-from difficmh.tag_coder import TagPrior, decode_tags, encode_tags
+from difficmh.tag_coder import TagPrior, check_tags, decode_tags, encode_tags
 from difficmh.tiling import Rectangle, Tile, pad, padded_size, plan
 from difficmh.transforms import Y_BLOCK
 from difficmh.vocabulary import TagScore
@@ -121,11 +121,11 @@ class Codec:
         """
         quality = self.networks.default_quality if quality is None else quality
         self._check(images, quality, effort)
+        guidance = self._stored_guidance(guidance)
         if tags is None:
             tags = [[tag.name for tag in found] for found in self.tag(images)]
-        if len(tags) != len(images):
-            raise ValueError(f"{len(images)} images came with tags for {len(tags)}")
-        common = Header(1, 1, quality, self.fingerprint[:8], self._stored_guidance(guidance))
+        self._check_tags(images, tags)
+        common = Header(1, 1, quality, self.fingerprint[:8], guidance)
         streams: list[bytes] = [b""] * len(images)
         for group in self._groups([image.shape for image in images]):
             encoded = self._compress_group([images[i] for i in group], [tags[i] for i in group], common, effort)
@@ -151,9 +151,12 @@ class Codec:
         return [_finish(replace(common, height=height, width=width), encoder) for encoder in encoders]
 
     def _stored_guidance(self, guidance: float | None) -> float | None:
-        """What a stream says of guidance: nothing where it is the model's own."""
-        if guidance is not None and self.networks.guidance is None:
+        """What a stream says of guidance: nothing where it is the model's own. Raises ValueError for no such scale."""
+        if guidance is None:
+            return None
+        if self.networks.guidance is None:
             raise ValueError(f"the model {self.name} has no guidance")
+        check_guidance(guidance)
         return None if guidance == self.networks.guidance else guidance
 
     def _check(self, images: Sequence[Image], quality: int, effort: int) -> None:
@@ -170,6 +173,12 @@ class Codec:
             rows, columns = padded_size(height, width)
             if rows * columns > MAX_PIXELS:
                 raise ImageError(f"{height} x {width} pixels, {rows} x {columns} when padded, are too many")
+
+    def _check_tags(self, images: Sequence[Image], tags: Sequence[Sequence[str]]) -> None:
+        if len(tags) != len(images):
+            raise ValueError(f"{len(images)} images came with tags for {len(tags)}")
+        for names in tags:
+            check_tags(names, self.prior)
 
     def _groups(self, kinds: Sequence[tuple[int | float | None, ...]]) -> Iterator[list[int]]:
         """Positions to process together, of one kind: height, width, and more. A CPU takes one image at a time."""

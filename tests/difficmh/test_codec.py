@@ -6,7 +6,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -102,6 +102,24 @@ def test_wrong_arguments_are_value_errors(tiny_codec: Codec) -> None:
             tiny_codec.compress([wrong], quality=3, tags=[[]])
     with pytest.raises(ValueError, match="mode"):
         tiny_codec.decompress([], mode="best")
+
+
+def test_wrong_arguments_are_refused_before_there_is_work(tiny_codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of tags by RAM++, or the groups before the one with an unknown tag, would be lost."""
+
+    def work(*_: object) -> NoReturn:
+        raise AssertionError("there was work before the arguments were checked")
+
+    monkeypatch.setattr(Codec, "tag", work)
+    monkeypatch.setattr(Codec, "_compress_group", work)
+    images = [photograph(64, 64), photograph(64, 128)]
+    with pytest.raises(ValueError, match="no guidance"):
+        tiny_codec.compress(images, guidance=1.0)
+    with pytest.raises(ValueError, match="unicorn"):
+        tiny_codec.compress(images, tags=[[], ["unicorn"]])
+    monkeypatch.setattr(tiny_codec.networks, "guidance", 5.0)
+    with pytest.raises(ValueError, match=r"guidance 1\.234 is not in 0\.\.100"):
+        tiny_codec.compress(images, guidance=1.234)
 
 
 @pytest.mark.parametrize("how", [{"steps": 4}, {"steps": 1}, {"sampler": "ddim"}])
