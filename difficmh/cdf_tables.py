@@ -21,7 +21,14 @@ RESERVED_BINS = 2
 MAX_BINS = 1 << 13
 INT16 = np.iinfo(np.int16)
 
-GAUSSIAN_SCALES: tuple[float, ...] = tuple(math.exp(x) for x in np.linspace(math.log(0.11), math.log(256.0), 64))
+SCALES = 64
+SCALE_MIN, SCALE_MAX = 0.11, 256.0
+SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+"""Scale index k stands for a Gaussian of standard deviation SCALE_MIN * exp(k * SCALE_STEP) quantisation steps."""
+
+GAUSSIAN_SCALES: tuple[float, ...] = tuple(
+    math.exp(x) for x in np.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), SCALES)
+)
 """The standard deviations of the Gaussian tables, ascending, equally spaced in the logarithm."""
 
 

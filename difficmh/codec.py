@@ -19,9 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.autoencoder import BLOCK
 from difficmh.bitstream import MAX_PIXELS, Header, check_guidance, pack, unpack
-from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError, ImageError
 from difficmh.lazily import lazily
 from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
@@ -29,8 +27,7 @@ from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
 from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
 from difficmh.tag_coder import TagPrior, check_tags, decode_tags, encode_tags
-from difficmh.tiling import Rectangle, Tile, pad, padded_size, plan
-from difficmh.transforms import Y_BLOCK
+from difficmh.tiling import LATENT_STRIDE, Y_STRIDE, Z_STRIDE, Rectangle, Tile, pad, padded_size, plan
 from difficmh.vocabulary import TagScore
 
 Image = NDArray[np.uint8]
@@ -223,11 +220,11 @@ class Codec:
         height, width = padded_size(header.height, header.width)
         whole: DecodedSymbols | None = None
         for tile in plan(header.height, header.width, self.networks.tile, ENCODE_MARGIN):
-            z_size = (tile.core.height // DOWNSCALE, tile.core.width // DOWNSCALE)
+            z_size = (tile.core.height // Z_STRIDE, tile.core.width // Z_STRIDE)
             part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, [decoder])
             # Only now: a header alone must not make this allocate.
-            whole = whole or part.room(height // DOWNSCALE, width // DOWNSCALE)
-            part.copy_into(whole, tile.core.slices(DOWNSCALE), tile.core.slices(Y_BLOCK))
+            whole = whole or part.room(height // Z_STRIDE, width // Z_STRIDE)
+            part.copy_into(whole, tile.core.slices(Z_STRIDE), tile.core.slices(Y_STRIDE))
         assert whole is not None  # a picture has at least one tile
         if decoder.checksum != checksum:
             raise BitstreamError("the decoded symbols are not those that were encoded")
@@ -269,7 +266,7 @@ class Codec:
 
     def _symbols(self, streams: Sequence[DecodedStream], window: Rectangle) -> DecodedSymbols:
         """What the streams say of a window."""
-        (y_rows, y_columns), (z_rows, z_columns) = window.slices(Y_BLOCK), window.slices(DOWNSCALE)
+        (y_rows, y_columns), (z_rows, z_columns) = window.slices(Y_STRIDE), window.slices(Z_STRIDE)
         y_hat = torch.stack([stream.y_hat[:, y_rows, y_columns] for stream in streams])
         z_symbols = torch.stack([stream.z_symbols[:, z_rows, z_columns] for stream in streams])
         return DecodedSymbols(z_symbols.to(self.device), y_hat.to(self.device))
@@ -279,8 +276,8 @@ class Codec:
     ) -> Tensor:
         """The denoised latent of a window. Noise belongs to places of the image, so windows agree where they meet."""
         header = streams[0].header
-        rows, columns = window.slices(BLOCK)
-        across = padded_size(header.height, header.width)[1] // BLOCK
+        rows, columns = window.slices(LATENT_STRIDE)
+        across = padded_size(header.height, header.width)[1] // LATENT_STRIDE
         noise = NoiseField([stream.seed for stream in streams], guide.shape[1], rows, columns, across, self.device)
         guidance = self.networks.guidance if header.guidance is None else header.guidance
         conditions = Conditions([stream.tags for stream in streams], sampling, guidance)

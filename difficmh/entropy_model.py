@@ -11,8 +11,7 @@ networks run in two arithmetics: `forward` in floating point for training, `trav
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difficmh import checkerboard
+from difficmh.cdf_tables import SCALE_MIN, SCALE_STEP, SCALES
 from difficmh.config import CodecConfig, EntropyConfig
 from difficmh.fixed_point import (
     LIMIT,
@@ -32,18 +32,7 @@ from difficmh.fixed_point import (
     leaky_relu_fixed,
     to_fixed,
 )
-
-SCALES = 64
-SCALE_MIN, SCALE_MAX = 0.11, 256.0
-SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
-"""Scale index k stands for a Gaussian of standard deviation SCALE_MIN * exp(k * SCALE_STEP) quantisation steps."""
-
-SYMBOL_LIMIT = 32767
-
-Exchange = Callable[[Tensor, Tensor], Tensor]
-"""`(means, indexes)` of one pass to its symbols: the encoder makes and stores them, the decoder reads them. All three
-are `(B, C, h, w/2)` float64 tensors of integers; means in fixed point. Symbols at index 0 must be 0: they are not
-coded."""
+from difficmh.symbols import Exchange
 
 
 @dataclass(frozen=True)

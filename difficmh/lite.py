@@ -15,8 +15,7 @@ from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
 from difficmh.refinement import Latents, refine
 from difficmh.sampler import rates
 from difficmh.symbols import DecodedSymbols, EntropyNetworks
-from difficmh.tiling import Tile
-from difficmh.transforms import Y_BLOCK
+from difficmh.tiling import Y_STRIDE, Tile
 
 
 class LiteNetworks:
@@ -50,7 +49,7 @@ class LiteNetworks:
 
     def analyze(self, images: Tensor, tile: Tile, quality: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
         y: Tensor = self.model.g_a(images, quality)
-        core: Tensor = tile.crop(y, Y_BLOCK)
+        core: Tensor = tile.crop(y, Y_STRIDE)
         z: Tensor = self.model.h_a(core)
         if effort:
             with torch.inference_mode(False):  # whose tensors know no gradients, unless they are copied

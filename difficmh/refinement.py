@@ -19,12 +19,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from difficmh.config import DOWNSCALE
 from difficmh.distortion import MS_SSIM_SIDE, distortion, squared_error
 from difficmh.entropy_model import EntropyOutput
 from difficmh.model import CodecModel
-from difficmh.tiling import Tile, plan
-from difficmh.transforms import Y_BLOCK
+from difficmh.tiling import Y_STRIDE, Z_STRIDE, Tile, plan
 
 RATE = 0.002
 """Length of the first steps in quantisation steps, root mean square over an image; they shorten to nothing."""
@@ -59,10 +57,10 @@ def refine(model: CodecModel, latents: Latents, tile: Tile, steps: int) -> Tenso
     """
     for part, z in parts(tile, latents.z):
         rows, columns = part.window.slices()
-        y_rows, y_columns = part.window.slices(Y_BLOCK)
+        y_rows, y_columns = part.window.slices(Y_STRIDE)
         seen = Latents(latents.images[..., rows, columns], latents.y[..., y_rows, y_columns], z, latents.quality)
-        part.crop(seen.y, Y_BLOCK).copy_(Refinement(model, seen, part).run(steps))
-    return cast(Tensor, tile.crop(latents.y, Y_BLOCK))
+        part.crop(seen.y, Y_STRIDE).copy_(Refinement(model, seen, part).run(steps))
+    return cast(Tensor, tile.crop(latents.y, Y_STRIDE))
 
 
 def parts(tile: Tile, z: Tensor) -> Iterator[tuple[Tile, Tensor]]:
@@ -70,7 +68,7 @@ def parts(tile: Tile, z: Tensor) -> Iterator[tuple[Tile, Tensor]]:
     top, left = tile.core.top - tile.window.top, tile.core.left - tile.window.left
     for place in plan(tile.core.height, tile.core.width, PART, 0):
         core = replace(place.core, top=place.core.top + top, left=place.core.left + left)
-        rows, columns = place.core.slices(DOWNSCALE)
+        rows, columns = place.core.slices(Z_STRIDE)
         yield Tile(core, core.grown(MARGIN, tile.window.height, tile.window.width)), z[..., rows, columns]
 
 
@@ -89,7 +87,7 @@ class Refinement:
         All gradients of an image are scaled alike: most symbols hardly move, and those where much is to be gained go to
         another integer. (Steps of equal length, as of Adam, move all of them, and gain less.)
         """
-        core = self.tile.crop(self.latents.y, Y_BLOCK)
+        core = self.tile.crop(self.latents.y, Y_STRIDE)
         best = core, torch.full((len(core),), torch.inf, device=core.device)
         direction = torch.zeros_like(core)
         for step in range(steps):
@@ -122,7 +120,7 @@ class Refinement:
     def _amid_surroundings(self, core: Tensor) -> Tensor:
         """The window's y with this core."""
         y = self.latents.y.clone()
-        self.tile.crop(y, Y_BLOCK).copy_(core)
+        self.tile.crop(y, Y_STRIDE).copy_(core)
         return y
 
 

@@ -6,7 +6,7 @@ is coded for them: their symbol is 0 on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,10 +17,17 @@ from torch import Tensor
 
 from difficmh import checkerboard
 from difficmh.cdf_tables import CdfTables
-from difficmh.entropy_model import SYMBOL_LIMIT, Exchange
 from difficmh.errors import BitstreamError
-from difficmh.fixed_point import LIMIT, ONE
+from difficmh.fixed_point import ONE
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
+
+SYMBOL_LIMIT, Z_LIMIT = 32767, 512
+"""Symbols of y and of z lie within ± these: part of the format."""
+
+Exchange = Callable[[Tensor, Tensor], Tensor]
+"""`(means, indexes)` of one pass to its symbols: the encoder makes and stores them, the decoder reads them. All three
+are `(B, C, h, w/2)` float64 tensors of integers; means in fixed point. Symbols at index 0 must be 0: they are not
+coded."""
 
 Place = tuple[slice, slice]
 """Rows and columns."""
@@ -74,7 +81,7 @@ def encode_symbols(
 
     Returns y_hat `(B, M, h, w)` float32, exactly what a decoder gets.
     """
-    z_symbols = torch.round(z.double()).clamp(-LIMIT, LIMIT)
+    z_symbols = torch.round(z.double()).clamp(-Z_LIMIT, Z_LIMIT)
     indexes = _channel_indexes(z_symbols.shape)
     for symbols, encoder in zip(_integers(z_symbols), encoders, strict=True):
         encoder.push(symbols.reshape(-1), indexes, tables.z)
@@ -106,7 +113,7 @@ def decode_latents(
     shape = (len(decoders), model.hyper_channels, *z_size)
     indexes = _channel_indexes(shape)
     z_symbols = np.stack([decoder.pull(indexes, tables.z).reshape(shape[1:]) for decoder in decoders])
-    if np.abs(z_symbols).max() > LIMIT:
+    if np.abs(z_symbols).max() > Z_LIMIT:
         raise BitstreamError("damaged: a hyperprior symbol is out of range")
 
     def exchange(mean: Tensor, index: Tensor) -> Tensor:

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ALIGNMENT = 64
+LATENT_STRIDE, Y_STRIDE, Z_STRIDE = 8, 16, 64
+"""Pixels a side of one position of a latent of the diffusion, of y and of z; the same for every family."""
+
+ALIGNMENT = Z_STRIDE
 """Pixels: every edge of a padded image, core or window is a multiple of this."""
 
 

@@ -24,11 +24,10 @@ from difficmh.sd21.config import Sd21Config
 from difficmh.sd21.denoiser import Conditioning, Denoiser, noise_model
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.samplers import MOST_STEPS, SamplerName, draw
-from difficmh.sd21.vae import BLOCK, LatentAutoencoder
+from difficmh.sd21.vae import LatentAutoencoder
 from difficmh.symbols import DecodedSymbols, EntropyNetworks
 from difficmh.taggers.ram_tags import TagList
-from difficmh.tiling import Tile
-from difficmh.transforms import Y_BLOCK
+from difficmh.tiling import LATENT_STRIDE, Y_STRIDE, Tile
 
 
 class TextEmbedder(Protocol):
@@ -101,8 +100,8 @@ class Sd21Networks:
 
     def analyze(self, images: Tensor, tile: Tile, quality: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
         reference = self.vae.encode(images)
-        y: Tensor = tile.crop(self.lfgcm.encoder(images, reference), Y_BLOCK)
-        z = self.lfgcm.hyper_enc(y, tile.crop(reference, BLOCK))
+        y: Tensor = tile.crop(self.lfgcm.encoder(images, reference), Y_STRIDE)
+        z = self.lfgcm.hyper_enc(y, tile.crop(reference, LATENT_STRIDE))
         return y, self.lfgcm.centre(z)
 
     def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:

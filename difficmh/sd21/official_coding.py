@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.cdf_tables import TOTAL, tables_from_pmf
+from difficmh.cdf_tables import SCALE_MAX, SCALE_MIN, SCALES, TOTAL, tables_from_pmf
 from difficmh.cdf_tables import gaussian_tables as escaping_gaussian_tables
-from difficmh.entropy_model import SCALE_MAX, SCALE_MIN, SCALES
 from difficmh.errors import BitstreamError
 from difficmh.sd21.factorized_density import TAIL_MASS, FactorizedDensity
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy, normal_cdf

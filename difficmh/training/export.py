@@ -16,8 +16,8 @@ from difficmh.capsule import DECODING_FILES, FORMAT, MANIFEST, read_config, writ
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
-from difficmh.fixed_point import LIMIT
 from difficmh.model import CodecModel
+from difficmh.symbols import Z_LIMIT
 from difficmh.training.card import CARD
 from difficmh.training.history import HISTORY_FILE, read_history, write_history
 from difficmh.training.image_tags import learned_vocabulary
@@ -83,7 +83,7 @@ def _check_vocabulary(config: CodecConfig, checkpoint: Path, vocabulary: Vocabul
 
 def bottleneck_tables(rate: RateModel) -> CdfTables:
     """Integer tables of z's channels, from the trained densities; what lies beyond the tails is escaped."""
-    reach = int(LIMIT)
+    reach = Z_LIMIT
     pmfs, offsets = [], []
     for row in rate.z_probabilities(reach).double().numpy():
         likely = np.flatnonzero(row > Z_TAIL)

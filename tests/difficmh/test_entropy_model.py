@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from difficmh import checkerboard
+from difficmh.cdf_tables import GAUSSIAN_SCALES, SCALE_MIN, SCALE_STEP
 from difficmh.codec import Codec
-from difficmh.entropy_model import SCALE_MIN, SCALE_STEP, EntropyModel
+from difficmh.entropy_model import EntropyModel
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.symbols import decode_latents, encode_symbols
 
@@ -89,7 +90,5 @@ def test_neighbours_and_memory_layout_change_no_symbol(lite: Codec, layout: torc
 
 
 def test_scale_indexes_are_those_of_the_tables() -> None:
-    from difficmh.cdf_tables import GAUSSIAN_SCALES
-
     expected = [SCALE_MIN * math.exp(k * SCALE_STEP) for k in range(64)]
     assert expected == pytest.approx(list(GAUSSIAN_SCALES))

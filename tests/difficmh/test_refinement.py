@@ -15,8 +15,7 @@ from difficmh.codec import Codec
 from difficmh.entropy_model import EntropyOutput
 from difficmh.lite import LiteNetworks
 from difficmh.refinement import Latents, Refinement, distance, estimated_bits, parts
-from difficmh.tiling import plan
-from difficmh.transforms import Y_BLOCK
+from difficmh.tiling import Y_STRIDE, plan
 from tests.difficmh.tiny_capsule import photograph
 
 
@@ -92,14 +91,14 @@ def test_only_the_core_of_a_tile_changes(tiny_codec: Codec) -> None:
     images = as_batch(image[rows, columns])
     with torch.no_grad():
         y = model.g_a(images, quality)
-        z = model.h_a(tile.crop(y, Y_BLOCK))
+        z = model.h_a(tile.crop(y, Y_STRIDE))
     work = Refinement(model, Latents(images, y, z, quality), tile)
     core = work.run(4)
-    assert core.shape == tile.crop(y, Y_BLOCK).shape
+    assert core.shape == tile.crop(y, Y_STRIDE).shape
     changed = work._amid_surroundings(core) - y
     assert changed.abs().max() > 0
-    assert torch.equal(tile.crop(changed, Y_BLOCK), core - tile.crop(y, Y_BLOCK))
-    assert changed.count_nonzero() == tile.crop(changed, Y_BLOCK).count_nonzero()
+    assert torch.equal(tile.crop(changed, Y_STRIDE), core - tile.crop(y, Y_STRIDE))
+    assert changed.count_nonzero() == tile.crop(changed, Y_STRIDE).count_nonzero()
 
 
 def test_parts_cover_the_core_of_a_tile_and_take_their_z(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import difficmh
+from difficmh import fixed_point
 from difficmh.bitstream import unpack
+from difficmh.symbols import Z_LIMIT
 from difficmh.tiling import padded_size
 from tests.difficmh.reference_decoder import ReferenceDecoder
 from tests.difficmh.reference_symbols import ReferenceModel, read_tags, read_y
@@ -26,3 +28,8 @@ def test_a_decoder_written_from_the_format_reads_the_golden_streams(lite: diffic
     y_hat = read_y(model, decoder, (height, width), header.quality)
     assert decoder.at_end()
     assert np.array_equal((y_hat / 1024).astype(np.float32), expected.y_hat.numpy())
+
+
+def test_symbols_of_z_are_activations_that_the_exact_networks_of_lite_take() -> None:
+    """Their sums were proved exact for these alone."""
+    assert Z_LIMIT <= fixed_point.LIMIT
