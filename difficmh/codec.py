@@ -27,7 +27,7 @@ from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
 from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
 from difficmh.tag_coder import TagPrior, check_tags, decode_tags, encode_tags
-from difficmh.tiling import LATENT_STRIDE, Y_STRIDE, Z_STRIDE, Rectangle, Tile, pad, padded_size, plan
+from difficmh.tiling import LATENT_STRIDE, Y_STRIDE, Z_STRIDE, Rectangle, Tile, cores, pad, padded_size, tiles
 from difficmh.vocabulary import TagScore
 
 Image = NDArray[np.uint8]
@@ -140,7 +140,7 @@ class Codec:
         padded = np.stack([pad(image) for image in images])
         index = torch.full((len(images),), common.quality - 1, device=self.device)
         height, width, _ = images[0].shape
-        for tile in plan(height, width, self.networks.tile, ENCODE_MARGIN):
+        for tile in tiles(height, width, self.networks.tile, ENCODE_MARGIN):
             rows, columns = tile.window.slices()
             window = self._to_tensor(padded[:, rows, columns])
             y, z = self.networks.analyze(window, tile, index, effort)
@@ -219,12 +219,12 @@ class Codec:
         tags = decode_tags(decoder, self.prior)
         height, width = padded_size(header.height, header.width)
         whole: DecodedSymbols | None = None
-        for tile in plan(header.height, header.width, self.networks.tile, ENCODE_MARGIN):
-            z_size = (tile.core.height // Z_STRIDE, tile.core.width // Z_STRIDE)
+        for core in cores(header.height, header.width, self.networks.tile):
+            z_size = (core.height // Z_STRIDE, core.width // Z_STRIDE)
             part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, [decoder])
             # Only now: a header alone must not make this allocate.
             whole = whole or part.room(height // Z_STRIDE, width // Z_STRIDE)
-            part.copy_into(whole, tile.core.slices(Z_STRIDE), tile.core.slices(Y_STRIDE))
+            part.copy_into(whole, core.slices(Z_STRIDE), core.slices(Y_STRIDE))
         assert whole is not None  # a picture has at least one tile
         if decoder.checksum != checksum:
             raise BitstreamError("the decoded symbols are not those that were encoded")
@@ -254,7 +254,7 @@ class Codec:
         header = streams[0].header
         images = torch.empty(len(streams), 3, header.height, header.width, device=self.device)
         quality = torch.tensor([stream.header.quality - 1 for stream in streams], device=self.device)
-        for tile in plan(header.height, header.width, self.networks.tile, FULL_MARGIN if sampling else PREVIEW_MARGIN):
+        for tile in tiles(header.height, header.width, self.networks.tile, FULL_MARGIN if sampling else PREVIEW_MARGIN):
             symbols = self._symbols(streams, tile.window)
             if sampling:
                 latent = self._denoise(self.networks.guide(symbols, quality), streams, tile.window, sampling)

@@ -68,7 +68,7 @@ class Networks(Protocol):
 
     @property
     def tile(self) -> int:
-        """What is coded at once, in pixels a side (`tiling.plan`): part of what a stream means."""
+        """What is coded at once, in pixels a side (`tiling.cores`): part of what a stream means."""
         ...
 
     @property

@@ -22,7 +22,7 @@ from torch import Tensor
 from difficmh.distortion import MS_SSIM_SIDE, distortion, squared_error
 from difficmh.entropy_model import EntropyOutput
 from difficmh.model import CodecModel
-from difficmh.tiling import Y_STRIDE, Z_STRIDE, Tile, plan
+from difficmh.tiling import Y_STRIDE, Z_STRIDE, Tile, cores
 
 RATE = 0.002
 """Length of the first steps in quantisation steps, root mean square over an image; they shorten to nothing."""
@@ -66,9 +66,9 @@ def refine(model: CodecModel, latents: Latents, tile: Tile, steps: int) -> Tenso
 def parts(tile: Tile, z: Tensor) -> Iterator[tuple[Tile, Tensor]]:
     """Parts of a tile's core with their surroundings, as places in its window; and z of each."""
     top, left = tile.core.top - tile.window.top, tile.core.left - tile.window.left
-    for place in plan(tile.core.height, tile.core.width, PART, 0):
-        core = replace(place.core, top=place.core.top + top, left=place.core.left + left)
-        rows, columns = place.core.slices(Z_STRIDE)
+    for place in cores(tile.core.height, tile.core.width, PART):
+        core = replace(place, top=place.top + top, left=place.left + left)
+        rows, columns = place.slices(Z_STRIDE)
         yield Tile(core, core.grown(MARGIN, tile.window.height, tile.window.width)), z[..., rows, columns]
 
 

@@ -15,7 +15,7 @@ from difficmh.codec import Codec
 from difficmh.entropy_model import EntropyOutput
 from difficmh.lite import LiteNetworks
 from difficmh.refinement import Latents, Refinement, distance, estimated_bits, parts
-from difficmh.tiling import Y_STRIDE, plan
+from difficmh.tiling import Y_STRIDE, tiles
 from tests.difficmh.tiny_capsule import photograph
 
 
@@ -58,7 +58,7 @@ def test_neighbours_do_not_change_a_refined_stream(tiny_codec: Codec) -> None:
 def test_images_of_a_batch_are_refined_each_for_itself(tiny_codec: Codec) -> None:
     model, quality = networks(tiny_codec).model, torch.tensor([3, 3])
     images = as_batch(photograph(128, 128, 1), photograph(128, 128, 2))
-    (tile,) = plan(128, 128)
+    (tile,) = tiles(128, 128, 2048, 0)
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(y)
@@ -72,7 +72,7 @@ def test_images_of_a_batch_are_refined_each_for_itself(tiny_codec: Codec) -> Non
 def test_no_step_and_no_better_step_leave_y_as_it_came(tiny_codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     model, quality = networks(tiny_codec).model, torch.tensor([2])
     images = as_batch(photograph(64, 64))
-    (tile,) = plan(64, 64)
+    (tile,) = tiles(64, 64, 2048, 0)
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(y)
@@ -85,7 +85,7 @@ def test_no_step_and_no_better_step_leave_y_as_it_came(tiny_codec: Codec, monkey
 def test_only_the_core_of_a_tile_changes(tiny_codec: Codec) -> None:
     model, quality = networks(tiny_codec).model, torch.tensor([3])
     image = photograph(256, 512)
-    tile = plan(256, 512, tile=256, margin=64)[0]
+    tile = tiles(256, 512, 256, 64)[0]
     assert tile.window != tile.core
     rows, columns = tile.window.slices()
     images = as_batch(image[rows, columns])
@@ -103,7 +103,7 @@ def test_only_the_core_of_a_tile_changes(tiny_codec: Codec) -> None:
 
 def test_parts_cover_the_core_of_a_tile_and_take_their_z(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("difficmh.refinement.PART", 128)
-    tile = plan(448, 576, tile=256, margin=64)[3]
+    tile = tiles(448, 576, 256, 64)[3]
     z = torch.arange(tile.core.height // 64 * (tile.core.width // 64)).reshape(1, 1, tile.core.height // 64, -1)
     covered = torch.zeros(tile.window.height, tile.window.width)
     together = torch.full((tile.window.height // 64, tile.window.width // 64), -1)
