@@ -11,7 +11,7 @@ belong to cores, which partition the image (`tiling.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.bitstream import MAX_PIXELS, Header, check_guidance, pack, unpack
+from difficmh.bitstream import FINGERPRINT_DIGITS, MAX_PIXELS, Header, check_guidance, pack, unpack
 from difficmh.errors import BitstreamError, ImageError
 from difficmh.lazily import lazily
 from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
@@ -122,30 +122,36 @@ class Codec:
         if tags is None:
             tags = [[tag.name for tag in found] for found in self.tag(images)]
         self._check_tags(images, tags)
-        common = Header(1, 1, quality, self.fingerprint[:8], guidance)
         streams: list[bytes] = [b""] * len(images)
         for group in self._groups([image.shape for image in images]):
-            encoded = self._compress_group([images[i] for i in group], [tags[i] for i in group], common, effort)
+            of_group = [images[i] for i in group], [tags[i] for i in group]
+            encoded = self._compress_group(*of_group, quality, guidance, effort)
             for i, stream in zip(group, encoded, strict=True):
                 streams[i] = stream
         return streams
 
     def _compress_group(
-        self, images: Sequence[Image], tags: Sequence[Sequence[str]], common: Header, effort: int
+        self,
+        images: Sequence[Image],
+        tags: Sequence[Sequence[str]],
+        quality: int,
+        guidance: float | None,
+        effort: int,
     ) -> list[bytes]:
-        """Images of one size together; `common` has all of their headers but the size."""
+        """Images of one size together; `guidance` as it is stored."""
         encoders = [SymbolEncoder() for _ in images]
         for encoder, names in zip(encoders, tags, strict=True):
             encode_tags(names, self.prior, encoder)
         padded = np.stack([pad(image) for image in images])
-        index = torch.full((len(images),), common.quality - 1, device=self.device)
+        index = torch.full((len(images),), quality - 1, device=self.device)
         height, width, _ = images[0].shape
         for tile in tiles(height, width, self.networks.tile, ENCODE_MARGIN):
             rows, columns = tile.window.slices()
             window = self._to_tensor(padded[:, rows, columns])
             y, z = self.networks.analyze(window, tile, index, effort)
-            encode_symbols(self.networks.entropy, self.tables, y, z, common.quality - 1, encoders)
-        return [_finish(replace(common, height=height, width=width), encoder) for encoder in encoders]
+            encode_symbols(self.networks.entropy, self.tables, y, z, quality - 1, encoders)
+        header = Header(height, width, quality, self.fingerprint[:FINGERPRINT_DIGITS], guidance)
+        return [_finish(header, encoder) for encoder in encoders]
 
     def _stored_guidance(self, guidance: float | None) -> float | None:
         """What a stream says of guidance: nothing where it is the model's own. Raises ValueError for no such scale."""
@@ -210,12 +216,13 @@ class Codec:
     @torch.inference_mode()
     def read(self, bitstream: bytes) -> DecodedStream:
         """Everything the bytes say: size, tags and latents, exact on every device. Raises BitstreamError."""
-        header, payload, checksum = unpack(bitstream, fingerprint=self.fingerprint)
+        frame = unpack(bitstream, fingerprint=self.fingerprint)
+        header = frame.header
         if header.quality not in self.qualities:
             raise BitstreamError(f"quality {header.quality} is none of this model's {len(self.qualities)}")
         if header.guidance is not None and self.networks.guidance is None:
             raise BitstreamError("made for guidance, which this model does not have")
-        decoder = SymbolDecoder(payload)
+        decoder = SymbolDecoder(frame.payload)
         tags = decode_tags(decoder, self.prior)
         height, width = padded_size(header.height, header.width)
         whole: DecodedSymbols | None = None
@@ -226,10 +233,9 @@ class Codec:
             whole = whole or part.room(height // Z_STRIDE, width // Z_STRIDE)
             part.copy_into(whole, core.slices(Z_STRIDE), core.slices(Y_STRIDE))
         assert whole is not None  # a picture has at least one tile
-        if decoder.checksum != checksum:
+        if decoder.checksum != frame.symbol_checksum:
             raise BitstreamError("the decoded symbols are not those that were encoded")
-        seed = int.from_bytes(bitstream[3:7], "little")
-        return DecodedStream(header, tags, whole.y_hat[0], whole.z_symbols[0], seed)
+        return DecodedStream(header, tags, whole.y_hat[0], whole.z_symbols[0], frame.seed)
 
     @torch.inference_mode()
     def draw(

@@ -176,10 +176,11 @@ def test_a_crafted_payload_is_an_error(tiny_codec: Codec, data: bytes, size: tup
 
 
 def test_a_huge_header_allocates_nothing(tiny_codec: Codec, small_stream: bytes) -> None:
-    _, payload, checksum = unpack(small_stream)
+    frame = unpack(small_stream)
     for height, width in ((10**9, 1), (31_623, 31_623), (16_000, 16_000)):
+        header = Header(height, width, 2, tiny_codec.fingerprint[:8])
         with pytest.raises(BitstreamError):
-            tiny_codec.read(pack(Header(height, width, 2, tiny_codec.fingerprint[:8]), payload, checksum))
+            tiny_codec.read(pack(header, frame.payload, frame.symbol_checksum))
 
 
 def test_an_altered_capsule_is_noticed(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 @pytest.mark.parametrize("name", CASES)
 def test_a_decoder_written_from_the_format_reads_the_golden_streams(lite: difficmh.codec.Codec, name: str) -> None:
     stream = (GOLDEN / f"{name}.dicm").read_bytes()
-    header, payload, _ = unpack(stream)
-    model, decoder = ReferenceModel(lite.capsule), ReferenceDecoder(payload)
+    frame = unpack(stream)
+    header = frame.header
+    model, decoder = ReferenceModel(lite.capsule), ReferenceDecoder(frame.payload)
     expected = lite.read(stream)
     assert read_tags(model, decoder) == list(expected.tags)
     height, width = (side // 64 for side in padded_size(header.height, header.width))

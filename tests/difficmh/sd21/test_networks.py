@@ -117,9 +117,9 @@ def test_lite_has_no_guidance(tiny_codec: Codec) -> None:
     with pytest.raises(ValueError, match="no guidance"):
         tiny_codec.compress([photograph(64, 64)], tags=[[]], guidance=2.0)
     (stream,) = tiny_codec.compress([photograph(64, 64)], tags=[[]])
-    header, payload, checksum = unpack(stream)
+    frame = unpack(stream)
     with pytest.raises(BitstreamError, match="guidance"):
-        tiny_codec.read(pack(replace(header, guidance=2.0), payload, checksum))
+        tiny_codec.read(pack(replace(frame.header, guidance=2.0), frame.payload, frame.symbol_checksum))
     with pytest.raises(ValueError, match="sampler"):
         tiny_codec.decompress([stream], sampler="ddpm")
 
@@ -130,11 +130,11 @@ def test_damage_is_one_typed_error(sd21_codec: Codec, stream: bytes) -> None:
             sd21_codec.decompress([stream[:place] + bytes([stream[place] ^ 0x41]) + stream[place + 1 :]])
         with pytest.raises(BitstreamError):
             sd21_codec.decompress([stream[:place]])
-    header, payload, checksum = unpack(stream)
+    frame = unpack(stream)
     with pytest.raises(BitstreamError, match="quality"):
-        sd21_codec.read(pack(replace(header, quality=2), payload, checksum))
+        sd21_codec.read(pack(replace(frame.header, quality=2), frame.payload, frame.symbol_checksum))
     with pytest.raises(BitstreamError):
-        sd21_codec.read(pack(replace(header, height=200), payload, checksum))
+        sd21_codec.read(pack(replace(frame.header, height=200), frame.payload, frame.symbol_checksum))
 
 
 def test_only_quality_one(sd21_codec: Codec) -> None:
