@@ -25,9 +25,9 @@ from difficmh.lazily import lazily
 from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
-from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
+from difficmh.symbols import EntropyTables, Latents, decode_latents, encode_latents
 from difficmh.tag_coder import TagPrior, check_tags, decode_tags, encode_tags
-from difficmh.tiling import LATENT_STRIDE, Y_STRIDE, Z_STRIDE, Rectangle, Tile, cores, pad, padded_size, tiles
+from difficmh.tiling import LATENT_STRIDE, Z_STRIDE, Rectangle, Tile, cores, pad, padded_size, tiles
 from difficmh.vocabulary import TagScore
 
 Image = NDArray[np.uint8]
@@ -43,13 +43,12 @@ Tagger = Callable[[Sequence[Image]], list[list[TagScore]]]
 class DecodedStream:
     """What the bytes say, before any network draws a picture.
 
-    `y_hat` `(M, H/16, W/16)` float32 and `z_symbols` `(N, H/64, W/64)` int32 are those of the padded image, on the CPU.
+    `latents` are those of the padded image, on the CPU: y_hat `(M, H/16, W/16)` and symbols of z `(N, H/64, W/64)`.
     """
 
     header: Header
     tags: tuple[str, ...]
-    y_hat: Tensor
-    z_symbols: Tensor
+    latents: Latents
     seed: int
 
 
@@ -143,13 +142,13 @@ class Codec:
         for encoder, names in zip(encoders, tags, strict=True):
             encode_tags(names, self.prior, encoder)
         padded = np.stack([pad(image) for image in images])
-        index = torch.full((len(images),), quality - 1, device=self.device)
+        quality_index = torch.full((len(images),), quality - 1, device=self.device)
         height, width, _ = images[0].shape
         for tile in tiles(height, width, self.networks.tile, ENCODE_MARGIN):
             rows, columns = tile.window.slices()
             window = self._to_tensor(padded[:, rows, columns])
-            y, z = self.networks.analyze(window, tile, index, effort)
-            encode_symbols(self.networks.entropy, self.tables, y, z, quality - 1, encoders)
+            y, z = self.networks.analyze(window, tile, quality_index, effort)
+            encode_latents(self.networks.entropy, self.tables, y, z, quality - 1, encoders)
         header = Header(height, width, quality, self.fingerprint[:FINGERPRINT_DIGITS], guidance)
         return [_finish(header, encoder) for encoder in encoders]
 
@@ -225,17 +224,18 @@ class Codec:
         decoder = SymbolDecoder(frame.payload)
         tags = decode_tags(decoder, self.prior)
         height, width = padded_size(header.height, header.width)
-        whole: DecodedSymbols | None = None
+        whole: Latents | None = None
         for core in cores(header.height, header.width, self.networks.tile):
             z_size = (core.height // Z_STRIDE, core.width // Z_STRIDE)
             part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, [decoder])
             # Only now: a header alone must not make this allocate.
-            whole = whole or part.room(height // Z_STRIDE, width // Z_STRIDE)
-            part.copy_into(whole, core.slices(Z_STRIDE), core.slices(Y_STRIDE))
+            whole = whole or Latents.empty(self.networks.entropy, 1, height, width)
+            whole.crop(core).fill(part)
         assert whole is not None  # a picture has at least one tile
         if decoder.checksum != frame.symbol_checksum:
             raise BitstreamError("the decoded symbols are not those that were encoded")
-        return DecodedStream(header, tags, whole.y_hat[0], whole.z_symbols[0], frame.seed)
+        (latents,) = whole.each()
+        return DecodedStream(header, tags, latents, frame.seed)
 
     @torch.inference_mode()
     def draw(
@@ -259,23 +259,22 @@ class Codec:
         """`(B, 3, H, W)` of streams of one size and guidance."""
         header = streams[0].header
         images = torch.empty(len(streams), 3, header.height, header.width, device=self.device)
-        quality = torch.tensor([stream.header.quality - 1 for stream in streams], device=self.device)
+        quality_index = torch.tensor([stream.header.quality - 1 for stream in streams], device=self.device)
         for tile in tiles(header.height, header.width, self.networks.tile, FULL_MARGIN if sampling else PREVIEW_MARGIN):
-            symbols = self._symbols(streams, tile.window)
+            latents = self._latents(streams, tile.window)
             if sampling:
-                latent = self._denoise(self.networks.guide(symbols, quality), streams, tile.window, sampling)
+                latent = self._denoise(self.networks.guide(latents, quality_index), streams, tile.window, sampling)
                 part = self.networks.draw(latent)
             else:
-                part = self.networks.preview(symbols, quality)
+                part = self.networks.preview(latents, quality_index)
             _paste(images, tile, tile.crop(part.clamp(0, 1)))
         return images
 
-    def _symbols(self, streams: Sequence[DecodedStream], window: Rectangle) -> DecodedSymbols:
-        """What the streams say of a window."""
-        (y_rows, y_columns), (z_rows, z_columns) = window.slices(Y_STRIDE), window.slices(Z_STRIDE)
-        y_hat = torch.stack([stream.y_hat[:, y_rows, y_columns] for stream in streams])
-        z_symbols = torch.stack([stream.z_symbols[:, z_rows, z_columns] for stream in streams])
-        return DecodedSymbols(z_symbols.to(self.device), y_hat.to(self.device))
+    def _latents(self, streams: Sequence[DecodedStream], window: Rectangle) -> Latents:
+        """What the streams say of a window, as a batch on the networks' device."""
+        parts = [stream.latents.crop(window) for stream in streams]
+        z_symbols, y_hat = torch.stack([part.z_symbols for part in parts]), torch.stack([part.y_hat for part in parts])
+        return Latents(z_symbols.to(self.device), y_hat.to(self.device))
 
     def _denoise(
         self, guide: Tensor, streams: Sequence[DecodedStream], window: Rectangle, sampling: Sampling

@@ -141,12 +141,12 @@ class EntropyModel(nn.Module):
 
     # --- floating point, for training -------------------------------------------------------------------------------
 
-    def forward(self, y: Tensor, z: Tensor, quality: Tensor) -> EntropyOutput:
-        """y `(B, M, h, w)`, z `(B, N, h/4, w/4)`, quality index `(B,)`; both are quantised here."""
+    def forward(self, y: Tensor, z: Tensor, quality_index: Tensor) -> EntropyOutput:
+        """y `(B, M, h, w)`, z `(B, N, h/4, w/4)`, quality_index `(B,)` int64; both are quantised here."""
         features = self.h_s(straight_through_round(z))
         decoded: list[Tensor] = []
         means, scales = [], []
-        biases = self.quality_bias[quality].split(self.slices, dim=2)
+        biases = self.quality_bias[quality_index].split(self.slices, dim=2)
         for context, part, bias in zip(self.contexts, y.split(self.slices, dim=1), biases, strict=True):
             y_hat, mean, scale = self._slice(context, part, bias, context.known(features, decoded))
             decoded.append(y_hat)
@@ -180,14 +180,14 @@ class EntropyModel(nn.Module):
         freeze(self)
         self.register_buffer("integer_bias", to_fixed(self.quality_bias.detach()), persistent=False)
 
-    def traverse(self, z_symbols: Tensor, quality: int, exchange: Exchange) -> Tensor:
+    def traverse(self, z_symbols: Tensor, quality_index: int, exchange: Exchange) -> Tensor:
         """Runs over y in coding order, calling `exchange` for each pass.
 
-        z_symbols: `(B, N, h, w)` integers in any dtype; quality: index from 0.
+        z_symbols: `(B, N, h, w)` integers in any dtype.
         Returns y_hat, `(B, M, 4h, 4w)` float32.
         """
         features = self.h_s.fixed(z_symbols.double() * ONE)
-        bias = self.get_buffer("integer_bias")[quality, :, :, None, None].split(self.slices, dim=1)
+        bias = self.get_buffer("integer_bias")[quality_index, :, :, None, None].split(self.slices, dim=1)
         decoded: list[Tensor] = []
         bounded: list[Tensor] = []
         for context, (mean_bias, scale_bias) in zip(self.contexts, bias, strict=True):

@@ -32,13 +32,13 @@ class AnalysisTransform(nn.Module):
         self.leave = zero_init(nn.Conv2d(sixteenth, channels, 3, padding=1))
         self.log_gain = nn.Parameter(torch.zeros(config.qualities, channels))
 
-    def forward(self, image: Tensor, quality: Tensor) -> Tensor:
+    def forward(self, image: Tensor, quality_index: Tensor) -> Tensor:
         pixels = 255 * (image - 0.5)
-        deep = self.modulation(self.enter(F.pixel_unshuffle(pixels / 64, LATENT_STRIDE)), quality)
+        deep = self.modulation(self.enter(F.pixel_unshuffle(pixels / 64, LATENT_STRIDE)), quality_index)
         deep = self.leave(self.body_16(self.down(self.body_8(deep))))
         with full_precision(image):
             linear = self.basis(pixels.float())
-        return (linear + deep) * torch.exp(self.log_gain[quality, :, None, None])
+        return (linear + deep) * torch.exp(self.log_gain[quality_index, :, None, None])
 
 
 class SynthesisTransform(nn.Module):
@@ -58,9 +58,9 @@ class SynthesisTransform(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros(config.qualities, channels))
         self.decoder = BlockDecoder(latent, config.transforms.decoder_widths, config.transforms.decoder_depths)
 
-    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        y = y_hat * torch.exp(self.log_gain[quality, :, None, None])
-        deep = self.body_16(self.modulation(self.enter(y / 8), quality))
+    def forward(self, y_hat: Tensor, quality_index: Tensor) -> Tensor:
+        y = y_hat * torch.exp(self.log_gain[quality_index, :, None, None])
+        deep = self.body_16(self.modulation(self.enter(y / 8), quality_index))
         with full_precision(y):
             linear = F.pixel_shuffle(self.basis_t(y.float()), 2)
         image: Tensor = self.decoder(linear + self.leave(self.body_8(self.up(deep))))

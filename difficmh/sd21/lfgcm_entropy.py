@@ -227,14 +227,15 @@ class LfgcmEntropy(nn.Module):
         self.register_buffer("integer_medians", to_fixed(medians), persistent=False)
         self.register_buffer("scale_steps", torch.tensor(SCALE_STEPS, dtype=torch.float64), persistent=False)
 
-    def traverse(self, z_symbols: Tensor, quality: int, exchange: Exchange) -> Tensor:
+    def traverse(self, z_symbols: Tensor, quality_index: int, exchange: Exchange) -> Tensor:
         """Runs over y in coding order, calling `exchange` for each pass, as `EntropyModel.traverse` does.
 
-        z_symbols: `(B, N, h, w)` integers in any dtype, relative to the medians; quality: 0, for one rate per model.
+        z_symbols: `(B, N, h, w)` integers in any dtype, relative to the medians; quality_index: 0, as there is one
+        rate per model.
         Returns y_hat, `(B, M, 4h, 4w)` float32.
         """
-        if quality != 0:
-            raise ValueError(f"a model of one rate has no quality index {quality}")
+        if quality_index != 0:
+            raise ValueError(f"a model of one rate has no quality index {quality_index}")
         hyper = self.hyper_dec.hyper_dec.fixed(z_symbols.double() * ONE + self.get_buffer("integer_medians"))
         decoded: list[Tensor] = []
         for i in range(len(self.slices)):

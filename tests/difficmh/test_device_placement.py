@@ -16,7 +16,7 @@ import difficmh
 from difficmh.capsule import BUILT_IN
 from difficmh.codec import Codec, DecodedStream
 from difficmh.networks import Mode
-from difficmh.refinement import Latents, Refinement
+from difficmh.refinement import Refinement, Window
 from difficmh.symbols import decode_latents
 from difficmh.taggers.efficientnet import EfficientNetTagger
 from difficmh.taggers.ram import RamTagger
@@ -88,8 +88,8 @@ def test_the_cost_that_effort_minimises_is_counted_on_the_gpu(tiny_capsule: Path
     with pretended_gpu([networks.model]), torch.no_grad():
         images, quality = torch.empty(2, 3, 192, 192, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda")
         y = networks.model.g_a(images, quality)
-        latents = Latents(images, y, networks.model.h_a(y), quality)
-        cost = Refinement(networks.model, latents, Tile(whole, whole)).cost(y)
+        window = Window(images, y, networks.model.h_a(y), quality)
+        cost = Refinement(networks.model, window, Tile(whole, whole)).cost(y)
     assert (cost.shape, cost.device.type) == ((2,), "cuda")
 
 

@@ -14,7 +14,7 @@ from benchmarks.images import benchmark_images
 from difficmh.codec import Codec
 from difficmh.entropy_model import EntropyOutput
 from difficmh.lite import LiteNetworks
-from difficmh.refinement import Latents, Refinement, distance, estimated_bits, parts
+from difficmh.refinement import Refinement, Window, estimated_bits, mixed_distortion, parts
 from difficmh.tiling import Y_STRIDE, tiles
 from tests.difficmh.tiny_capsule import photograph
 
@@ -33,7 +33,7 @@ def cost_of_stream(codec: Codec, image: NDArray[np.uint8], stream: bytes, qualit
     (preview,) = codec.decompress([stream], mode="preview")
     weight = networks(codec).model.config.lambdas[quality - 1]
     height, width, _ = image.shape
-    return 8 * len(stream) / (height * width) + weight * float(distance(preview[None], as_batch(image)))
+    return 8 * len(stream) / (height * width) + weight * float(mixed_distortion(preview[None], as_batch(image)))
 
 
 @pytest.mark.parametrize("size", [(192, 192), (128, 320)], ids=["with MS-SSIM", "too small for it"])
@@ -62,10 +62,10 @@ def test_images_of_a_batch_are_refined_each_for_itself(tiny_codec: Codec) -> Non
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(y)
-    both = Refinement(model, Latents(images, y, z, quality), tile).run(4)
+    both = Refinement(model, Window(images, y, z, quality), tile).run(4)
     for one in range(2):
         part = slice(one, one + 1)
-        alone = Refinement(model, Latents(images[part], y[part], z[part], quality[part]), tile).run(4)
+        alone = Refinement(model, Window(images[part], y[part], z[part], quality[part]), tile).run(4)
         torch.testing.assert_close(both[part], alone, rtol=0, atol=1e-3)
 
 
@@ -76,7 +76,7 @@ def test_no_step_and_no_better_step_leave_y_as_it_came(tiny_codec: Codec, monkey
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(y)
-    work = Refinement(model, Latents(images, y, z, quality), tile)
+    work = Refinement(model, Window(images, y, z, quality), tile)
     assert torch.equal(work.run(0), y)
     monkeypatch.setattr("difficmh.refinement.RATE", 100.0)
     assert torch.equal(work.run(3), y)
@@ -92,7 +92,7 @@ def test_only_the_core_of_a_tile_changes(tiny_codec: Codec) -> None:
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(tile.crop(y, Y_STRIDE))
-    work = Refinement(model, Latents(images, y, z, quality), tile)
+    work = Refinement(model, Window(images, y, z, quality), tile)
     core = work.run(4)
     assert core.shape == tile.crop(y, Y_STRIDE).shape
     changed = work._amid_surroundings(core) - y

@@ -28,7 +28,7 @@ def test_a_decoder_written_from_the_format_reads_the_golden_streams(lite: diffic
     height, width = (side // 64 for side in padded_size(header.height, header.width))
     y_hat = read_y(model, decoder, (height, width), header.quality)
     assert decoder.at_end()
-    assert np.array_equal((y_hat / 1024).astype(np.float32), expected.y_hat.numpy())
+    assert np.array_equal((y_hat / 1024).astype(np.float32), expected.latents.y_hat.numpy())
 
 
 def test_symbols_of_z_are_activations_that_the_exact_networks_of_lite_take() -> None:

@@ -41,9 +41,10 @@ def test_the_stream_holds_exactly_what_was_encoded(sd21_codec: Codec, stream: by
     found = sd21_codec.read(stream)
     assert found.tags == ("Ant", "moth")
     assert (found.header.quality, found.header.guidance) == (1, None)
-    assert found.y_hat.shape == (8, 8, 8)
-    assert (found.z_symbols.shape, found.z_symbols.dtype) == ((8, 2, 2), torch.int32)
-    assert found.z_symbols.any()
+    y_hat, z_symbols = found.latents.y_hat, found.latents.z_symbols
+    assert y_hat.shape == (8, 8, 8)
+    assert (z_symbols.shape, z_symbols.dtype) == ((8, 2, 2), torch.int32)
+    assert z_symbols.any()
 
 
 def test_neighbours_do_not_change_a_stream(sd21_codec: Codec) -> None:
@@ -55,7 +56,7 @@ def test_neighbours_do_not_change_a_stream(sd21_codec: Codec) -> None:
 
 def test_tiles_hold_all_of_a_large_picture(sd21_codec: Codec) -> None:
     (stream,) = sd21_codec.compress([photograph(64, 450)], tags=[[]])
-    found = sd21_codec.read(stream)
+    found = sd21_codec.read(stream).latents
     assert (found.y_hat.shape, found.z_symbols.shape) == ((8, 4, 32), (8, 1, 8))
     (decoded,) = sd21_codec.decompress([stream], mode="full", steps=1)
     assert decoded.shape == (3, 64, 450)

@@ -193,6 +193,6 @@ def test_the_fixtures_picture_through_our_own_stream() -> None:
     found = codec.read(stream)
     assert sorted(found.tags) == sorted(names)
     assert len(stream) < (FOLDER / "bitstream_tags.bin").stat().st_size
-    symbols = codec._symbols([found], codec_module.Rectangle(0, 0, *told["padded_size"]))
-    guide = codec.networks.guide(symbols, torch.zeros(1))
+    latents = codec._latents([found], codec_module.Rectangle(0, 0, *told["padded_size"]))
+    guide = codec.networks.guide(latents, torch.zeros(1))
     assert (guide - given["c_latent"]).abs().mean() < 0.25 * given["c_latent"].std()
