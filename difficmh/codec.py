@@ -21,7 +21,6 @@ from torch import Tensor
 
 from difficmh.bitstream import FINGERPRINT_DIGITS, MAX_PIXELS, Header, check_guidance, pack, unpack
 from difficmh.errors import BitstreamError, ImageError
-from difficmh.lazily import lazily
 from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
@@ -52,9 +51,12 @@ class DecodedStream:
     seed: int
 
 
-@dataclass(frozen=True)
-class CodecParts:
-    """What a codec is made of. `make_tagger` is called when tags are first asked for: decoding needs no tagger."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Codec:
+    """A codec, ready on one device. Made by `difficmh.load`.
+
+    `tagger` is called whenever tags are asked for and returns the same at each call; decoding needs no tagger.
+    """
 
     name: str
     fingerprint: str
@@ -62,20 +64,7 @@ class CodecParts:
     networks: Networks
     tables: EntropyTables
     prior: TagPrior
-    make_tagger: Callable[[], Tagger]
-
-
-class Codec:
-    """A codec, ready on one device. Made by `difficmh.load`."""
-
-    def __init__(self, parts: CodecParts) -> None:
-        self.name = parts.name
-        self.fingerprint = parts.fingerprint
-        self.capsule = parts.capsule
-        self.networks = parts.networks
-        self.tables = parts.tables
-        self.prior = parts.prior
-        self._tagger = lazily(parts.make_tagger)  # threads that compress at the same time share one
+    tagger: Callable[[], Tagger]
 
     @property
     def device(self) -> torch.device:
@@ -91,7 +80,7 @@ class Codec:
 
     def tag(self, images: Sequence[Image]) -> list[list[TagScore]]:
         """Tags of each `(H, W, 3)` uint8 image, sorted by name."""
-        return self._tagger()(images)
+        return self.tagger()(images)
 
     @torch.inference_mode()
     def compress(

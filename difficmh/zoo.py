@@ -24,9 +24,10 @@ from difficmh.capsule import (
     verify,
 )
 from difficmh.cdf_tables import CdfTables
-from difficmh.codec import Codec, CodecParts, Tagger
+from difficmh.codec import Codec, Tagger
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
+from difficmh.lazily import lazily
 from difficmh.limits import MOST_STEPS
 from difficmh.lite import LiteNetworks
 from difficmh.model import CodecModel
@@ -65,16 +66,15 @@ def load(
         networks = _load_lite(path, content, place, dtype)
     else:
         networks = _load_sd21(path, content, place, dtype, compiled)
-    parts = CodecParts(
+    return Codec(
         name=read_name(path),
         fingerprint=capsule_fingerprint(path),
         capsule=path,
         networks=networks,
         tables=load_tables(path),
         prior=tag_prior(Vocabulary.load(path / VOCABULARY)),
-        make_tagger=partial(load_tagger, path, place),
+        tagger=lazily(partial(load_tagger, path, place)),  # threads that compress at the same time share one
     )
-    return Codec(parts)
 
 
 def load_tagger(path: Path, device: str | torch.device = "cpu") -> Tagger:
