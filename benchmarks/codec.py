@@ -80,7 +80,7 @@ def codec_actions(codec: Codec, images: Sequence[Image], setting: Setting) -> di
             for batch, known in zip(batches, tags, strict=True)
         ],
         "transforms of encode": lambda: [transform(codec, image, setting.quality) for image in images],
-        "entropy decoding": lambda: [codec.read(stream) for batch in streams for stream in batch],
+        "entropy decoding": lambda: [codec.read_all(batch) for batch in streams],
         "preview": lambda: [codec.decompress(batch, mode="preview") for batch in streams],
         "full": lambda: [codec.decompress(batch, mode="full") for batch in streams],
     }

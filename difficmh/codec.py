@@ -10,7 +10,7 @@ belong to cores, which partition the image (`tiling.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.bitstream import FINGERPRINT_DIGITS, MAX_PIXELS, Header, check_guidance, pack, unpack
+from difficmh.bitstream import FINGERPRINT_DIGITS, MAX_PIXELS, Frame, Header, check_guidance, pack, unpack
 from difficmh.errors import BitstreamError, ImageError
+from difficmh.groups import in_groups
 from difficmh.networks import Conditions, Mode, Networks, Sampling, choose_sampling
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.sampler import NoiseField
@@ -32,9 +33,6 @@ from difficmh.vocabulary import TagScore
 Image = NDArray[np.uint8]
 
 ENCODE_MARGIN, PREVIEW_MARGIN, FULL_MARGIN = 128, 192, 320
-GPU_BATCH, GPU_BATCH_PIXELS = 8, 1 << 23
-"""Images of one size that a GPU takes at once, and their pixels in all; a larger image goes alone."""
-
 Tagger = Callable[[Sequence[Image]], list[list[TagScore]]]
 
 
@@ -110,13 +108,11 @@ class Codec:
         if tags is None:
             tags = [[tag.name for tag in found] for found in self.tag(images)]
         self._check_tags(images, tags)
-        streams: list[bytes] = [b""] * len(images)
-        for group in self._groups([image.shape for image in images]):
-            of_group = [images[i] for i in group], [tags[i] for i in group]
-            encoded = self._compress_group(*of_group, quality, guidance, effort)
-            for i, stream in zip(group, encoded, strict=True):
-                streams[i] = stream
-        return streams
+
+        def work(group: list[int]) -> list[bytes]:
+            return self._compress_group([images[i] for i in group], [tags[i] for i in group], quality, guidance, effort)
+
+        return in_groups([image.shape for image in images], self.device, work)
 
     def _compress_group(
         self,
@@ -171,17 +167,6 @@ class Codec:
         for names in tags:
             check_tags(names, self.prior)
 
-    def _groups(self, kinds: Sequence[tuple[int | float | None, ...]]) -> Iterator[list[int]]:
-        """Positions to process together, of one kind: height, width, and more. A CPU takes one image at a time."""
-        by_kind: dict[tuple[int | float | None, ...], list[int]] = {}
-        for position, kind in enumerate(kinds):
-            by_kind.setdefault(kind, []).append(position)
-        for (height, width, *_), positions in by_kind.items():
-            fitting = int(GPU_BATCH_PIXELS // ((height or 1) * (width or 1)))
-            limit = max(1, min(GPU_BATCH, fitting)) if self.device.type == "cuda" else 1
-            for start in range(0, len(positions), limit):
-                yield positions[start : start + limit]
-
     def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
         """`(B, H, W, 3)` uint8 to `(B, 3, H, W)` float32 in [0, 1], channels last."""
         return torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float() / 255
@@ -199,32 +184,52 @@ class Codec:
         mode, sampler or number of steps that there is not, and for `preview` with either.
         """
         choose_sampling(self.networks, mode, steps, sampler)  # refuses what makes no sense before there is work to do
-        return self.draw([self.read(bitstream) for bitstream in bitstreams], mode=mode, steps=steps, sampler=sampler)
+        return self.draw(self.read_all(bitstreams), mode=mode, steps=steps, sampler=sampler)
 
-    @torch.inference_mode()
     def read(self, bitstream: bytes) -> DecodedStream:
         """Everything the bytes say: size, tags and latents, exact on every device. Raises BitstreamError."""
+        (stream,) = self.read_all([bitstream])
+        return stream
+
+    @torch.inference_mode()
+    def read_all(self, bitstreams: Sequence[bytes]) -> list[DecodedStream]:
+        """What `read` says of each. Raises BitstreamError where one of them is damaged or of another model."""
+        frames = [self._unpack(bitstream) for bitstream in bitstreams]
+        kinds = [(frame.header.height, frame.header.width, frame.header.quality) for frame in frames]
+        return in_groups(kinds, self.device, lambda group: self._read_group([frames[i] for i in group]))
+
+    def _unpack(self, bitstream: bytes) -> Frame:
         frame = unpack(bitstream, fingerprint=self.fingerprint)
-        header = frame.header
-        if header.quality not in self.qualities:
-            raise BitstreamError(f"quality {header.quality} is none of this model's {len(self.qualities)}")
-        if header.guidance is not None and self.networks.guidance is None:
+        if frame.header.quality not in self.qualities:
+            raise BitstreamError(f"quality {frame.header.quality} is none of this model's {len(self.qualities)}")
+        if frame.header.guidance is not None and self.networks.guidance is None:
             raise BitstreamError("made for guidance, which this model does not have")
-        decoder = SymbolDecoder(frame.payload)
-        tags = decode_tags(decoder, self.prior)
-        height, width = padded_size(header.height, header.width)
+        return frame
+
+    def _read_group(self, frames: Sequence[Frame]) -> list[DecodedStream]:
+        """Streams of one size and quality together."""
+        decoders = [SymbolDecoder(frame.payload) for frame in frames]
+        tags = [decode_tags(decoder, self.prior) for decoder in decoders]
+        latents = self._decode_latents(frames[0].header, decoders).each()
+        if any(decoder.checksum != frame.symbol_checksum for decoder, frame in zip(decoders, frames, strict=True)):
+            raise BitstreamError("the decoded symbols are not those that were encoded")
+        return [
+            DecodedStream(frame.header, names, one, frame.seed)
+            for frame, names, one in zip(frames, tags, latents, strict=True)
+        ]
+
+    def _decode_latents(self, header: Header, decoders: Sequence[SymbolDecoder]) -> Latents:
+        """The latents of whole padded images, on the CPU."""
+        size = padded_size(header.height, header.width)
         whole: Latents | None = None
         for core in cores(header.height, header.width, self.networks.tile):
             z_size = (core.height // Z_STRIDE, core.width // Z_STRIDE)
-            part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, [decoder])
+            part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, decoders)
             # Only now: a header alone must not make this allocate.
-            whole = whole or Latents.empty(self.networks.entropy, 1, height, width)
+            whole = whole or Latents.empty(self.networks.entropy, len(decoders), *size)
             whole.crop(core).fill(part)
         assert whole is not None  # a picture has at least one tile
-        if decoder.checksum != frame.symbol_checksum:
-            raise BitstreamError("the decoded symbols are not those that were encoded")
-        (latents,) = whole.each()
-        return DecodedStream(header, tags, latents, frame.seed)
+        return whole
 
     @torch.inference_mode()
     def draw(
@@ -237,12 +242,8 @@ class Codec:
     ) -> list[Tensor]:
         """The pictures of streams that were read; arguments and result as for `decompress`."""
         sampling = choose_sampling(self.networks, mode, steps, sampler)
-        pictures: list[Tensor] = [torch.empty(0)] * len(streams)
-        headers = [stream.header for stream in streams]
-        for group in self._groups([(header.height, header.width, header.guidance) for header in headers]):
-            for i, picture in zip(group, self._draw_group([streams[i] for i in group], sampling), strict=True):
-                pictures[i] = picture
-        return pictures
+        kinds = [(stream.header.height, stream.header.width, stream.header.guidance) for stream in streams]
+        return in_groups(kinds, self.device, lambda group: [*self._draw_group([streams[i] for i in group], sampling)])
 
     def _draw_group(self, streams: Sequence[DecodedStream], sampling: Sampling | None) -> Tensor:
         """`(B, 3, H, W)` of streams of one size and guidance."""

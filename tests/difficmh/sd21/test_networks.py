@@ -191,7 +191,7 @@ def test_pictures_of_one_size_are_drawn_as_a_batch(sd21_codec: Codec, monkeypatc
         sizes.append(len(streams))
         return real(codec, streams, sampling)
 
-    monkeypatch.setattr(Codec, "_groups", lambda codec, kinds: iter([[0, 2, 1], [3]]))
+    monkeypatch.setattr("difficmh.groups.groups", lambda kinds, device: iter([[0, 2, 1], [3]]))
     monkeypatch.setattr(Codec, "_draw_group", group)
     together = sd21_codec.draw(read, mode="full")
     assert sizes == [3, 1]
