@@ -205,8 +205,7 @@ class EntropyModel(nn.Module):
         nothing = torch.zeros_like(first[:, : self.context_channels])
         anchors = self._traverse_half(context, torch.cat((first, nothing), dim=1), bias, exchange)
         seen = anchors.clamp(-LIMIT * ONE, LIMIT * ONE)
-        local = leaky_relu_fixed(context.local.fixed(checkerboard.merge(seen, torch.zeros_like(seen))))
-        local = checkerboard.split(local)[1]
+        local = leaky_relu_fixed(context.local.fixed_at_others(seen))
         others = self._traverse_half(context, torch.cat((second, local), dim=1), bias, exchange)
         return checkerboard.merge(anchors, others)
 

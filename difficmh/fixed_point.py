@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difficmh import checkerboard
+
 ACTIVATION_BITS = 10
 WEIGHT_BITS = 12
 LIMIT = 512.0
@@ -81,9 +83,17 @@ class FixedPointConv2d(nn.Conv2d):
 
     def fixed(self, x: Tensor) -> Tensor:
         """Integer activations `(B, C, H, W)` float64 to integer activations. `freeze` comes first."""
-        weight, bias = self.get_buffer("integer_weight"), self.get_buffer("integer_bias")
-        total = F.conv2d(x, weight, None, self.stride, self.padding)
-        return rescale(total, self.weight_bits).add_(bias)
+        return self._activations(F.conv2d(x, self.get_buffer("integer_weight"), None, self.stride, self.padding))
+
+    def fixed_at_others(self, anchors: Tensor) -> Tensor:
+        """`fixed` of a checkerboard of which only the anchors, `(B, C, H, W/2)`, are known: its result at the others.
+
+        Of a layer whose stride is 1 and whose padding keeps the size.
+        """
+        return self._activations(checkerboard.conv_at_others(anchors, self.get_buffer("integer_weight")))
+
+    def _activations(self, total: Tensor) -> Tensor:
+        return rescale(total, self.weight_bits).add_(self.get_buffer("integer_bias"))
 
 
 class FixedPointStack(nn.Module):

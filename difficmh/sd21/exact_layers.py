@@ -34,6 +34,10 @@ class ExactConv2d(FixedPointConv2d):
         """Integer activations `(B, C, h, w)` float64 to integer activations. `freeze` comes first."""
         return super().fixed(bounded(x))
 
+    def fixed_at_others(self, anchors: Tensor) -> Tensor:
+        """`fixed` of a checkerboard whose others are not known, at these: `FixedPointConv2d.fixed_at_others`."""
+        return super().fixed_at_others(bounded(anchors))
+
 
 class ExactConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution with the bounds of this module."""

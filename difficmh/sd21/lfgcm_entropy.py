@@ -246,8 +246,7 @@ class LfgcmEntropy(nn.Module):
     def _traverse_slice(self, i: int, known: Tensor, exchange: Exchange) -> Tensor:
         first, second = checkerboard.split(known)
         anchors = self._traverse_half(self.entropy_parameters_anchor[i], first, exchange)
-        local = self.local_context[i].fixed(checkerboard.merge(anchors, torch.zeros_like(anchors)))
-        second = torch.cat((checkerboard.split(local)[1], second), dim=1)
+        second = torch.cat((self.local_context[i].fixed_at_others(anchors), second), dim=1)
         others = self._traverse_half(self.entropy_parameters_nonanchor[i], second, exchange)
         return checkerboard.merge(anchors, others)
 

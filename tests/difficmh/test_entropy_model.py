@@ -8,21 +8,11 @@ import math
 import pytest
 import torch
 
-from difficmh import checkerboard
 from difficmh.cdf_tables import GAUSSIAN_SCALES, SCALE_MIN, SCALE_STEP
 from difficmh.codec import Codec
 from difficmh.entropy_model import EntropyModel
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.symbols import decode_latents, encode_latents
-
-
-def test_checkerboard_halves_come_together_again() -> None:
-    x = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
-    anchors, others = checkerboard.split(x)
-    assert torch.equal(checkerboard.merge(anchors, others), x)
-    row, column = 1, 2
-    assert anchors[0, 0, row, 1] == x[0, 0, row, column]
-    assert anchors[0, 0, 0, 0] == x[0, 0, 0, 1]
 
 
 @torch.no_grad()
