@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +31,7 @@ from difficmh.fixed_point import (
     leaky_relu_fixed,
     to_fixed,
 )
+from difficmh.gradients import lower_bound, straight_through_round
 from difficmh.symbols import Exchange
 
 
@@ -42,25 +42,6 @@ class EntropyOutput:
     y_hat: Tensor
     means: Tensor
     scales: Tensor
-
-
-class _LowerBound(torch.autograd.Function):
-    """max(x, 0) whose gradient still reaches values below 0 where it would lift them (Ballé et al., ICLR 2018)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.clamp(min=0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return torch.where((x >= 0) | (gradients[0] < 0), gradients[0], 0.0)
-
-
-def straight_through_round(x: Tensor) -> Tensor:
-    """Rounds; the gradient passes as if it had not."""
-    return x + (torch.round(x) - x).detach()
 
 
 class HyperSynthesis(nn.Module):
@@ -170,7 +151,7 @@ class EntropyModel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, scale = context.mix(torch.cat((known, local), dim=1)).chunk(2, dim=1)
         mean = (mean + bias[:, 0, :, None, None]).clamp(-LIMIT, LIMIT)
-        scale = _LowerBound.apply(scale + bias[:, 1, :, None, None]).clamp(max=SCALES - 1)
+        scale = lower_bound(scale + bias[:, 1, :, None, None], 0.0).clamp(max=SCALES - 1)
         return straight_through_round(part - mean) + mean, mean, scale
 
     # --- exact integers, for coding ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ Training runs the same layers in floating point.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -64,7 +65,19 @@ def rescale(total: Tensor, bits: int) -> Tensor:
     return total.div_(2**bits).round_()
 
 
-class FixedPointConv2d(nn.Conv2d):
+class ExactLayer(ABC):
+    """A layer that has an exact arithmetic beside the floating point of its `forward`."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Derives what `fixed` needs from the weights. Raises ValueError for weights that are too large for it."""
+
+    @abstractmethod
+    def fixed(self, x: Tensor) -> Tensor:
+        """Integer activations, float64, to integer activations. `freeze` comes first."""
+
+
+class FixedPointConv2d(nn.Conv2d, ExactLayer):
     """A convolution with two arithmetics: `forward` in floating point, `fixed` exact on integer activations.
 
     Subclasses may choose other `weight_bits`, fractional bits of the weights, and another `limit` of the activations.
@@ -115,7 +128,13 @@ class FixedPointStack(nn.Module):
 
 
 def freeze(module: nn.Module) -> None:
-    """Freezes every fixed-point layer of `module`. Call after loading weights."""
-    for layer in module.modules():
-        if isinstance(layer, FixedPointConv2d):
-            layer.freeze()
+    """Freezes every exact layer inside `module`. Call after loading weights.
+
+    Raises ValueError that names the layer whose weights are too large for exact sums, or not finite.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, ExactLayer):
+            try:
+                layer.freeze()
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error

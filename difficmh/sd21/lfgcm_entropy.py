@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from difficmh import checkerboard
 from difficmh.cdf_tables import SCALE_MIN
-from difficmh.entropy_model import straight_through_round
-from difficmh.fixed_point import ONE, to_fixed
-from difficmh.sd21.exact_layers import ExactConv2d, bounded, exact_chain, exact_conv, exact_deconv, freeze
-from difficmh.sd21.factorized_density import LIKELIHOOD_BOUND, FactorizedDensity, lower_bound
+from difficmh.fixed_point import ONE, freeze, to_fixed
+from difficmh.gradients import lower_bound, straight_through_round
+from difficmh.sd21.exact_layers import ExactConv2d, bounded, exact_chain, exact_conv, exact_deconv
+from difficmh.sd21.factorized_density import LIKELIHOOD_BOUND, FactorizedDensity
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.symbols import Exchange
 
