@@ -31,6 +31,9 @@ GAUSSIAN_SCALES: tuple[float, ...] = tuple(
 )
 """The standard deviations of the Gaussian tables, ascending, equally spaced in the logarithm."""
 
+PARTS = ("cdfs", "lengths", "offsets")
+"""The arrays of tables, by which capsules name them."""
+
 
 @dataclass(frozen=True, eq=False)
 class CdfTables:
@@ -49,7 +52,7 @@ class CdfTables:
     offsets: NDArray[np.int32]
 
     def __post_init__(self) -> None:
-        for name in ("cdfs", "lengths", "offsets"):
+        for name in PARTS:
             object.__setattr__(self, name, _frozen_int32(getattr(self, name), name))
         if len(self.lengths) == 0 or len(self.lengths) != len(self.offsets):
             raise ValueError("tables need one length and one offset each, and there must be at least one table")

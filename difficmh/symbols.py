@@ -6,7 +6,7 @@ is coded for them: their symbol is 0 on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difficmh import checkerboard
-from difficmh.cdf_tables import CdfTables
+from difficmh.cdf_tables import PARTS, CdfTables
 from difficmh.errors import BitstreamError
 from difficmh.fixed_point import ONE
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
@@ -83,6 +83,19 @@ class EntropyTables:
 
     z: CdfTables
     y: CdfTables
+
+    def to_arrays(self) -> dict[str, NDArray[np.int32]]:
+        """As capsules store them: `z.cdfs`, `z.lengths`, `z.offsets`, and the same for y."""
+        return {f"{name}.{part}": getattr(getattr(self, name), part).copy() for name in "zy" for part in PARTS}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.int32]]) -> EntropyTables:
+        """Inverse of `to_arrays`, whatever else `arrays` hold.
+
+        Raises KeyError for an array that is missing and ValueError for arrays that are no tables.
+        """
+        z, y = (CdfTables(*(arrays[f"{name}.{part}"] for part in PARTS)) for name in "zy")
+        return cls(z, y)
 
 
 def encode_latents(

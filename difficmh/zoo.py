@@ -23,7 +23,6 @@ from difficmh.capsule import (
     read_name,
     verify,
 )
-from difficmh.cdf_tables import CdfTables
 from difficmh.codec import Codec, Tagger
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
@@ -34,9 +33,6 @@ from difficmh.model import CodecModel
 from difficmh.networks import Networks
 from difficmh.symbols import EntropyTables
 from difficmh.vocabulary import Vocabulary, tag_prior
-
-TRAINING_ONLY = "rate."
-"""Prefix of the weights that only training needs: coding reads the integer tables instead."""
 
 VOCABULARY = "tags.json"
 
@@ -90,8 +86,9 @@ def load_tagger(path: Path, device: str | torch.device = "cpu") -> Tagger:
 
         return EfficientNetTagger(path, place)
     with _packages_of_sd21(path):
-        from difficmh.sd21.loading import load_tagger, read_codec
-    return load_tagger(path, read_codec(path, content).tagger, place)
+        from difficmh.sd21.loading import load_tagger as load_ram_tagger
+        from difficmh.sd21.loading import read_codec
+    return load_ram_tagger(path, read_codec(path, content).tagger, place)
 
 
 def _family(path: Path, content: Mapping[str, Any]) -> str:
@@ -161,22 +158,23 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def load_model(path: Path, config: CodecConfig) -> CodecModel:
-    """The networks with the capsule's weights, in float32, evaluation mode and ready for exact coding."""
+    """The networks with the capsule's weights, in float32, evaluation mode and ready for exact coding.
+
+    Raises CapsuleError for weights that do not fit the configuration or are too large for exact coding.
+    """
     model = CodecModel(config)
     try:
         weights = load_tensors(path / "model.safetensors")
         model.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (OSError, RuntimeError, SafetensorError) as error:
+        model.entropy.freeze()
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CapsuleError(f"{path / 'model.safetensors'} does not fit its configuration: {error}") from error
-    model.entropy.freeze()
     return model.eval().requires_grad_(False)
 
 
 def load_tables(path: Path) -> EntropyTables:
-    """The integer CDF tables of a capsule."""
+    """The integer CDF tables of a capsule. Raises CapsuleError where it has none."""
     try:
-        arrays = load_arrays(path / "tables.safetensors")
-        z, y = (CdfTables(*(arrays[f"{name}.{part}"] for part in ("cdfs", "lengths", "offsets"))) for name in "zy")
+        return EntropyTables.from_arrays(load_arrays(path / "tables.safetensors"))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise CapsuleError(f"{path / 'tables.safetensors'} holds no usable tables: {error}") from error
-    return EntropyTables(z=z, y=y)

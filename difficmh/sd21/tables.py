@@ -14,22 +14,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from difficmh.cdf_tables import PARTS
 from difficmh.errors import CapsuleError
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy
 from difficmh.sd21.official_coding import OfficialEntropyTables, bottleneck_tables, coding_tables, gaussian_tables
 from difficmh.sd21.official_rans import OfficialTables
 
 TABLES_FILE = "tables.safetensors"
-PARTS = ("cdfs", "lengths", "offsets")
 
 
 def capsule_tables(model: LfgcmEntropy) -> dict[str, NDArray[np.int32]]:
     """All tables of a latent codec, named int32 arrays for `CapsuleContents.tables`."""
-    ours = coding_tables(model)
     official = {"z": bottleneck_tables(model.entropy_bottleneck), "y": gaussian_tables()}
-    arrays = {f"{name}.{part}": getattr(getattr(ours, name), part) for name in "zy" for part in PARTS}
-    arrays |= {f"official.{name}.{part}": getattr(official[name], part) for name in "zy" for part in PARTS}
-    return {name: np.array(array, np.int32) for name, array in arrays.items()}
+    arrays = {f"official.{name}.{part}": getattr(official[name], part) for name in "zy" for part in PARTS}
+    return coding_tables(model).to_arrays() | {name: np.array(array, np.int32) for name, array in arrays.items()}
 
 
 def load_official_tables(capsule: Path) -> OfficialEntropyTables:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 
@@ -17,14 +16,14 @@ from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
 from difficmh.model import CodecModel
-from difficmh.symbols import Z_LIMIT
+from difficmh.symbols import Z_LIMIT, EntropyTables
 from difficmh.training.card import CARD
 from difficmh.training.history import HISTORY_FILE, read_history, write_history
 from difficmh.training.image_tags import learned_vocabulary
-from difficmh.training.rate import RateModel
+from difficmh.training.rate import TRAINING_ONLY, RateModel
 from difficmh.training.trainer import averaged_state
 from difficmh.vocabulary import Vocabulary
-from difficmh.zoo import TRAINING_ONLY, VOCABULARY, check_vocabulary
+from difficmh.zoo import VOCABULARY, check_vocabulary
 
 Z_TAIL = 1e-6
 
@@ -66,7 +65,8 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     (capsule / "config.json").write_text(json.dumps(content, indent=1) + "\n")
     decoding = {key: value for key, value in model.state_dict().items() if not key.startswith(TRAINING_ONLY)}
     save_tensors({key: value.half().contiguous() for key, value in decoding.items()}, capsule / "model.safetensors")
-    save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / "tables.safetensors")
+    tables = EntropyTables(z=bottleneck_tables(rate), y=gaussian_tables())
+    save_arrays(tables.to_arrays(), capsule / "tables.safetensors")
     if history := read_history(checkpoint):
         write_history(capsule, history)
     return write_manifest(capsule)
@@ -92,8 +92,3 @@ def bottleneck_tables(rate: RateModel) -> CdfTables:
         pmfs.append(part / max(1.0, float(part.sum())))
         offsets.append(int(first) - reach)
     return tables_from_pmf(pmfs, offsets)
-
-
-def _arrays(z: CdfTables, y: CdfTables) -> dict[str, NDArray[np.int32]]:
-    parts = ("cdfs", "lengths", "offsets")
-    return {f"{name}.{part}": getattr(tables, part).copy() for name, tables in (("z", z), ("y", y)) for part in parts}
