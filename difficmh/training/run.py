@@ -21,10 +21,10 @@ from difficmh.training.data import SMALLEST_SIDE, CropSource, TrainingSample, re
 from difficmh.training.history import read_history, start_of
 from difficmh.training.image_tags import TagSource, carried_over, learned_vocabulary, tag_matrix, tag_source
 from difficmh.training.klt import initialise
-from difficmh.training.rate import RateModel
+from difficmh.training.rate import TRAINING_ONLY, RateModel
 from difficmh.training.settings import LossSettings
 from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
-from difficmh.zoo import TRAINING_ONLY, find_device, load_tables
+from difficmh.zoo import find_device, load_tables
 
 PREVIOUS = {
     "decoder": ("rate_distortion",),

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from difficmh.cdf_tables import TOTAL
 from difficmh.errors import CapsuleError, ImageError
 from difficmh.training.image_tags import TagSource
-from difficmh.training.rate import RateModel
+from difficmh.training.rate import TRAINING_ONLY, RateModel
 from difficmh.training.run import TAG_EMBEDDINGS, TrainingJob, build_model, load_data, previous_weights, train
-from difficmh.zoo import TRAINING_ONLY, load_tables
+from difficmh.zoo import load_tables
 from tests.difficmh.tiny_capsule import TAGS, photograph
 
 REACH = 600
