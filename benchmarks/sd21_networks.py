@@ -26,7 +26,7 @@ from difficmh.sd21.tables import coding_tables
 from difficmh.sd21.text import BEGIN, END, TextConditioner, TextConfig
 from difficmh.sd21.unet import UNetConfig
 from difficmh.sd21.vae import LatentAutoencoder, VaeConfig
-from difficmh.symbols import EntropyTables, decode_latents, encode_symbols
+from difficmh.symbols import EntropyTables, decode_latents, encode_latents
 
 GUIDANCE = 5.0
 PROMPT = "boat, person, river"
@@ -110,7 +110,7 @@ def encode(networks: Networks, images: Tensor) -> list[bytes]:
     """`(B, 3, H, W)` images in [0, 1] to the bytes of their symbols: autoencoder, analysis, entropy coding."""
     y, z = networks.lfgcm.analyze(images, networks.autoencoder.encode(images))
     encoders = [SymbolEncoder() for _ in images]
-    encode_symbols(networks.lfgcm, networks.tables, y, networks.lfgcm.centre(z), 0, encoders)
+    encode_latents(networks.lfgcm, networks.tables, y, networks.lfgcm.centre(z), 0, encoders)
     return [encoder.finish() for encoder in encoders]
 
 

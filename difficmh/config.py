@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-DOWNSCALE = 64
-"""Images are padded to multiples of this: one hyperprior position covers 64 x 64 pixels."""
-
 DEFAULT_QUALITY = 3
 """What is taken where nobody asks for a quality."""
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
@@ -27,15 +26,15 @@ from difficmh.capsule import (
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
-from difficmh.fixed_point import LIMIT
 from difficmh.model import CodecModel
+from difficmh.symbols import Z_LIMIT, EntropyTables
 from difficmh.training.card import CARD
 from difficmh.training.history import HISTORY_FILE, read_history, write_history
 from difficmh.training.image_tags import learned_vocabulary
-from difficmh.training.rate import RateModel
+from difficmh.training.rate import TRAINING_ONLY, RateModel
 from difficmh.training.trainer import averaged_state
 from difficmh.vocabulary import Vocabulary
-from difficmh.zoo import TRAINING_ONLY, check_vocabulary
+from difficmh.zoo import check_vocabulary
 
 Z_TAIL = 1e-6
 
@@ -71,6 +70,7 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     model.rate = rate = RateModel(config.entropy.hyper_channels)
     model.load_state_dict(weights)
     decoding = half_precision(model)
+    tables = EntropyTables(z=bottleneck_tables(rate), y=gaussian_tables())
     history = read_history(checkpoint)
     capsule.mkdir(parents=True, exist_ok=True)
     for file in kept:
@@ -79,7 +79,7 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     content = {"format": FORMAT, "name": name, "codec": config.to_dict()}
     (capsule / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
     save_tensors(decoding, capsule / WEIGHTS)
-    save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / TABLES)
+    save_arrays(tables.to_arrays(), capsule / TABLES)
     if history:
         write_history(capsule, history)
     return write_manifest(capsule)
@@ -115,7 +115,7 @@ def _check_vocabulary(config: CodecConfig, checkpoint: Path, vocabulary: Vocabul
 
 def bottleneck_tables(rate: RateModel) -> CdfTables:
     """Integer tables of z's channels, from the trained densities; what lies beyond the tails is escaped."""
-    reach = int(LIMIT)
+    reach = Z_LIMIT
     pmfs, offsets = [], []
     for row in rate.z_probabilities(reach).double().numpy():
         likely = np.flatnonzero(row > Z_TAIL)
@@ -124,8 +124,3 @@ def bottleneck_tables(rate: RateModel) -> CdfTables:
         pmfs.append(part / max(1.0, float(part.sum())))
         offsets.append(int(first) - reach)
     return tables_from_pmf(pmfs, offsets)
-
-
-def _arrays(z: CdfTables, y: CdfTables) -> dict[str, NDArray[np.int32]]:
-    parts = ("cdfs", "lengths", "offsets")
-    return {f"{name}.{part}": getattr(tables, part).copy() for name, tables in (("z", z), ("y", y)) for part in parts}

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difficmh.autoencoder import BLOCK
 from difficmh.denoiser import Denoiser
 from difficmh.distortion import Distortion, distortion
 from difficmh.entropy_model import EntropyOutput
 from difficmh.layers import full_precision
 from difficmh.model import CodecModel
 from difficmh.sampler import TRAIN_STEPS, noised
+from difficmh.tiling import LATENT_STRIDE
 
 RATE_BALANCE = 0.2
 """Low rates have small losses; weighting by lambda ** -RATE_BALANCE keeps the shared networks from ignoring them."""
@@ -86,7 +86,7 @@ def grid_error(decoded: Tensor, images: Tensor) -> Tensor:
     multiples of 32.
     """
     residual = decoded - images
-    smooth = F.avg_pool2d(residual, BLOCK + 1, stride=1, padding=BLOCK // 2, count_include_pad=False)
+    smooth = F.avg_pool2d(residual, LATENT_STRIDE + 1, stride=1, padding=LATENT_STRIDE // 2, count_include_pad=False)
     return torch.stack([_repeated(residual - smooth, period) for period in PERIODS]).mean(0)
 
 

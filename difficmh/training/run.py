@@ -22,10 +22,10 @@ from difficmh.training.history import read_history, start_of
 from difficmh.training.image_tags import TagSource, carried_over, learned_vocabulary, tag_matrix, tag_source
 from difficmh.training.job import TrainingJob
 from difficmh.training.klt import initialize
-from difficmh.training.rate import RateModel
+from difficmh.training.rate import TRAINING_ONLY, RateModel
 from difficmh.training.stages import STAGES
 from difficmh.training.trainer import Trainer, averaged_state
-from difficmh.zoo import TRAINING_ONLY, find_device, load_tables
+from difficmh.zoo import find_device, load_tables
 
 TAG_EMBEDDINGS = "denoiser.condition.tags"
 

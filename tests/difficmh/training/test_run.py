@@ -16,9 +16,9 @@ from difficmh.cdf_tables import TOTAL
 from difficmh.errors import CapsuleError, ImageError
 from difficmh.training.image_tags import TagSource
 from difficmh.training.job import TrainingJob
-from difficmh.training.rate import RateModel
+from difficmh.training.rate import TRAINING_ONLY, RateModel
 from difficmh.training.run import TAG_EMBEDDINGS, build_model, load_data, previous_weights, train
-from difficmh.zoo import TRAINING_ONLY, load_tables
+from difficmh.zoo import load_tables
 from tests.difficmh.tiny_capsule import TAGS, photograph
 
 REACH = 600
