@@ -23,7 +23,7 @@ from difficmh.model import CodecModel
 from difficmh.training.command import parse
 from difficmh.training.run import train
 from difficmh.training.settings import LossSettings
-from difficmh.training.stages import PEAK_RATES, STAGES, RateDistortionStage
+from difficmh.training.stages import STAGES, RateDistortionStage
 
 WITH, WITHOUT = "entropy", "entropy_without_context"
 """Names of the two stages, and so of their checkpoints."""
@@ -38,14 +38,14 @@ class EntropyStage(RateDistortionStage):
 class ContextFreeStage(EntropyStage):
     """The same on zero context."""
 
-    def __init__(self, model: CodecModel, rate: float, settings: LossSettings) -> None:
+    def __init__(self, model: CodecModel, learning_rate: float, settings: LossSettings) -> None:
         contexts = list(context_modules(model))
         self.FROZEN = (*EntropyStage.FROZEN, *contexts)
         with torch.no_grad():
             for name in contexts:
                 for parameter in model.get_submodule(name).parameters():
                     parameter.zero_()
-        super().__init__(model, rate, settings)
+        super().__init__(model, learning_rate, settings)
 
 
 def context_modules(model: CodecModel) -> Iterator[str]:
@@ -63,7 +63,6 @@ def main(command: Sequence[str] | None = None) -> None:
     if wanted.job.start is None or wanted.job.stage != "rate_distortion" or wanted.workers > 1:
         raise SystemExit("--start is needed, --stage must be rate_distortion, and one worker trains")
     STAGES.update({WITH: EntropyStage, WITHOUT: ContextFreeStage})  # of this ablation alone, and of no release
-    PEAK_RATES.update(dict.fromkeys((WITH, WITHOUT), PEAK_RATES[wanted.job.stage]))
     print(f"checkpoint: {train(replace(wanted.job, stage=WITHOUT if choice.without_context else WITH))}")
 
 

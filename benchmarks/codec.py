@@ -24,7 +24,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.timing import Action, Timings, time_in_rounds
 from difficmh.codec import Codec, Image
 from difficmh.third_party import quiet_torchscript
-from difficmh.tiling import plan
+from difficmh.tiling import tiles
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def codec_actions(codec: Codec, images: Sequence[Image], setting: Setting) -> di
             for batch, known in zip(batches, tags, strict=True)
         ],
         "transforms of encode": lambda: [transform(codec, image, setting.quality) for image in images],
-        "entropy decoding": lambda: [codec.read(stream) for batch in streams for stream in batch],
+        "entropy decoding": lambda: [codec.read_all(batch) for batch in streams],
         "preview": lambda: [codec.decompress(batch, mode="preview") for batch in streams],
         "full": lambda: [codec.decompress(batch, mode="full") for batch in streams],
     }
@@ -90,7 +90,7 @@ def transform(codec: Codec, image: Image, quality: int) -> object:
     """y and z of one image: the networks of encode before any entropy coding."""
     pixels = torch.from_numpy(image)[None].to(codec.device).permute(0, 3, 1, 2).float() / 255
     height, width, _ = image.shape
-    (tile,) = plan(height, width, codec.networks.tile, 0)
+    (tile,) = tiles(height, width, codec.networks.tile, 0)
     return codec.networks.analyze(pixels, tile, torch.tensor([quality - 1], device=codec.device))
 
 

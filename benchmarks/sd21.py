@@ -33,7 +33,7 @@ from torch import Tensor
 
 from benchmarks.machine import describe_machine
 from benchmarks.peak import peak_bytes, reset_peak
-from benchmarks.sd21_entropy import Z_BLOCK, EntropyCosts, entropy_costs
+from benchmarks.sd21_entropy import EntropyCosts, entropy_costs
 from benchmarks.sd21_networks import (
     SIZES,
     Networks,
@@ -49,6 +49,7 @@ from benchmarks.sd21_networks import (
 from benchmarks.timing import Action, device_clock, time_in_rounds
 from difficmh.limits import DEVICES
 from difficmh.sd21.denoiser import noise_model
+from difficmh.tiling import LATENT_STRIDE, Z_STRIDE
 
 PARTS = ("encode", "preview", "step", "noise", "decode", "tagger", "entropy", "loops")
 TIMED = PARTS[:6]
@@ -56,7 +57,6 @@ INDEPENDENT = {"encode", "preview", "noise", "tagger"}
 """Parts that do without the denoiser, whose dtype makes no difference to them."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LATENT_BLOCK = 8
 MIDDLE_STEP = 500
 
 TARGETS = {"batched / one by one": 8.0, "decode, GB": 8.0}
@@ -136,8 +136,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> Setting:
     add("--contiguous", action="store_true", help="plain memory layout; default: channels last, as the codec has it")
     add("--compiled", action="store_true", help="the denoiser goes through torch.compile")
     options = vars(parser.parse_args(arguments))
-    if options["size"] < Z_BLOCK or options["size"] % Z_BLOCK:
-        parser.error(f"--size must be a multiple of {Z_BLOCK}")
+    if options["size"] < Z_STRIDE or options["size"] % Z_STRIDE:
+        parser.error(f"--size must be a multiple of {Z_STRIDE}")
     if min(options["steps"], options["rounds"], options["threads"], *options["batch_sizes"]) < 1:
         parser.error("--steps, --rounds, --threads and --batch-sizes must be positive")
     lists = {name: tuple(options[name]) for name in ("batch_sizes", "dtypes", "parts")}
@@ -191,7 +191,7 @@ def _gigabytes(count: int) -> float:
 def actions(networks: Networks, setting: Setting, batch: int) -> dict[str, Action]:
     """The parts, ready to run on random images; the tagger where it is wanted."""
     images = torch.rand(batch, 3, setting.size, setting.size, device=setting.device)
-    z_size = (setting.size // Z_BLOCK,) * 2
+    z_size = (setting.size // Z_STRIDE,) * 2
     streams = encode(networks, images)
     guide = random_guide(setting, batch)
     estimate = noise_model(networks.denoiser, conditioning(networks, guide))
@@ -209,7 +209,7 @@ def actions(networks: Networks, setting: Setting, batch: int) -> dict[str, Actio
 
 def random_guide(setting: Setting, batch: int) -> Tensor:
     """`(B, 4, H/8, W/8)`, as scattered as a latent is."""
-    side = setting.size // LATENT_BLOCK
+    side = setting.size // LATENT_STRIDE
     return torch.randn(batch, 4, side, side, device=setting.device)
 
 

@@ -16,9 +16,7 @@ from difficmh.sd21.exact_layers import LIMIT, ExactConv2d, ExactConvTranspose2d
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.official_coding import gaussian_tables
 from difficmh.sd21.official_rans import OfficialDecoder, encode_official
-
-Z_BLOCK = 64
-"""Pixels a side of one position of z."""
+from difficmh.tiling import Z_STRIDE
 
 CODED_SYMBOLS = 20_000
 
@@ -61,7 +59,7 @@ def entropy_costs(lfgcm: Lfgcm, side: int, rounds: int) -> EntropyCosts:
 
 def network_actions(lfgcm: Lfgcm, side: int) -> dict[str, Action]:
     """The same walk over y, all of whose symbols are 0, in both arithmetics."""
-    z_symbols = torch.zeros(1, lfgcm.hyper_channels, side // Z_BLOCK, side // Z_BLOCK, device=lfgcm.device)
+    z_symbols = torch.zeros(1, lfgcm.hyper_channels, side // Z_STRIDE, side // Z_STRIDE, device=lfgcm.device)
     return {
         "float": lambda: lfgcm.walk(lfgcm.z_hat(z_symbols), lambda means, _: means),
         "exact": lambda: lfgcm.traverse(z_symbols, 0, _zeros),

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.live_bytes import LiveBytes
-from benchmarks.sd21 import DTYPES, LATENT_BLOCK, MIDDLE_STEP, TARGETS
+from benchmarks.sd21 import DTYPES, MIDDLE_STEP, TARGETS
 from benchmarks.sd21_networks import GUIDANCE, SIZES, Sizes, random_lfgcm
 from difficmh.sd21.denoiser import Conditioning, Denoiser, noise_model
 from difficmh.sd21.text import BEGIN, END, TextConditioner
 from difficmh.sd21.vae import LatentAutoencoder
+from difficmh.tiling import LATENT_STRIDE
 
 DEVICE = "cuda"
 
@@ -60,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=(1, 8))
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16", help="the denoiser's")
     options = parser.parse_args(arguments)
-    if options.size < LATENT_BLOCK or options.size % LATENT_BLOCK or min(options.batch_sizes) < 1:
-        parser.error(f"--size must be a multiple of {LATENT_BLOCK}, --batch-sizes positive")
+    if options.size < LATENT_STRIDE or options.size % LATENT_STRIDE or min(options.batch_sizes) < 1:
+        parser.error(f"--size must be a multiple of {LATENT_STRIDE}, --batch-sizes positive")
     weights, needs = count(SIZES[options.networks], options.size, options.batch_sizes, DTYPES[options.dtype])
     report = {
         "decode, GB": {"counted": max(need.peak_gb for need in needs), "target": TARGETS["decode, GB"]},
@@ -114,7 +115,7 @@ def actions(
 ) -> dict[str, Callable[[], Tensor]]:
     """The parts, ready to run, for `shape`: images in a batch, their side in pixels."""
     batch, size = shape
-    side = size // LATENT_BLOCK
+    side = size // LATENT_STRIDE
     guide = torch.randn(batch, 4, side, side, device=DEVICE)
     empty, context = (torch.randn(n, sizes.text.positions, sizes.text.width, device=DEVICE) for n in (1, batch))
     estimate = noise_model(denoiser, Conditioning(guide, context, empty, GUIDANCE))

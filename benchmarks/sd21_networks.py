@@ -14,18 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difficmh.noise import NoiseField
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
-from difficmh.sampler import NoiseField
 from difficmh.sd21.control import ControlConfig
-from difficmh.sd21.denoiser import Conditioning, Denoiser, DenoiserConfig, NoiseModel, noise_model
+from difficmh.sd21.denoiser import Conditioning, Denoiser, DenoiserConfig, noise_model
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.lfgcm_config import LfgcmConfig
+from difficmh.sd21.reference_sampler import NoiseEstimate
 from difficmh.sd21.samplers import draw
 from difficmh.sd21.tables import coding_tables
 from difficmh.sd21.text import BEGIN, END, TextConditioner, TextConfig
 from difficmh.sd21.unet import UNetConfig
 from difficmh.sd21.vae import LatentAutoencoder, VaeConfig
-from difficmh.symbols import EntropyTables, decode_latents, encode_symbols
+from difficmh.symbols import EntropyTables, decode_latents, encode_latents
 
 GUIDANCE = 5.0
 PROMPT = "boat, person, river"
@@ -109,7 +110,7 @@ def encode(networks: Networks, images: Tensor) -> list[bytes]:
     """`(B, 3, H, W)` images in [0, 1] to the bytes of their symbols: autoencoder, analysis, entropy coding."""
     y, z = networks.lfgcm.analyze(images, networks.autoencoder.encode(images))
     encoders = [SymbolEncoder() for _ in images]
-    encode_symbols(networks.lfgcm, networks.tables, y, networks.lfgcm.centre(z), 0, encoders)
+    encode_latents(networks.lfgcm, networks.tables, y, networks.lfgcm.centre(z), 0, encoders)
     return [encoder.finish() for encoder in encoders]
 
 
@@ -154,7 +155,7 @@ def reconstruct_one_by_one(networks: Networks, guide: Tensor, steps: int) -> Ten
     return torch.cat(images)
 
 
-def two_calls(network: Denoiser, given: Conditioning) -> NoiseModel:
+def two_calls(network: Denoiser, given: Conditioning) -> NoiseEstimate:
     """The guided noise estimate from one call for each branch. Raises ValueError where there is one branch only."""
     if given.unconditional is None:
         raise ValueError("two calls need the embedding of the empty text")

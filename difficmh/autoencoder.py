@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difficmh.layers import Upsample, blocks, full_precision, zero_init
-
-BLOCK = 8
+from difficmh.tiling import LATENT_STRIDE
 
 
 class BlockDecoder(nn.Module):
@@ -28,7 +27,7 @@ class BlockDecoder(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int]) -> None:
         super().__init__()
         eighth, quarter, half = widths
-        self.basis_t = nn.Conv2d(channels, 3 * BLOCK**2, 1, bias=False)
+        self.basis_t = nn.Conv2d(channels, 3 * LATENT_STRIDE**2, 1, bias=False)
         self.register_buffer("deviation", torch.ones(channels))
         self.refine = nn.Sequential(
             nn.Conv2d(channels, eighth, 3, padding=1),
@@ -48,7 +47,7 @@ class BlockDecoder(nn.Module):
         """The image by the transposed transform alone."""
         with full_precision(coefficients):
             values = coefficients.float() * self.get_buffer("deviation")[:, None, None]
-            return F.pixel_shuffle(self.basis_t(values), BLOCK) / 255 + 0.5
+            return F.pixel_shuffle(self.basis_t(values), LATENT_STRIDE) / 255 + 0.5
 
 
 class Autoencoder(nn.Module):
@@ -59,7 +58,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, latent_channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int]) -> None:
         super().__init__()
-        self.basis = nn.Conv2d(3, latent_channels, BLOCK, stride=BLOCK, bias=False)
+        self.basis = nn.Conv2d(3, latent_channels, LATENT_STRIDE, stride=LATENT_STRIDE, bias=False)
         self.register_buffer("deviation", torch.ones(latent_channels))
         self.decoder = BlockDecoder(latent_channels, widths, depths)
 

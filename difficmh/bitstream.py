@@ -61,8 +61,8 @@ class Header:
             raise ValueError(
                 f"fingerprint {self.fingerprint!r} is not {FINGERPRINT_DIGITS} lower-case hexadecimal digits"
             )
-        if self.guidance is not None and not _is_guidance(self.guidance):
-            raise ValueError(f"guidance {self.guidance} is not in 0..{MAX_GUIDANCE} with two decimals")
+        if self.guidance is not None:
+            check_guidance(self.guidance)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,25 @@ class BitstreamInfo:
     guidance: float | None = None
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What a stream's bytes are made of: `payload` for `SymbolDecoder`, and the checksum of its symbols, 24 bits.
+
+    `seed`, 32 bits, is the checksum of all bytes, from which decoders make the noise of the picture.
+    """
+
+    header: Header
+    payload: bytes
+    symbol_checksum: int
+    seed: int
+
+
+def check_guidance(scale: float) -> None:
+    """Raises ValueError for a guidance scale that no stream can carry."""
+    if not (0 <= scale <= MAX_GUIDANCE and scale == round(scale * GUIDANCE_UNITS) / GUIDANCE_UNITS):
+        raise ValueError(f"guidance {scale} is not in 0..{MAX_GUIDANCE} with two decimals")
+
+
 def pack(header: Header, payload: bytes, symbol_checksum: int) -> bytes:
     """The whole stream: `payload` from `SymbolEncoder.finish`, `symbol_checksum` (24 bits) from the same encoder."""
     body = b"".join(
@@ -101,10 +120,8 @@ def pack(header: Header, payload: bytes, symbol_checksum: int) -> bytes:
     return start + zlib.crc32(body, zlib.crc32(start)).to_bytes(4, "little") + body
 
 
-def unpack(
-    data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX_PADDED_PIXELS
-) -> tuple[Header, bytes, int]:
-    """Header, payload and symbol checksum of a stream; nothing is believed before the checksum of all bytes agrees.
+def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX_PADDED_PIXELS) -> Frame:
+    """The parts of a stream; nothing is believed before the checksum of all bytes agrees.
 
     `fingerprint` is that of the model about to decode, 8 digits or more. Raises BitstreamError for bytes that are no
     intact stream of a known version, of this model and of a padded size up to `max_pixels`.
@@ -127,7 +144,7 @@ def unpack(
     if fingerprint is not None and header.fingerprint != fingerprint[:FINGERPRINT_DIGITS]:
         made, here = header.fingerprint, fingerprint[:FINGERPRINT_DIGITS]
         raise BitstreamError(f"made with another model: {made}, this one is {here}")
-    return header, data[at + 3 :], int.from_bytes(data[at : at + 3], "little")
+    return Frame(header, data[at + 3 :], int.from_bytes(data[at : at + 3], "little"), _stored_crc(data))
 
 
 def inspect(data: bytes, priors: Callable[[str], TagPrior | None] | None = None) -> BitstreamInfo:
@@ -136,7 +153,8 @@ def inspect(data: bytes, priors: Callable[[str], TagPrior | None] | None = None)
     `priors` maps the 8 digits of a fingerprint to the vocabulary of that model, or to None where it is not known.
     Raises BitstreamError as `unpack` does.
     """
-    header, payload, _ = unpack(data)
+    frame = unpack(data)
+    header = frame.header
     prior = priors(header.fingerprint) if priors else None
     return BitstreamInfo(
         version=VERSION,
@@ -144,7 +162,7 @@ def inspect(data: bytes, priors: Callable[[str], TagPrior | None] | None = None)
         width=header.width,
         quality=header.quality,
         fingerprint=header.fingerprint,
-        tags=None if prior is None else decode_tags(SymbolDecoder(payload), prior),
+        tags=None if prior is None else decode_tags(SymbolDecoder(frame.payload), prior),
         bytes=len(data),
         bits_per_pixel=8 * len(data) / (header.height * header.width),
         guidance=header.guidance,
@@ -158,13 +176,12 @@ def _check_frame(data: bytes) -> None:
         raise BitstreamError(f"too short: {len(data)} bytes are not even a header")
     if data[len(MAGIC)] != VERSION:
         raise BitstreamError(f"version {data[len(MAGIC)]} of the format; this reader knows version {VERSION} only")
-    stored = int.from_bytes(data[_CRC_AT:_BODY_AT], "little")
-    if stored != zlib.crc32(memoryview(data)[_BODY_AT:], zlib.crc32(data[:_CRC_AT])):
+    if _stored_crc(data) != zlib.crc32(memoryview(data)[_BODY_AT:], zlib.crc32(data[:_CRC_AT])):
         raise BitstreamError("damaged: the checksum of the bytes does not agree")
 
 
-def _is_guidance(scale: float) -> bool:
-    return 0 <= scale <= MAX_GUIDANCE and scale == round(scale * GUIDANCE_UNITS) / GUIDANCE_UNITS
+def _stored_crc(data: bytes) -> int:
+    return int.from_bytes(data[_CRC_AT:_BODY_AT], "little")
 
 
 def _options(header: Header) -> bytes:

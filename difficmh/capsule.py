@@ -105,9 +105,17 @@ def capsule_of(fingerprint: str) -> Path | None:
     return None
 
 
-def built_in_or_path(text: str) -> Path:
-    """The directory of the built-in capsule of this name, else the path that the text is, absolute."""
-    return BUILT_IN / text if text in built_in_names() else Path(text).absolute()
+def capsule_or_path(text: str) -> Path:
+    """`capsule_path`, or what else there is under that path, such as a file; absolute.
+
+    Raises CapsuleError where there is nothing.
+    """
+    try:
+        return capsule_path(text).absolute()
+    except CapsuleError:
+        if not Path(text).exists():
+            raise
+        return Path(text).absolute()
 
 
 def capsule_fingerprint(path: Path) -> str:

@@ -21,10 +21,20 @@ RESERVED_BINS = 2
 MAX_BINS = 1 << 13
 INT16 = np.iinfo(np.int16)
 
-GAUSSIAN_SCALES: tuple[float, ...] = tuple(math.exp(x) for x in np.linspace(math.log(0.11), math.log(256.0), 64))
+SCALES = 64
+SCALE_MIN, SCALE_MAX = 0.11, 256.0
+SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+"""Scale index k stands for a Gaussian of standard deviation SCALE_MIN * exp(k * SCALE_STEP) quantisation steps."""
+
+GAUSSIAN_SCALES: tuple[float, ...] = tuple(
+    math.exp(x) for x in np.linspace(math.log(SCALE_MIN), math.log(SCALE_MAX), SCALES)
+)
 """The standard deviations of the Gaussian tables, ascending, equally spaced in the logarithm."""
 
 GAUSSIAN_TAIL, GAUSSIAN_REACH = 1e-6, 2048
+
+PARTS = ("cdfs", "lengths", "offsets")
+"""The arrays of tables, by which capsules name them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +54,7 @@ class CdfTables:
     offsets: NDArray[np.int32]
 
     def __post_init__(self) -> None:
-        for name in ("cdfs", "lengths", "offsets"):
+        for name in PARTS:
             object.__setattr__(self, name, _frozen_int32(getattr(self, name), name))
         if len(self.lengths) == 0 or len(self.lengths) != len(self.offsets):
             raise ValueError("tables need one length and one offset each, and there must be at least one table")

@@ -10,8 +10,8 @@ belong to cores, which partition the image (`tiling.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +19,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.autoencoder import BLOCK
-from difficmh.bitstream import MAX_PADDED_PIXELS, Header, pack, unpack
-from difficmh.config import DOWNSCALE
+from difficmh.bitstream import FINGERPRINT_DIGITS, MAX_PADDED_PIXELS, Frame, Header, check_guidance, pack, unpack
 from difficmh.errors import BitstreamError, ImageError
-from difficmh.lazily import lazily
+from difficmh.groups import in_groups
 from difficmh.limits import Mode
 from difficmh.networks import Conditions, Networks, Sampling, choose_sampling
+from difficmh.noise import NoiseField
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
-from difficmh.sampler import NoiseField
-from difficmh.symbols import DecodedSymbols, EntropyTables, decode_latents, encode_symbols
-from difficmh.tag_coder import TagPrior, decode_tags, encode_tags
-from difficmh.tiling import Rectangle, Tile, pad, padded_size, plan
-from difficmh.transforms import Y_BLOCK
+from difficmh.symbols import EntropyTables, Latents, decode_latents, encode_latents
+from difficmh.tag_coder import TagPrior, check_tags, decode_tags, encode_tags
+from difficmh.tiling import LATENT_STRIDE, Z_STRIDE, Rectangle, Tile, cores, pad, padded_size, tiles
 from difficmh.vocabulary import TagScore
 
 Image = NDArray[np.uint8]
 
 ENCODE_MARGIN, PREVIEW_MARGIN, FULL_MARGIN = 128, 192, 320
-GPU_BATCH, GPU_BATCH_PIXELS = 8, 1 << 23
-"""Images of one size that a GPU takes at once, and their pixels in all; a larger image goes alone."""
-
 Tagger = Callable[[Sequence[Image]], list[list[TagScore]]]
 
 
@@ -47,19 +41,21 @@ Tagger = Callable[[Sequence[Image]], list[list[TagScore]]]
 class DecodedStream:
     """What the bytes say, before any network draws a picture.
 
-    `y_hat` `(M, H/16, W/16)` float32 and `z_symbols` `(N, H/64, W/64)` int32 are those of the padded image, on the CPU.
+    `latents` are those of the padded image, on the CPU: y_hat `(M, H/16, W/16)` and symbols of z `(N, H/64, W/64)`.
     """
 
     header: Header
     tags: tuple[str, ...]
-    y_hat: Tensor
-    z_symbols: Tensor
+    latents: Latents
     seed: int
 
 
-@dataclass(frozen=True)
-class CodecParts:
-    """What a codec is made of. `make_tagger` is called when tags are first asked for: decoding needs no tagger."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Codec:
+    """A codec, ready on one device. Made by `difficmh.load`.
+
+    `tagger` is called whenever tags are asked for and returns the same at each call; decoding needs no tagger.
+    """
 
     name: str
     fingerprint: str
@@ -67,20 +63,7 @@ class CodecParts:
     networks: Networks
     tables: EntropyTables
     prior: TagPrior
-    make_tagger: Callable[[], Tagger]
-
-
-class Codec:
-    """A codec, ready on one device. Made by `difficmh.load`."""
-
-    def __init__(self, parts: CodecParts) -> None:
-        self.name = parts.name
-        self.fingerprint = parts.fingerprint
-        self.capsule = parts.capsule
-        self.networks = parts.networks
-        self.tables = parts.tables
-        self.prior = parts.prior
-        self._tagger = lazily(parts.make_tagger)  # threads that compress at the same time share one
+    tagger: Callable[[], Tagger]
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +79,7 @@ class Codec:
 
     def tag(self, images: Sequence[Image]) -> list[list[TagScore]]:
         """Tags of each `(H, W, 3)` uint8 image, sorted by name."""
-        return self._tagger()(images)
+        return self.tagger()(images)
 
     @torch.inference_mode()
     def compress(
@@ -122,39 +105,46 @@ class Codec:
         """
         quality = self.networks.default_quality if quality is None else quality
         self._check(images, quality, effort)
+        guidance = self._stored_guidance(guidance)
         if tags is None:
             tags = [[tag.name for tag in found] for found in self.tag(images)]
-        if len(tags) != len(images):
-            raise ValueError(f"{len(images)} images came with tags for {len(tags)}")
-        common = Header(1, 1, quality, self.fingerprint[:8], self._stored_guidance(guidance))
-        streams: list[bytes] = [b""] * len(images)
-        for group in self._groups([image.shape for image in images]):
-            encoded = self._compress_group([images[i] for i in group], [tags[i] for i in group], common, effort)
-            for i, stream in zip(group, encoded, strict=True):
-                streams[i] = stream
-        return streams
+        self._check_tags(images, tags)
+
+        def work(group: list[int]) -> list[bytes]:
+            return self._compress_group([images[i] for i in group], [tags[i] for i in group], quality, guidance, effort)
+
+        return in_groups([image.shape for image in images], self.device, work)
 
     def _compress_group(
-        self, images: Sequence[Image], tags: Sequence[Sequence[str]], common: Header, effort: int
+        self,
+        images: Sequence[Image],
+        tags: Sequence[Sequence[str]],
+        quality: int,
+        guidance: float | None,
+        effort: int,
     ) -> list[bytes]:
-        """Images of one size together; `common` has all of their headers but the size."""
+        """Images of one size together; `guidance` as it is stored."""
         encoders = [SymbolEncoder() for _ in images]
         for encoder, names in zip(encoders, tags, strict=True):
             encode_tags(names, self.prior, encoder)
         padded = np.stack([pad(image) for image in images])
-        index = torch.full((len(images),), common.quality - 1, device=self.device)
+        quality_index = torch.full((len(images),), quality - 1, device=self.device)
         height, width, _ = images[0].shape
-        for tile in plan(height, width, self.networks.tile, ENCODE_MARGIN):
+        for tile in tiles(height, width, self.networks.tile, ENCODE_MARGIN):
             rows, columns = tile.window.slices()
             window = self._to_tensor(padded[:, rows, columns])
-            y, z = self.networks.analyze(window, tile, index, effort)
-            encode_symbols(self.networks.entropy, self.tables, y, z, common.quality - 1, encoders)
-        return [_finish(replace(common, height=height, width=width), encoder) for encoder in encoders]
+            y, z = self.networks.analyze(window, tile, quality_index, effort)
+            encode_latents(self.networks.entropy, self.tables, y, z, quality - 1, encoders)
+        header = Header(height, width, quality, self.fingerprint[:FINGERPRINT_DIGITS], guidance)
+        return [_finish(header, encoder) for encoder in encoders]
 
     def _stored_guidance(self, guidance: float | None) -> float | None:
-        """What a stream says of guidance: nothing where it is the model's own."""
-        if guidance is not None and self.networks.guidance is None:
+        """What a stream says of guidance: nothing where it is the model's own. Raises ValueError for no such scale."""
+        if guidance is None:
+            return None
+        if self.networks.guidance is None:
             raise ValueError(f"the model {self.name} has no guidance")
+        check_guidance(guidance)
         return None if guidance == self.networks.guidance else guidance
 
     def _check(self, images: Sequence[Image], quality: int, effort: int) -> None:
@@ -172,16 +162,11 @@ class Codec:
             if rows * columns > MAX_PADDED_PIXELS:
                 raise ImageError(f"{height} x {width} pixels, {rows} x {columns} when padded, are too many")
 
-    def _groups(self, kinds: Sequence[tuple[int | float | None, ...]]) -> Iterator[list[int]]:
-        """Positions to process together, of one kind: height, width, and more. A CPU takes one image at a time."""
-        by_kind: dict[tuple[int | float | None, ...], list[int]] = {}
-        for position, kind in enumerate(kinds):
-            by_kind.setdefault(kind, []).append(position)
-        for (height, width, *_), positions in by_kind.items():
-            fitting = int(GPU_BATCH_PIXELS // ((height or 1) * (width or 1)))
-            limit = max(1, min(GPU_BATCH, fitting)) if self.device.type == "cuda" else 1
-            for start in range(0, len(positions), limit):
-                yield positions[start : start + limit]
+    def _check_tags(self, images: Sequence[Image], tags: Sequence[Sequence[str]]) -> None:
+        if len(tags) != len(images):
+            raise ValueError(f"{len(images)} images came with tags for {len(tags)}")
+        for names in tags:
+            check_tags(names, self.prior)
 
     def _to_tensor(self, images: NDArray[np.uint8]) -> Tensor:
         """`(B, H, W, 3)` uint8 to `(B, 3, H, W)` float32 in [0, 1], channels last."""
@@ -200,31 +185,52 @@ class Codec:
         mode, sampler or number of steps that there is not, and for `preview` with either.
         """
         choose_sampling(self.networks, mode, steps, sampler)  # refuses what makes no sense before there is work to do
-        return self.draw([self.read(bitstream) for bitstream in bitstreams], mode=mode, steps=steps, sampler=sampler)
+        return self.draw(self.read_all(bitstreams), mode=mode, steps=steps, sampler=sampler)
 
-    @torch.inference_mode()
     def read(self, bitstream: bytes) -> DecodedStream:
         """Everything the bytes say: size, tags and latents, exact on every device. Raises BitstreamError."""
-        header, payload, checksum = unpack(bitstream, fingerprint=self.fingerprint)
-        if header.quality not in self.qualities:
-            raise BitstreamError(f"quality {header.quality} is none of this model's {len(self.qualities)}")
-        if header.guidance is not None and self.networks.guidance is None:
+        (stream,) = self.read_all([bitstream])
+        return stream
+
+    @torch.inference_mode()
+    def read_all(self, bitstreams: Sequence[bytes]) -> list[DecodedStream]:
+        """What `read` says of each. Raises BitstreamError where one of them is damaged or of another model."""
+        frames = [self._unpack(bitstream) for bitstream in bitstreams]
+        kinds = [(frame.header.height, frame.header.width, frame.header.quality) for frame in frames]
+        return in_groups(kinds, self.device, lambda group: self._read_group([frames[i] for i in group]))
+
+    def _unpack(self, bitstream: bytes) -> Frame:
+        frame = unpack(bitstream, fingerprint=self.fingerprint)
+        if frame.header.quality not in self.qualities:
+            raise BitstreamError(f"quality {frame.header.quality} is none of this model's {len(self.qualities)}")
+        if frame.header.guidance is not None and self.networks.guidance is None:
             raise BitstreamError("made for guidance, which this model does not have")
-        decoder = SymbolDecoder(payload)
-        tags = decode_tags(decoder, self.prior)
-        height, width = padded_size(header.height, header.width)
-        whole: DecodedSymbols | None = None
-        for tile in plan(header.height, header.width, self.networks.tile, ENCODE_MARGIN):
-            z_size = (tile.core.height // DOWNSCALE, tile.core.width // DOWNSCALE)
-            part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, [decoder])
-            # Only now: a header alone must not make this allocate.
-            whole = whole or part.room(height // DOWNSCALE, width // DOWNSCALE)
-            part.copy_into(whole, tile.core.slices(DOWNSCALE), tile.core.slices(Y_BLOCK))
-        assert whole is not None  # a picture has at least one tile
-        if decoder.checksum != checksum:
+        return frame
+
+    def _read_group(self, frames: Sequence[Frame]) -> list[DecodedStream]:
+        """Streams of one size and quality together."""
+        decoders = [SymbolDecoder(frame.payload) for frame in frames]
+        tags = [decode_tags(decoder, self.prior) for decoder in decoders]
+        latents = self._decode_latents(frames[0].header, decoders).each()
+        if any(decoder.checksum != frame.symbol_checksum for decoder, frame in zip(decoders, frames, strict=True)):
             raise BitstreamError("the decoded symbols are not those that were encoded")
-        seed = int.from_bytes(bitstream[3:7], "little")
-        return DecodedStream(header, tags, whole.y_hat[0], whole.z_symbols[0], seed)
+        return [
+            DecodedStream(frame.header, names, one, frame.seed)
+            for frame, names, one in zip(frames, tags, latents, strict=True)
+        ]
+
+    def _decode_latents(self, header: Header, decoders: Sequence[SymbolDecoder]) -> Latents:
+        """The latents of whole padded images, on the CPU."""
+        size = padded_size(header.height, header.width)
+        whole: Latents | None = None
+        for core in cores(header.height, header.width, self.networks.tile):
+            z_size = (core.height // Z_STRIDE, core.width // Z_STRIDE)
+            part = decode_latents(self.networks.entropy, self.tables, z_size, header.quality - 1, decoders)
+            # Only now: a header alone must not make this allocate.
+            whole = whole or Latents.empty(self.networks.entropy, len(decoders), *size)
+            whole.crop(core).fill(part)
+        assert whole is not None  # a picture has at least one tile
+        return whole
 
     @torch.inference_mode()
     def draw(
@@ -237,42 +243,37 @@ class Codec:
     ) -> list[Tensor]:
         """The pictures of streams that were read; arguments and result as for `decompress`."""
         sampling = choose_sampling(self.networks, mode, steps, sampler)
-        pictures: list[Tensor] = [torch.empty(0)] * len(streams)
-        headers = [stream.header for stream in streams]
-        for group in self._groups([(header.height, header.width, header.guidance) for header in headers]):
-            for i, picture in zip(group, self._draw_group([streams[i] for i in group], sampling), strict=True):
-                pictures[i] = picture
-        return pictures
+        kinds = [(stream.header.height, stream.header.width, stream.header.guidance) for stream in streams]
+        return in_groups(kinds, self.device, lambda group: [*self._draw_group([streams[i] for i in group], sampling)])
 
     def _draw_group(self, streams: Sequence[DecodedStream], sampling: Sampling | None) -> Tensor:
         """`(B, 3, H, W)` of streams of one size and guidance."""
         header = streams[0].header
         images = torch.empty(len(streams), 3, header.height, header.width, device=self.device)
-        quality = torch.tensor([stream.header.quality - 1 for stream in streams], device=self.device)
-        for tile in plan(header.height, header.width, self.networks.tile, FULL_MARGIN if sampling else PREVIEW_MARGIN):
-            symbols = self._symbols(streams, tile.window)
+        quality_index = torch.tensor([stream.header.quality - 1 for stream in streams], device=self.device)
+        for tile in tiles(header.height, header.width, self.networks.tile, FULL_MARGIN if sampling else PREVIEW_MARGIN):
+            latents = self._latents(streams, tile.window)
             if sampling:
-                latent = self._denoise(self.networks.guide(symbols, quality), streams, tile.window, sampling)
+                latent = self._denoise(self.networks.guide(latents, quality_index), streams, tile.window, sampling)
                 part = self.networks.draw(latent)
             else:
-                part = self.networks.preview(symbols, quality)
+                part = self.networks.preview(latents, quality_index)
             _paste(images, tile, tile.crop(part.clamp(0, 1)))
         return images
 
-    def _symbols(self, streams: Sequence[DecodedStream], window: Rectangle) -> DecodedSymbols:
-        """What the streams say of a window."""
-        (y_rows, y_columns), (z_rows, z_columns) = window.slices(Y_BLOCK), window.slices(DOWNSCALE)
-        y_hat = torch.stack([stream.y_hat[:, y_rows, y_columns] for stream in streams])
-        z_symbols = torch.stack([stream.z_symbols[:, z_rows, z_columns] for stream in streams])
-        return DecodedSymbols(z_symbols.to(self.device), y_hat.to(self.device))
+    def _latents(self, streams: Sequence[DecodedStream], window: Rectangle) -> Latents:
+        """What the streams say of a window, as a batch on the networks' device."""
+        parts = [stream.latents.crop(window) for stream in streams]
+        z_symbols, y_hat = torch.stack([part.z_symbols for part in parts]), torch.stack([part.y_hat for part in parts])
+        return Latents(z_symbols.to(self.device), y_hat.to(self.device))
 
     def _denoise(
         self, guide: Tensor, streams: Sequence[DecodedStream], window: Rectangle, sampling: Sampling
     ) -> Tensor:
         """The denoised latent of a window. Noise belongs to places of the image, so windows agree where they meet."""
         header = streams[0].header
-        rows, columns = window.slices(BLOCK)
-        across = padded_size(header.height, header.width)[1] // BLOCK
+        rows, columns = window.slices(LATENT_STRIDE)
+        across = padded_size(header.height, header.width)[1] // LATENT_STRIDE
         noise = NoiseField([stream.seed for stream in streams], guide.shape[1], rows, columns, across, self.device)
         guidance = self.networks.guidance if header.guidance is None else header.guidance
         conditions = Conditions([stream.tags for stream in streams], sampling, guidance)

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-DOWNSCALE = 64
-"""Images are padded to multiples of this: one hyperprior position covers 64 x 64 pixels."""
-
 DEFAULT_QUALITY = 3
 """What is taken where nobody asks for a quality."""
 
@@ -47,7 +44,10 @@ class EntropyConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """UNet over the latent with a control branch. Widths and depths at 1/8, 1/16 and 1/32 resolution."""
+    """UNet over the latent with a control branch. Widths and depths at 1/8, 1/16 and 1/32 resolution.
+
+    Depths are residual blocks of the encoders; the decoder has one less at each, and at least one.
+    """
 
     widths: tuple[int, int, int] = (128, 160, 192)
     depths: tuple[int, int, int] = (2, 2, 2)

@@ -17,6 +17,7 @@ already returns the guide latent. F without control is the v of Salimans & Ho (I
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from difficmh.config import DenoiserConfig
 from difficmh.layers import zero_init
+from difficmh.sampler import signal_and_noise
 
 
 class ChannelNorm(nn.Module):
@@ -86,16 +88,23 @@ class Condition(nn.Module):
 class Features:
     """Encoder output: one map per resolution, 1/8 first, and the middle's."""
 
-    scales: tuple[Tensor, Tensor, Tensor]
+    scales: tuple[Tensor, ...]
     middle: Tensor
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What the control branch adds: to the encoder's scales, to the middle, to the decoder's skip connections."""
+
+    encoder: tuple[Tensor, ...]
+    middle: Tensor
+    decoder: tuple[Tensor, ...]
 
 
 class Encoder(nn.Module):
     """1/8 → 1/16 → 1/32 and a middle block; `additions` are summed in after each resolution."""
 
-    def __init__(
-        self, channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int], condition: int
-    ) -> None:
+    def __init__(self, channels: int, widths: Sequence[int], depths: Sequence[int], condition: int) -> None:
         super().__init__()
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(
@@ -105,28 +114,26 @@ class Encoder(nn.Module):
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.middle = ConditionedBlock(widths[-1], widths[-1], condition)
 
-    def forward(self, x: Tensor, condition: Tensor, additions: Features | None = None) -> Features:
+    def forward(self, x: Tensor, condition: Tensor, additions: Additions | None = None) -> Features:
         h, scales = self.enter(x), []
         for i, level in enumerate(self.levels):
             for block in level.children():
                 h = block(h, condition)
             if additions is not None:
-                h = h + additions.scales[i]
+                h = h + additions.encoder[i]
             scales.append(h)
             if i < len(self.downs):
                 h = self.downs[i](h)
         middle = self.middle(h, condition)
         if additions is not None:
             middle = middle + additions.middle
-        return Features((scales[0], scales[1], scales[2]), middle)
+        return Features(tuple(scales), middle)
 
 
 class Decoder(nn.Module):
     """1/32 → 1/8 with skip connections, to the output channels."""
 
-    def __init__(
-        self, channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int], condition: int
-    ) -> None:
+    def __init__(self, channels: int, widths: Sequence[int], depths: Sequence[int], condition: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
             nn.ModuleList(
@@ -154,20 +161,20 @@ class ControlBranch(nn.Module):
 
     def __init__(self, channels: int, config: DenoiserConfig) -> None:
         super().__init__()
-        widths = tuple(int(width * config.control_ratio) for width in config.widths)
-        narrow = (widths[0], widths[1], widths[2])
+        narrow = [int(width * config.control_ratio) for width in config.widths]
         self.encoder = Encoder(2 * channels, narrow, config.depths, config.condition_width)
         pairs = list(zip(narrow, config.widths, strict=True))
         self.to_encoder = nn.ModuleList(zero_init(nn.Conv2d(a, b, 1)) for a, b in pairs)
         self.to_decoder = nn.ModuleList(zero_init(nn.Conv2d(a, b, 1)) for a, b in pairs)
         self.to_middle = zero_init(nn.Conv2d(narrow[-1], config.widths[-1], 1))
 
-    def forward(self, x_t: Tensor, guide: Tensor, condition: Tensor) -> tuple[Features, tuple[Tensor, ...]]:
-        """Additions to the base encoder, and to the skip connections of the base decoder."""
+    def forward(self, x_t: Tensor, guide: Tensor, condition: Tensor) -> Additions:
         features = self.encoder(torch.cat((x_t, guide), dim=1), condition)
-        inner = [conv(h) for conv, h in zip(self.to_encoder, features.scales, strict=True)]
-        outer = tuple(conv(h) for conv, h in zip(self.to_decoder, features.scales, strict=True))
-        return Features((inner[0], inner[1], inner[2]), self.to_middle(features.middle)), outer
+        return Additions(
+            encoder=tuple(conv(h) for conv, h in zip(self.to_encoder, features.scales, strict=True)),
+            middle=self.to_middle(features.middle),
+            decoder=tuple(conv(h) for conv, h in zip(self.to_decoder, features.scales, strict=True)),
+        )
 
 
 class Denoiser(nn.Module):
@@ -185,10 +192,22 @@ class Denoiser(nn.Module):
         condition = self.condition(timesteps, tags)
         if guide is None:
             return self.decoder(self.encoder(x_t, condition), condition)
-        additions, skips = self.control(x_t, guide, condition)
+        additions = self.control(x_t, guide, condition)
         features = self.encoder(x_t, condition, additions)
-        scales = tuple(h + skip for h, skip in zip(features.scales, skips, strict=True))
-        return self.decoder(Features((scales[0], scales[1], scales[2]), features.middle), condition)
+        scales = tuple(h + skip for h, skip in zip(features.scales, additions.decoder, strict=True))
+        return self.decoder(Features(scales, features.middle), condition)
+
+    def clean_estimate(self, x_t: Tensor, timesteps: Tensor, tags: Tensor, guide: Tensor | None) -> Tensor:
+        """x0 by the parametrisation above, `(B, C, h, w)` float32; arguments as in `forward`."""
+        a, s = signal_and_noise(timesteps)
+        known = a * x_t if guide is None else a * x_t + s**2 * guide
+        return known - s * self(x_t, timesteps, tags, guide)
+
+    @staticmethod
+    def target(latent: Tensor, noise: Tensor, timesteps: Tensor, guide: Tensor | None) -> Tensor:
+        """The F with which `clean_estimate` finds the clean latent, where x_t has this noise (`sampler.noised`)."""
+        a, s = signal_and_noise(timesteps)
+        return a * noise - s * (latent if guide is None else latent - guide)
 
     def semantic_features(self, latent: Tensor, tags: Tensor) -> Tensor:
         """Middle features of the base UNet for a clean latent (t = 0), `(B, D, h/4, w/4)`."""

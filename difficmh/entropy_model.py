@@ -11,16 +11,15 @@ networks run in two arithmetics: `forward` in floating point for training, `trav
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from difficmh import checkerboard
+from difficmh.cdf_tables import SCALE_MIN, SCALE_STEP, SCALES
 from difficmh.config import CodecConfig, EntropyConfig
 from difficmh.fixed_point import (
     LIMIT,
@@ -32,18 +31,8 @@ from difficmh.fixed_point import (
     leaky_relu_fixed,
     to_fixed,
 )
-
-SCALES = 64
-SCALE_MIN, SCALE_MAX = 0.11, 256.0
-SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
-"""Scale index k stands for a Gaussian of standard deviation SCALE_MIN * exp(k * SCALE_STEP) quantisation steps."""
-
-SYMBOL_LIMIT = 32767
-
-Exchange = Callable[[Tensor, Tensor], Tensor]
-"""`(means, indexes)` of one pass to its symbols: the encoder makes and stores them, the decoder reads them. All three
-are `(B, C, h, w/2)` float64 tensors of integers; means in fixed point. Symbols at index 0 must be 0: they are not
-coded."""
+from difficmh.gradients import lower_bound, straight_through_round
+from difficmh.symbols import Exchange
 
 
 @dataclass(frozen=True)
@@ -53,25 +42,6 @@ class EntropyOutput:
     y_hat: Tensor
     means: Tensor
     scales: Tensor
-
-
-class _LowerBound(torch.autograd.Function):
-    """max(x, 0) whose gradient still reaches values below 0 where it would lift them (Ballé et al., ICLR 2018)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.clamp(min=0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return torch.where((x >= 0) | (gradients[0] < 0), gradients[0], 0.0)
-
-
-def straight_through_round(x: Tensor) -> Tensor:
-    """Rounds; the gradient passes as if it had not."""
-    return x + (torch.round(x) - x).detach()
 
 
 class HyperSynthesis(nn.Module):
@@ -152,12 +122,12 @@ class EntropyModel(nn.Module):
 
     # --- floating point, for training -------------------------------------------------------------------------------
 
-    def forward(self, y: Tensor, z: Tensor, quality: Tensor) -> EntropyOutput:
-        """y `(B, M, h, w)`, z `(B, N, h/4, w/4)`, quality index `(B,)`; both are quantised here."""
+    def forward(self, y: Tensor, z: Tensor, quality_index: Tensor) -> EntropyOutput:
+        """y `(B, M, h, w)`, z `(B, N, h/4, w/4)`, quality_index `(B,)` int64; both are quantised here."""
         features = self.h_s(straight_through_round(z))
         decoded: list[Tensor] = []
         means, scales = [], []
-        biases = self.quality_bias[quality].split(self.slices, dim=2)
+        biases = self.quality_bias[quality_index].split(self.slices, dim=2)
         for context, part, bias in zip(self.contexts, y.split(self.slices, dim=1), biases, strict=True):
             y_hat, mean, scale = self._slice(context, part, bias, context.known(features, decoded))
             decoded.append(y_hat)
@@ -181,7 +151,7 @@ class EntropyModel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, scale = context.mix(torch.cat((known, local), dim=1)).chunk(2, dim=1)
         mean = (mean + bias[:, 0, :, None, None]).clamp(-LIMIT, LIMIT)
-        scale = _LowerBound.apply(scale + bias[:, 1, :, None, None]).clamp(max=SCALES - 1)
+        scale = lower_bound(scale + bias[:, 1, :, None, None], 0.0).clamp(max=SCALES - 1)
         return straight_through_round(part - mean) + mean, mean, scale
 
     # --- exact integers, for coding ---------------------------------------------------------------------------------
@@ -191,14 +161,14 @@ class EntropyModel(nn.Module):
         freeze(self)
         self.register_buffer("integer_bias", to_fixed(self.quality_bias.detach()), persistent=False)
 
-    def traverse(self, z_symbols: Tensor, quality: int, exchange: Exchange) -> Tensor:
+    def traverse(self, z_symbols: Tensor, quality_index: int, exchange: Exchange) -> Tensor:
         """Runs over y in coding order, calling `exchange` for each pass.
 
-        z_symbols: `(B, N, h, w)` integers in any dtype; quality: index from 0.
+        z_symbols: `(B, N, h, w)` integers in any dtype.
         Returns y_hat, `(B, M, 4h, 4w)` float32.
         """
         features = self.h_s.fixed(z_symbols.double() * ONE)
-        bias = self.get_buffer("integer_bias")[quality, :, :, None, None].split(self.slices, dim=1)
+        bias = self.get_buffer("integer_bias")[quality_index, :, :, None, None].split(self.slices, dim=1)
         decoded: list[Tensor] = []
         bounded: list[Tensor] = []
         for context, (mean_bias, scale_bias) in zip(self.contexts, bias, strict=True):
@@ -216,8 +186,7 @@ class EntropyModel(nn.Module):
         nothing = torch.zeros_like(first[:, : self.context_channels])
         anchors = self._traverse_half(context, torch.cat((first, nothing), dim=1), bias, exchange)
         seen = anchors.clamp(-LIMIT * ONE, LIMIT * ONE)
-        local = leaky_relu_fixed(context.local.fixed(checkerboard.merge(seen, torch.zeros_like(seen))))
-        local = checkerboard.split(local)[1]
+        local = leaky_relu_fixed(context.local.fixed_at_others(seen))
         others = self._traverse_half(context, torch.cat((second, local), dim=1), bias, exchange)
         return checkerboard.merge(anchors, others)
 

@@ -13,11 +13,14 @@ Training runs the same layers in floating point.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from difficmh import checkerboard
 
 ACTIVATION_BITS = 10
 WEIGHT_BITS = 12
@@ -62,7 +65,19 @@ def rescale(total: Tensor, bits: int) -> Tensor:
     return total.div_(2**bits).round_()
 
 
-class FixedPointConv2d(nn.Conv2d):
+class ExactLayer(ABC):
+    """A layer that has an exact arithmetic beside the floating point of its `forward`."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Derives what `fixed` needs from the weights. Raises ValueError for weights that are too large for it."""
+
+    @abstractmethod
+    def fixed(self, x: Tensor) -> Tensor:
+        """Integer activations, float64, to integer activations. `freeze` comes first."""
+
+
+class FixedPointConv2d(nn.Conv2d, ExactLayer):
     """A convolution with two arithmetics: `forward` in floating point, `fixed` exact on integer activations.
 
     Subclasses may choose other `weight_bits`, fractional bits of the weights, and another `limit` of the activations.
@@ -81,9 +96,17 @@ class FixedPointConv2d(nn.Conv2d):
 
     def fixed(self, x: Tensor) -> Tensor:
         """Integer activations `(B, C, H, W)` float64 to integer activations. `freeze` comes first."""
-        weight, bias = self.get_buffer("integer_weight"), self.get_buffer("integer_bias")
-        total = F.conv2d(x, weight, None, self.stride, self.padding)
-        return rescale(total, self.weight_bits).add_(bias)
+        return self._activations(F.conv2d(x, self.get_buffer("integer_weight"), None, self.stride, self.padding))
+
+    def fixed_at_others(self, anchors: Tensor) -> Tensor:
+        """`fixed` of a checkerboard of which only the anchors, `(B, C, H, W/2)`, are known: its result at the others.
+
+        Of a layer whose stride is 1 and whose padding keeps the size.
+        """
+        return self._activations(checkerboard.conv_at_others(anchors, self.get_buffer("integer_weight")))
+
+    def _activations(self, total: Tensor) -> Tensor:
+        return rescale(total, self.weight_bits).add_(self.get_buffer("integer_bias"))
 
 
 class FixedPointStack(nn.Module):
@@ -105,7 +128,13 @@ class FixedPointStack(nn.Module):
 
 
 def freeze(module: nn.Module) -> None:
-    """Freezes every fixed-point layer of `module`. Call after loading weights."""
-    for layer in module.modules():
-        if isinstance(layer, FixedPointConv2d):
-            layer.freeze()
+    """Freezes every exact layer inside `module`. Call after loading weights.
+
+    Raises ValueError that names the layer whose weights are too large for exact sums, or not finite.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, ExactLayer):
+            try:
+                layer.freeze()
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error

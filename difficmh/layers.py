@@ -24,7 +24,7 @@ class ResidualBlock(nn.Module):
 class QualityModulation(nn.Module):
     """Scales and shifts the channels of a feature map by learned values of the quality; the identity at the start.
 
-    `(B, C, H, W)` features and `(B,)` int64 quality indices, from 0, to `(B, C, H, W)`.
+    `(B, C, H, W)` features and `(B,)` int64 quality indexes, from 0, to `(B, C, H, W)`.
     """
 
     def __init__(self, qualities: int, channels: int) -> None:
@@ -32,8 +32,8 @@ class QualityModulation(nn.Module):
         self.scale = nn.Parameter(torch.zeros(qualities, channels))
         self.shift = nn.Parameter(torch.zeros(qualities, channels))
 
-    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
-        return x * (1 + self.scale[quality, :, None, None]) + self.shift[quality, :, None, None]
+    def forward(self, x: Tensor, quality_index: Tensor) -> Tensor:
+        return x * (1 + self.scale[quality_index, :, None, None]) + self.shift[quality_index, :, None, None]
 
 
 class Upsample(nn.Module):

@@ -12,11 +12,9 @@ from difficmh.config import DEFAULT_QUALITY, MAX_EFFORT
 from difficmh.limits import MOST_STEPS
 from difficmh.model import CodecModel
 from difficmh.networks import Conditions, GenerativeMode, Noise, Sampling
-from difficmh.refinement import Latents, refine
-from difficmh.sampler import rates
-from difficmh.symbols import DecodedSymbols, EntropyNetworks
-from difficmh.tiling import Tile
-from difficmh.transforms import Y_BLOCK
+from difficmh.refinement import Window, refine
+from difficmh.symbols import EntropyNetworks, Latents
+from difficmh.tiling import Y_STRIDE, Tile
 
 
 class LiteNetworks:
@@ -48,29 +46,28 @@ class LiteNetworks:
     def entropy(self) -> EntropyNetworks:
         return self.model.entropy
 
-    def analyze(self, images: Tensor, tile: Tile, quality: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
-        y: Tensor = self.model.g_a(images, quality)
-        core: Tensor = tile.crop(y, Y_BLOCK)
+    def analyze(self, images: Tensor, tile: Tile, quality_index: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
+        y: Tensor = self.model.g_a(images, quality_index)
+        core: Tensor = tile.crop(y, Y_STRIDE)
         z: Tensor = self.model.h_a(core)
         if effort:
             with torch.inference_mode(False):  # whose tensors know no gradients, unless they are copied
-                given = Latents(*(x.clone() for x in (images, y, z, quality)))
-                core = refine(self.model, given, tile, effort)
+                window = Window(*(x.clone() for x in (images, y, z, quality_index)))
+                core = refine(self.model, window, tile, effort)
         return core, z
 
-    def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
-        return self.model.preview(_channels_last(symbols.y_hat), quality)
+    def preview(self, latents: Latents, quality_index: Tensor) -> Tensor:
+        return self.model.preview(_channels_last(latents.y_hat), quality_index)
 
-    def guide(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
-        return self.model.guide(_channels_last(symbols.y_hat), quality)
+    def guide(self, latents: Latents, quality_index: Tensor) -> Tensor:
+        return self.model.guide(_channels_last(latents.y_hat), quality_index)
 
     def denoise(self, guide: Tensor, noise: Noise, conditions: Conditions) -> Tensor:
         tags = self._present(conditions.tags)
 
         def estimate(x_t: Tensor, timestep: int) -> Tensor:
             timesteps = torch.full((len(guide),), timestep, device=self.device)
-            signal, spread = rates(timesteps)
-            return signal * x_t + spread**2 * guide - spread * self.model.denoiser(x_t, timesteps, tags, guide)
+            return self.model.denoiser.clean_estimate(x_t, timesteps, tags, guide)
 
         return sampler.sample(estimate, noise.start(), conditions.sampling.steps)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pytorch_msssim import ms_ssim
 from torch import Tensor
 
 from difficmh.distortion import MS_SSIM_SIDE
@@ -40,8 +41,6 @@ def ms_ssim_db(original: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float
 
     Sides under 161 pixels are continued by mirror images up to that size, the same for both images.
     """
-    from pytorch_msssim import ms_ssim
-
     _check_pair(original, decoded)
     similarity = ms_ssim(_batch_of_one(original), _batch_of_one(decoded), data_range=255.0)
     return _decibels(1 - float(similarity))

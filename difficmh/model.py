@@ -32,19 +32,19 @@ class CodecModel(nn.Module):
         self.rate: nn.Module | None = None
         """Training's densities (`training/rate.py`); coding has tables instead."""
 
-    def analyze(self, image: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """y and z of `(B, 3, H, W)` images in [0, 1]; H and W multiples of 64, quality `(B,)` int64 from 0."""
-        y = self.g_a(image, quality)
+    def analyze(self, image: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
+        """y and z of `(B, 3, H, W)` images in [0, 1]; H and W multiples of 64, quality_index `(B,)` int64."""
+        y = self.g_a(image, quality_index)
         return y, self.h_a(y)
 
-    def preview(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+    def preview(self, y_hat: Tensor, quality_index: Tensor) -> Tensor:
         """The faithful decode, `(B, 3, H, W)`; it may leave [0, 1] slightly."""
-        image: Tensor = self.g_s(y_hat, quality)
+        image: Tensor = self.g_s(y_hat, quality_index)
         return image
 
-    def guide(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+    def guide(self, y_hat: Tensor, quality_index: Tensor) -> Tensor:
         """The guide latent c, `(B, C, H/8, W/8)`: the latent of the preview."""
-        return self.autoencoder.encode(self.preview(y_hat, quality))
+        return self.autoencoder.encode(self.preview(y_hat, quality_index))
 
     def draw(self, latent: Tensor) -> Tensor:
         """The image of a denoised latent, `(B, 3, H, W)`; it may leave [0, 1] slightly."""

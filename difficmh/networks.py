@@ -4,7 +4,8 @@
     sd21    `sd21/networks.py`, the paper's model
 
 Coding, bitstream, tags, tiling and noise are the codec's and the same for all. Images and latents are float32 batches
-`(B, …)` on the networks' device; what belongs to a core or a window is cut as `tiling.py` says.
+`(B, …)` on the networks' device; what belongs to a core or a window is cut as `tiling.py` says. Qualities count from 1,
+quality indexes from 0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from difficmh.limits import Mode, check_mode
-from difficmh.symbols import DecodedSymbols, EntropyNetworks
+from difficmh.symbols import EntropyNetworks, Latents
 from difficmh.tiling import Tile
 
 GenerativeMode = Literal["full", "reference"]
@@ -44,7 +45,7 @@ class Conditions:
 
 
 class Noise(Protocol):
-    """Standard normal noise for the latents of some images, on the networks' device: `sampler.NoiseField` makes it of
+    """Standard normal noise for the latents of some images, on the networks' device: `noise.NoiseField` makes it of
     their streams."""
 
     def start(self) -> Tensor: ...
@@ -68,7 +69,7 @@ class Networks(Protocol):
 
     @property
     def tile(self) -> int:
-        """What is coded at once, in pixels a side (`tiling.plan`): part of what a stream means."""
+        """What is coded at once, in pixels a side (`tiling.cores`): part of what a stream means."""
         ...
 
     @property
@@ -92,19 +93,19 @@ class Networks(Protocol):
         """The most gradient steps that `analyze` can spend on an image; 0 where it cannot."""
         ...
 
-    def analyze(self, images: Tensor, tile: Tile, quality: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
+    def analyze(self, images: Tensor, tile: Tile, quality_index: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
         """What is coded of a tile's core, y `(B, M, h, w)` and z `(B, N, h/4, w/4)`, one y for 16 x 16 pixels.
 
-        `images` `(B, 3, H, W)` in [0, 1] is the tile's window, `quality` `(B,)` int64 counts from 0. `effort` is a
-        number of gradient steps of y towards fewer bits and less distortion (`refinement.py`).
+        `images` `(B, 3, H, W)` in [0, 1] is the tile's window, `quality_index` `(B,)` int64 counts from 0. `effort`
+        is a number of gradient steps of y towards fewer bits and less distortion (`refinement.py`).
         """
         ...
 
-    def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
+    def preview(self, latents: Latents, quality_index: Tensor) -> Tensor:
         """Images `(B, 3, H, W)` without denoising; they may leave [0, 1] slightly."""
         ...
 
-    def guide(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
+    def guide(self, latents: Latents, quality_index: Tensor) -> Tensor:
         """Guide latents `(B, C, H/8, W/8)`."""
         ...
 

@@ -19,12 +19,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from difficmh.config import DOWNSCALE
 from difficmh.distortion import MS_SSIM_SIDE, distortion, squared_error
 from difficmh.entropy_model import EntropyOutput
 from difficmh.model import CodecModel
-from difficmh.tiling import Tile, plan
-from difficmh.transforms import Y_BLOCK
+from difficmh.tiling import Y_STRIDE, Z_STRIDE, Tile, cores
 
 RATE = 0.002
 """Length of the first steps in quantisation steps, root mean square over an image; they shorten to nothing."""
@@ -41,36 +39,36 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Latents:
+class Window:
     """`B` images in one window, and what is coded of them: `images` `(B, 3, H, W)` in [0, 1], `y` `(B, M, H/16, W/16)`,
-    `z` of the core alone, `quality` `(B,)` int64 from 0."""
+    `z` of the core alone, `quality_index` `(B,)` int64."""
 
     images: Tensor
     y: Tensor
     z: Tensor
-    quality: Tensor
+    quality_index: Tensor
 
 
-def refine(model: CodecModel, latents: Latents, tile: Tile, steps: int) -> Tensor:
-    """The core's part of y after so many gradient steps, `(B, M, h, w)`; `latents.y` is overwritten with it.
+def refine(model: CodecModel, window: Window, tile: Tile, steps: int) -> Tensor:
+    """The core's part of y after so many gradient steps, `(B, M, h, w)`; `window.y` is overwritten with it.
 
     Memory follows the size of a part, not of the tile: parts of the core are refined one after the other, each amid its
     surroundings as they are by then. Images do not influence each other.
     """
-    for part, z in parts(tile, latents.z):
+    for part, z in parts(tile, window.z):
         rows, columns = part.window.slices()
-        y_rows, y_columns = part.window.slices(Y_BLOCK)
-        seen = Latents(latents.images[..., rows, columns], latents.y[..., y_rows, y_columns], z, latents.quality)
-        part.crop(seen.y, Y_BLOCK).copy_(Refinement(model, seen, part).run(steps))
-    return cast(Tensor, tile.crop(latents.y, Y_BLOCK))
+        y_rows, y_columns = part.window.slices(Y_STRIDE)
+        seen = Window(window.images[..., rows, columns], window.y[..., y_rows, y_columns], z, window.quality_index)
+        part.crop(seen.y, Y_STRIDE).copy_(Refinement(model, seen, part).run(steps))
+    return cast(Tensor, tile.crop(window.y, Y_STRIDE))
 
 
 def parts(tile: Tile, z: Tensor) -> Iterator[tuple[Tile, Tensor]]:
     """Parts of a tile's core with their surroundings, as places in its window; and z of each."""
     top, left = tile.core.top - tile.window.top, tile.core.left - tile.window.left
-    for place in plan(tile.core.height, tile.core.width, PART, 0):
-        core = replace(place.core, top=place.core.top + top, left=place.core.left + left)
-        rows, columns = place.core.slices(DOWNSCALE)
+    for place in cores(tile.core.height, tile.core.width, PART):
+        core = replace(place, top=place.top + top, left=place.left + left)
+        rows, columns = place.slices(Z_STRIDE)
         yield Tile(core, core.grown(MARGIN, tile.window.height, tile.window.width)), z[..., rows, columns]
 
 
@@ -80,7 +78,7 @@ class Refinement:
     seams, and stays as it is."""
 
     model: CodecModel
-    latents: Latents
+    window: Window
     tile: Tile
 
     def run(self, steps: int) -> Tensor:
@@ -89,7 +87,7 @@ class Refinement:
         All gradients of an image are scaled alike: most symbols hardly move, and those where much is to be gained go to
         another integer. (Steps of equal length, as of Adam, move all of them, and gain less.)
         """
-        core = self.tile.crop(self.latents.y, Y_BLOCK)
+        core = self.tile.crop(self.window.y, Y_STRIDE)
         best = core, torch.full((len(core),), torch.inf, device=core.device)
         direction = torch.zeros_like(core)
         for step in range(steps):
@@ -110,19 +108,19 @@ class Refinement:
 
     def cost(self, core: Tensor) -> Tensor:
         """Bits per pixel of the core plus lambda times the window's distortion, `(B,)`."""
-        expected = self.model.entropy(core, self.latents.z, self.latents.quality)
+        expected = self.model.entropy(core, self.window.z, self.window.quality_index)
         bits = estimated_bits(expected) / (self.tile.core.height * self.tile.core.width)
-        preview = self.model.preview(self._amid_surroundings(expected.y_hat), self.latents.quality)
-        lambdas = torch.tensor(self.model.config.lambdas, device=core.device)[self.latents.quality]
+        preview = self.model.preview(self._amid_surroundings(expected.y_hat), self.window.quality_index)
+        lambdas = torch.tensor(self.model.config.lambdas, device=core.device)[self.window.quality_index]
         share = (
-            self.latents.images.shape[2] * self.latents.images.shape[3] / (self.tile.core.height * self.tile.core.width)
+            self.window.images.shape[2] * self.window.images.shape[3] / (self.tile.core.height * self.tile.core.width)
         )
-        return bits + lambdas * share * distance(preview, self.latents.images)
+        return bits + lambdas * share * mixed_distortion(preview, self.window.images)
 
     def _amid_surroundings(self, core: Tensor) -> Tensor:
         """The window's y with this core."""
-        y = self.latents.y.clone()
-        self.tile.crop(y, Y_BLOCK).copy_(core)
+        y = self.window.y.clone()
+        self.tile.crop(y, Y_STRIDE).copy_(core)
         return y
 
 
@@ -139,7 +137,7 @@ def estimated_bits(expected: EntropyOutput) -> Tensor:
     return -torch.log2((upper - lower).clamp(min=UNLIKELY)).flatten(1).sum(1)
 
 
-def distance(decoded: Tensor, images: Tensor) -> Tensor:
+def mixed_distortion(decoded: Tensor, images: Tensor) -> Tensor:
     """Distortion as in training, `(B,)`; squared error alone for pictures too small for MS-SSIM."""
     if min(images.shape[2:]) < MS_SSIM_SIDE:
         return squared_error(decoded, images)

@@ -6,7 +6,7 @@ is coded for them: their symbol is 0 on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,14 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difficmh import checkerboard
-from difficmh.cdf_tables import CdfTables
-from difficmh.entropy_model import SYMBOL_LIMIT, Exchange
+from difficmh.cdf_tables import PARTS, CdfTables
 from difficmh.errors import BitstreamError
-from difficmh.fixed_point import LIMIT, ONE
+from difficmh.fixed_point import ONE
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
+from difficmh.tiling import Y_STRIDE, Z_STRIDE, Rectangle
 
-Place = tuple[slice, slice]
-"""Rows and columns."""
+SYMBOL_LIMIT, Z_LIMIT = 32767, 512
+"""Symbols of y and of z lie within ± these: part of the format."""
+
+Exchange = Callable[[Tensor, Tensor], Tensor]
+"""`(means, indexes)` of one pass to its symbols: the encoder makes and stores them, the decoder reads them. All three
+are `(B, C, h, w/2)` float64 tensors of integers; means in fixed point. Symbols at index 0 must be 0: they are not
+coded."""
 
 
 class EntropyNetworks(Protocol):
@@ -38,25 +43,38 @@ class EntropyNetworks(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def traverse(self, z_symbols: Tensor, quality: int, exchange: Exchange) -> Tensor: ...
+    def traverse(self, z_symbols: Tensor, quality_index: int, exchange: Exchange) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class DecodedSymbols:
-    """Symbols of z, `(B, N, h, w)` int32, and y_hat, `(B, M, 4h, 4w)` float32; of a whole image on the CPU."""
+class Latents:
+    """What is coded of images: symbols of z, `(B, N, h, w)` int32, and y_hat, `(B, M, 4h, 4w)` float32.
+
+    A `DecodedStream` has those of its image alone, without B.
+    """
 
     z_symbols: Tensor
     y_hat: Tensor
 
-    def room(self, rows: int, columns: int) -> DecodedSymbols:
-        """Room on the CPU for as many channels of a whole image, `rows` x `columns` positions of z; not yet filled."""
-        z_symbols = torch.empty(*self.z_symbols.shape[:2], rows, columns, dtype=torch.int32)
-        return DecodedSymbols(z_symbols, torch.empty(*self.y_hat.shape[:2], 4 * rows, 4 * columns))
+    @classmethod
+    def empty(cls, model: EntropyNetworks, images: int, height: int, width: int) -> Latents:
+        """Room on the CPU for so many images of `height` × `width` pixels, multiples of 64; not yet filled."""
+        z_symbols = torch.empty(images, model.hyper_channels, height // Z_STRIDE, width // Z_STRIDE, dtype=torch.int32)
+        return cls(z_symbols, torch.empty(images, sum(model.slices), height // Y_STRIDE, width // Y_STRIDE))
 
-    def copy_into(self, whole: DecodedSymbols, z_place: Place, y_place: Place) -> None:
-        """Fills these rows and columns of a whole image."""
-        whole.z_symbols[(..., *z_place)] = self.z_symbols
-        whole.y_hat[(..., *y_place)] = self.y_hat
+    def crop(self, place: Rectangle) -> Latents:
+        """Those of a part of the images; they share memory."""
+        (z_rows, z_columns), (y_rows, y_columns) = place.slices(Z_STRIDE), place.slices(Y_STRIDE)
+        return Latents(self.z_symbols[..., z_rows, z_columns], self.y_hat[..., y_rows, y_columns])
+
+    def fill(self, other: Latents) -> None:
+        """Overwrites these with others of the same shapes, from any device."""
+        self.z_symbols.copy_(other.z_symbols)
+        self.y_hat.copy_(other.y_hat)
+
+    def each(self) -> list[Latents]:
+        """Those of each image, without B, on the CPU."""
+        return [Latents(*both) for both in zip(self.z_symbols.cpu(), self.y_hat.cpu(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -66,15 +84,33 @@ class EntropyTables:
     z: CdfTables
     y: CdfTables
 
+    def to_arrays(self) -> dict[str, NDArray[np.int32]]:
+        """As capsules store them: `z.cdfs`, `z.lengths`, `z.offsets`, and the same for y."""
+        return {f"{name}.{part}": getattr(getattr(self, name), part).copy() for name in "zy" for part in PARTS}
 
-def encode_symbols(
-    model: EntropyNetworks, tables: EntropyTables, y: Tensor, z: Tensor, quality: int, encoders: Sequence[SymbolEncoder]
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.int32]]) -> EntropyTables:
+        """Inverse of `to_arrays`, whatever else `arrays` hold.
+
+        Raises KeyError for an array that is missing and ValueError for arrays that are no tables.
+        """
+        z, y = (CdfTables(*(arrays[f"{name}.{part}"] for part in PARTS)) for name in "zy")
+        return cls(z, y)
+
+
+def encode_latents(
+    model: EntropyNetworks,
+    tables: EntropyTables,
+    y: Tensor,
+    z: Tensor,
+    quality_index: int,
+    encoders: Sequence[SymbolEncoder],
 ) -> Tensor:
-    """Codes y `(B, M, h, w)` and z `(B, N, h/4, w/4)`, floats, into one encoder per image; quality index from 0.
+    """Codes y `(B, M, h, w)` and z `(B, N, h/4, w/4)`, floats, into one encoder per image.
 
     Returns y_hat `(B, M, h, w)` float32, exactly what a decoder gets.
     """
-    z_symbols = torch.round(z.double()).clamp(-LIMIT, LIMIT)
+    z_symbols = torch.round(z.double()).clamp(-Z_LIMIT, Z_LIMIT)
     indexes = _channel_indexes(z_symbols.shape)
     for symbols, encoder in zip(_integers(z_symbols), encoders, strict=True):
         encoder.push(symbols.reshape(-1), indexes, tables.z)
@@ -88,17 +124,17 @@ def encode_symbols(
             encoder.push(values[coded], chosen[coded], tables.y)
         return symbols
 
-    return model.traverse(z_symbols, quality, exchange)
+    return model.traverse(z_symbols, quality_index, exchange)
 
 
 def decode_latents(
     model: EntropyNetworks,
     tables: EntropyTables,
     z_size: tuple[int, int],
-    quality: int,
+    quality_index: int,
     decoders: Sequence[SymbolDecoder],
-) -> DecodedSymbols:
-    """Reads z of `(h, w)` positions and then y from one decoder per image; quality index from 0.
+) -> Latents:
+    """Reads z of `(h, w)` positions and then y from one decoder per image; on the networks' device.
 
     Raises BitstreamError for streams that hold no such symbols.
     """
@@ -106,7 +142,7 @@ def decode_latents(
     shape = (len(decoders), model.hyper_channels, *z_size)
     indexes = _channel_indexes(shape)
     z_symbols = np.stack([decoder.pull(indexes, tables.z).reshape(shape[1:]) for decoder in decoders])
-    if np.abs(z_symbols).max() > LIMIT:
+    if np.abs(z_symbols).max() > Z_LIMIT:
         raise BitstreamError("damaged: a hyperprior symbol is out of range")
 
     def exchange(mean: Tensor, index: Tensor) -> Tensor:
@@ -117,7 +153,7 @@ def decode_latents(
         return torch.from_numpy(symbols).to(device).double()
 
     z = torch.from_numpy(z_symbols).to(device)
-    return DecodedSymbols(z, model.traverse(z, quality, exchange))
+    return Latents(z, model.traverse(z, quality_index, exchange))
 
 
 def _passes(model: EntropyNetworks, y: Tensor) -> list[Tensor]:

@@ -61,11 +61,16 @@ class TagPrior:
         return indexes.astype(np.intp), tables_from_counts(counts, [0] * len(counts))
 
 
+def check_tags(tags: Iterable[str], prior: TagPrior) -> None:
+    """Raises ValueError for a tag outside the vocabulary."""
+    if unknown := sorted(set(tags) - prior.positions.keys()):
+        raise ValueError(f"not in the tag vocabulary of this model: {', '.join(unknown)}")
+
+
 def encode_tags(tags: Iterable[str], prior: TagPrior, encoder: SymbolEncoder) -> None:
     """Appends a set of tags; order and repetition do not matter. Raises ValueError for a tag outside the vocabulary."""
     wanted = set(tags)
-    if unknown := sorted(wanted - prior.positions.keys()):
-        raise ValueError(f"not in the tag vocabulary of this model: {', '.join(unknown)}")
+    check_tags(wanted, prior)
     present = np.zeros(len(prior.names), np.int32)
     present[[prior.positions[tag] for tag in wanted]] = 1
     if len(present):

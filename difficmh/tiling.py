@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ALIGNMENT = 64
+LATENT_STRIDE, Y_STRIDE, Z_STRIDE = 8, 16, 64
+"""Pixels a side of one position of a latent of the diffusion, of y and of z; the same for every family."""
+
+ALIGNMENT = Z_STRIDE
 """Pixels: every edge of a padded image, core or window is a multiple of this."""
 
 
@@ -72,20 +75,30 @@ def pad(image: NDArray[Any]) -> NDArray[Any]:
     return np.pad(image, missing + [(0, 0)] * (image.ndim - 2), mode="edge")
 
 
-def plan(height: int, width: int, tile: int = 2048, margin: int = 128) -> list[Tile]:
-    """The tiles of an image of `height` × `width` pixels, row by row.
+def cores(height: int, width: int, tile: int) -> list[Rectangle]:
+    """The cores of an image of `height` × `width` pixels, row by row.
 
-    No core has more than `tile` × `tile` pixels; an image whose padded size has no more is a single tile. `tile` and
-    `margin` are multiples of 64. Cores along an edge differ by 64 pixels at most. Raises ValueError for other numbers.
+    None has more than `tile` × `tile` pixels; an image whose padded size has no more is a single core. `tile` is a
+    multiple of 64. Cores along an edge differ by 64 pixels at most. Raises ValueError for other numbers.
     """
-    if tile < ALIGNMENT or tile % ALIGNMENT or margin < 0 or margin % ALIGNMENT:
-        raise ValueError(f"tile {tile} and margin {margin} must be multiples of {ALIGNMENT}, the tile not zero")
+    if tile < ALIGNMENT or tile % ALIGNMENT:
+        raise ValueError(f"tile sides are positive multiples of {ALIGNMENT}, not {tile}")
     height, width = padded_size(height, width)
     # A narrow image is cut into long tiles, so that their number follows its area.
     rows = _cut(height, _aligned_down(tile * tile // min(width, tile)))
     columns = _cut(width, _aligned_down(tile * tile // min(height, tile)))
-    cores = [Rectangle(top, left, down, across) for top, down in rows for left, across in columns]
-    return [Tile(core, core.grown(margin, height, width)) for core in cores]
+    return [Rectangle(top, left, down, across) for top, down in rows for left, across in columns]
+
+
+def tiles(height: int, width: int, tile: int, margin: int) -> list[Tile]:
+    """The cores of an image, each in its window: with `margin` more pixels on each side, as far as the image goes.
+
+    Raises ValueError as `cores` does, and for a margin that is no multiple of 64, or negative.
+    """
+    if margin < 0 or margin % ALIGNMENT:
+        raise ValueError(f"margins are multiples of {ALIGNMENT}, not {margin}")
+    rows, columns = padded_size(height, width)
+    return [Tile(core, core.grown(margin, rows, columns)) for core in cores(height, width, tile)]
 
 
 def _aligned_up(size: int) -> int:

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difficmh.autoencoder import BLOCK, BlockDecoder
+from difficmh.autoencoder import BlockDecoder
 from difficmh.config import CodecConfig
 from difficmh.layers import QualityModulation, Upsample, blocks, full_precision, zero_init
-
-Y_BLOCK = 16
+from difficmh.tiling import LATENT_STRIDE, Y_STRIDE
 
 
 class AnalysisTransform(nn.Module):
@@ -24,8 +23,8 @@ class AnalysisTransform(nn.Module):
         super().__init__()
         (eighth, sixteenth), depths = config.transforms.analysis_widths, config.transforms.analysis_depths
         channels = config.entropy.channels
-        self.basis = nn.Conv2d(3, channels, Y_BLOCK, stride=Y_BLOCK, bias=False)
-        self.enter = nn.Conv2d(3 * BLOCK**2, eighth, 3, padding=1)
+        self.basis = nn.Conv2d(3, channels, Y_STRIDE, stride=Y_STRIDE, bias=False)
+        self.enter = nn.Conv2d(3 * LATENT_STRIDE**2, eighth, 3, padding=1)
         self.modulation = QualityModulation(config.qualities, eighth)
         self.body_8 = blocks(eighth, depths[0])
         self.down = nn.Conv2d(eighth, sixteenth, 3, stride=2, padding=1)
@@ -33,13 +32,13 @@ class AnalysisTransform(nn.Module):
         self.leave = zero_init(nn.Conv2d(sixteenth, channels, 3, padding=1))
         self.log_gain = nn.Parameter(torch.zeros(config.qualities, channels))
 
-    def forward(self, image: Tensor, quality: Tensor) -> Tensor:
+    def forward(self, image: Tensor, quality_index: Tensor) -> Tensor:
         pixels = 255 * (image - 0.5)
-        deep = self.modulation(self.enter(F.pixel_unshuffle(pixels / 64, BLOCK)), quality)
+        deep = self.modulation(self.enter(F.pixel_unshuffle(pixels / 64, LATENT_STRIDE)), quality_index)
         deep = self.leave(self.body_16(self.down(self.body_8(deep))))
         with full_precision(image):
             linear = self.basis(pixels.float())
-        return (linear + deep) * torch.exp(self.log_gain[quality, :, None, None])
+        return (linear + deep) * torch.exp(self.log_gain[quality_index, :, None, None])
 
 
 class SynthesisTransform(nn.Module):
@@ -59,9 +58,9 @@ class SynthesisTransform(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros(config.qualities, channels))
         self.decoder = BlockDecoder(latent, config.transforms.decoder_widths, config.transforms.decoder_depths)
 
-    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        y = y_hat * torch.exp(self.log_gain[quality, :, None, None])
-        deep = self.body_16(self.modulation(self.enter(y / 8), quality))
+    def forward(self, y_hat: Tensor, quality_index: Tensor) -> Tensor:
+        y = y_hat * torch.exp(self.log_gain[quality_index, :, None, None])
+        deep = self.body_16(self.modulation(self.enter(y / 8), quality_index))
         with full_precision(y):
             linear = F.pixel_shuffle(self.basis_t(y.float()), 2)
         image: Tensor = self.decoder(linear + self.leave(self.body_8(self.up(deep))))

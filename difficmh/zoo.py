@@ -25,19 +25,16 @@ from difficmh.capsule import (
     read_name,
     verify_decoding,
 )
-from difficmh.cdf_tables import CdfTables
-from difficmh.codec import Codec, CodecParts, Tagger
+from difficmh.codec import Codec, Tagger
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
+from difficmh.lazily import lazily
 from difficmh.limits import MOST_STEPS
 from difficmh.lite import LiteNetworks
 from difficmh.model import CodecModel
 from difficmh.networks import Networks
 from difficmh.symbols import EntropyTables
 from difficmh.vocabulary import Vocabulary, tag_prior
-
-TRAINING_ONLY = "rate."
-"""Prefix of the weights that only training needs: coding reads the integer tables instead."""
 
 
 def load(
@@ -65,16 +62,15 @@ def load(
         networks = _load_lite(path, content, place, dtype)
     else:
         networks = _load_sd21(path, content, place, dtype, compiled)
-    parts = CodecParts(
+    return Codec(
         name=read_name(path),
         fingerprint=capsule_fingerprint(path),
         capsule=path,
         networks=networks,
         tables=load_tables(path),
         prior=tag_prior(Vocabulary.load(path / VOCABULARY)),
-        make_tagger=partial(load_tagger, path, place),
+        tagger=lazily(partial(load_tagger, path, place)),  # threads that compress at the same time share one
     )
-    return Codec(parts)
 
 
 def load_tagger(path: Path, device: str | torch.device = "cpu") -> Tagger:
@@ -90,8 +86,9 @@ def load_tagger(path: Path, device: str | torch.device = "cpu") -> Tagger:
 
         return EfficientNetTagger(path, place)
     with _packages_of_sd21(path):
-        from difficmh.sd21.loading import load_tagger, read_codec
-    return load_tagger(path, read_codec(path, content).tagger, place)
+        from difficmh.sd21.loading import load_tagger as load_ram_tagger
+        from difficmh.sd21.loading import read_codec
+    return load_ram_tagger(path, read_codec(path, content).tagger, place)
 
 
 def _family(path: Path, content: Mapping[str, Any]) -> str:
@@ -161,22 +158,23 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def load_model(path: Path, config: CodecConfig) -> CodecModel:
-    """The networks with the capsule's weights, in float32, evaluation mode and ready for exact coding."""
+    """The networks with the capsule's weights, in float32, evaluation mode and ready for exact coding.
+
+    Raises CapsuleError for weights that do not fit the configuration or are too large for exact coding.
+    """
     model = CodecModel(config)
     try:
         weights = load_tensors(path / WEIGHTS)
         model.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (OSError, RuntimeError, SafetensorError) as error:
+        model.entropy.freeze()
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CapsuleError(f"{path / WEIGHTS} does not fit its configuration: {error}") from error
-    model.entropy.freeze()
     return model.eval().requires_grad_(False)
 
 
 def load_tables(path: Path) -> EntropyTables:
-    """The integer CDF tables of a capsule."""
+    """The integer CDF tables of a capsule. Raises CapsuleError where it has none."""
     try:
-        arrays = load_arrays(path / TABLES)
-        z, y = (CdfTables(*(arrays[f"{name}.{part}"] for part in ("cdfs", "lengths", "offsets"))) for name in "zy")
+        return EntropyTables.from_arrays(load_arrays(path / TABLES))
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise CapsuleError(f"{path / TABLES} holds no usable tables: {error}") from error
-    return EntropyTables(z=z, y=y)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from difficmh.capsule import built_in_or_path
+from difficmh.capsule import capsule_or_path
 from pipeline.job import plain_exit_code
 
 
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     capsule = Path(arguments.capsule)
     name = arguments.name or capsule.absolute().name
-    kept = companions(built_in_or_path(arguments.companions) if arguments.companions else capsule, name)
+    kept = companions(capsule_or_path(arguments.companions) if arguments.companions else capsule, name)
     fingerprint = export(Path(arguments.checkpoint), name, kept, capsule)
     print(f"{capsule}: codec {name}, fingerprint {fingerprint}")
     return 0

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from difficmh.capsule import built_in_or_path, write_manifest
+from difficmh.capsule import capsule_or_path, write_manifest
 from pipeline.job import plain_exit_code
 
 BASELINES = ("jpeg", "webp", "avif")
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, more: Sequence[str]) -> int:
     from difficmh.training.export import companions, export
 
     capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
-    source = built_in_or_path(arguments.companions) if arguments.companions else capsule
+    source = capsule_or_path(arguments.companions) if arguments.companions else capsule
     export(Path(arguments.checkpoint), arguments.name, companions(source, arguments.name), capsule)
     if status := evaluate(capsule, arguments.images, evaluation, more):
         return status

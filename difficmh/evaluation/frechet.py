@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from difficmh.analyzers.imagenet import load_lite2
+from difficmh.efficientnet_lite import fold_batch_norms, normalize
 from difficmh.evaluation.graders import Evidence, Image, Picture, as_tensor
 from difficmh.evaluation.statistics import Metric, Statistic, Weights
-from difficmh.taggers.lite0 import fold_batch_norms
 
 WINDOW = 160
 """Side of the four windows, in the middle of each quarter, that are looked at: a third of a small photograph."""
 
-STAGES = 5
+BLOCKS = 5
 """Blocks of the network that are run: up to the last ones at 1/16."""
 
 
@@ -42,8 +42,8 @@ class Moments:
     def of(cls, features: NDArray[np.float64]) -> Moments:
         """Of `(n, D)` features."""
         mean = features.mean(axis=0)
-        centred = features - mean
-        covariance = centred.T @ centred / len(features)
+        centered = features - mean
+        covariance = centered.T @ centered / len(features)
         return cls(len(features), mean.astype(np.float32), covariance.astype(np.float32))
 
 
@@ -121,7 +121,7 @@ class Patches:
 
     def __init__(self, device: str = "cpu") -> None:
         network: Any = fold_batch_norms(load_lite2())
-        self._features = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:STAGES])
+        self._features = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:BLOCKS])
         self._features.to(device).to(memory_format=torch.channels_last)
         self._device = device
 
@@ -135,7 +135,7 @@ class Patches:
     def _moments(self, image: Image) -> Moments:
         vectors = []
         for window in windows(image):
-            pixels = as_tensor(window)[None].to(self._device) * (255 / 128) - 127 / 128
+            pixels = normalize(as_tensor(window)[None].to(self._device))
             found = self._features(pixels.contiguous(memory_format=torch.channels_last))  # (1, 120, h, w)
             vectors.append(found[0].flatten(1).T.double().cpu().numpy())
         return Moments.of(np.concatenate(vectors))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from difficmh.sd21.control import ControlConfig, ControlModule, initialize_from_unet
+from difficmh.sd21.reference_sampler import NoiseEstimate
 from difficmh.sd21.unet import (
     Features,
     UNetConfig,
@@ -108,11 +109,7 @@ def _check_size(latent: Tensor, multiple: int) -> None:
         raise ValueError(f"a latent of {latent.shape[-2]} x {latent.shape[-1]} is no multiple of {multiple}")
 
 
-NoiseModel = Callable[[Tensor, int], Tensor]
-"""`(x_t, t)` to the estimate of the noise in x_t."""
-
-
-def noise_model(network: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], given: Conditioning) -> NoiseModel:
+def noise_model(network: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], given: Conditioning) -> NoiseEstimate:
     """The guided noise estimate for a sampler: eps_u + scale (eps_c - eps_u), both from one batch of `network`.
 
     `network` is a `Denoiser`, or anything called like one.

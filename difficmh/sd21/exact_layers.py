@@ -2,7 +2,7 @@
 
 `fixed_point.py` has the principle. The networks here were trained elsewhere, without its limits, so there is more room:
 weights keep 16 fractional bits, and activations may reach ±4096 before they are clamped. Every layer clamps what it is
-given, so the bound that `freeze` proves holds whatever is decoded.
+given, so the bound that their `freeze` proves holds whatever is decoded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difficmh.fixed_point import ONE, FixedPointConv2d, exact_weight, rescale, to_fixed
+from difficmh.fixed_point import ONE, ExactLayer, FixedPointConv2d, exact_weight, rescale, to_fixed
 from difficmh.sd21.gelu_table import gelu_deficit
 
 WEIGHT_BITS = 16
@@ -34,8 +34,12 @@ class ExactConv2d(FixedPointConv2d):
         """Integer activations `(B, C, h, w)` float64 to integer activations. `freeze` comes first."""
         return super().fixed(bounded(x))
 
+    def fixed_at_others(self, anchors: Tensor) -> Tensor:
+        """`fixed` of a checkerboard whose others are not known, at these: `FixedPointConv2d.fixed_at_others`."""
+        return super().fixed_at_others(bounded(anchors))
 
-class ExactConvTranspose2d(nn.ConvTranspose2d):
+
+class ExactConvTranspose2d(nn.ConvTranspose2d, ExactLayer):
     """A transposed convolution with the bounds of this module."""
 
     def freeze(self) -> None:
@@ -53,7 +57,7 @@ class ExactConvTranspose2d(nn.ConvTranspose2d):
         return rescale(total, WEIGHT_BITS).add_(bias)
 
 
-class ExactGelu(nn.GELU):
+class ExactGelu(nn.GELU, ExactLayer):
     """GELU; the exact one is a stored table, since no two mathematical libraries agree on the last bit."""
 
     def freeze(self) -> None:
@@ -75,19 +79,6 @@ class ExactSequential(nn.Sequential):
         for layer in self:
             x = layer.fixed(x)  # type: ignore[operator]
         return x
-
-
-def freeze(module: nn.Module) -> None:
-    """Freezes every layer of this module's kinds inside `module`. Call after loading weights.
-
-    Raises ValueError that names the layer whose weights are too large for exact sums, or not finite.
-    """
-    for name, layer in module.named_modules():
-        if isinstance(layer, ExactConv2d | ExactConvTranspose2d | ExactGelu):
-            try:
-                layer.freeze()
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
 
 
 def exact_conv(channels: int, out_channels: int, kernel: int) -> ExactConv2d:

@@ -10,36 +10,17 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difficmh.gradients import lower_bound
+
 WIDTHS = (1, 3, 3, 3, 3, 1)
 INIT_SCALE = 10.0
 TAIL_MASS = 1e-9
 LIKELIHOOD_BOUND = 1e-9
-
-
-class _LowerBound(torch.autograd.Function):
-    """max(x, bound) whose gradient still reaches values below the bound where it would lift them."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bound = bound
-        return x.clamp(min=bound)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return torch.where((x >= ctx.bound) | (gradients[0] < 0), gradients[0], 0.0), None
-
-
-def lower_bound(x: Tensor, bound: float) -> Tensor:
-    """`x`, at least `bound`; trainable from below it (Ballé et al., ICLR 2018)."""
-    return _LowerBound.apply(x, bound)
 
 
 class FactorizedDensity(nn.Module):

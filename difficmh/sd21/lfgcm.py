@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difficmh.config import DOWNSCALE
 from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy, Likelihoods, Prediction
 from difficmh.sd21.lfgcm_layers import (
@@ -29,9 +28,7 @@ from difficmh.sd21.lfgcm_layers import (
     side_branch,
     side_fusion,
 )
-
-LATENT_BLOCK = 8
-"""Pixels a side of one position of a latent."""
+from difficmh.tiling import LATENT_STRIDE, Z_STRIDE
 
 
 class Analysis(nn.Module):
@@ -152,11 +149,11 @@ class Lfgcm(LfgcmEntropy):
         z is `centre(z)`. Raises ValueError for other sizes.
         """
         height, width = image.shape[-2:]
-        expected = (len(image), self.config.latent_channels, height // LATENT_BLOCK, width // LATENT_BLOCK)
-        if height % DOWNSCALE or width % DOWNSCALE or tuple(reference.shape) != expected:
+        expected = (len(image), self.config.latent_channels, height // LATENT_STRIDE, width // LATENT_STRIDE)
+        if height % Z_STRIDE or width % Z_STRIDE or tuple(reference.shape) != expected:
             raise ValueError(
                 f"images of {height} x {width} with reference latents {tuple(reference.shape)}: "
-                f"sides must be multiples of {DOWNSCALE}, latents {expected}"
+                f"sides must be multiples of {Z_STRIDE}, latents {expected}"
             )
         y = self.encoder(image, reference)
         return y, self.hyper_enc(y, reference)

@@ -19,11 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from difficmh import checkerboard
-from difficmh.entropy_model import SCALE_MIN, Exchange, straight_through_round
-from difficmh.fixed_point import ONE, to_fixed
-from difficmh.sd21.exact_layers import ExactConv2d, bounded, exact_chain, exact_conv, exact_deconv, freeze
-from difficmh.sd21.factorized_density import LIKELIHOOD_BOUND, FactorizedDensity, lower_bound
+from difficmh.cdf_tables import SCALE_MIN
+from difficmh.fixed_point import ONE, freeze, to_fixed
+from difficmh.gradients import lower_bound, straight_through_round
+from difficmh.sd21.exact_layers import ExactConv2d, bounded, exact_chain, exact_conv, exact_deconv
+from difficmh.sd21.factorized_density import LIKELIHOOD_BOUND, FactorizedDensity
 from difficmh.sd21.lfgcm_config import LfgcmConfig
+from difficmh.symbols import Exchange
 
 CONTEXT_WIDTHS = (224, 128)
 
@@ -227,14 +229,15 @@ class LfgcmEntropy(nn.Module):
         self.register_buffer("integer_medians", to_fixed(medians), persistent=False)
         self.register_buffer("scale_steps", torch.tensor(SCALE_STEPS, dtype=torch.float64), persistent=False)
 
-    def traverse(self, z_symbols: Tensor, quality: int, exchange: Exchange) -> Tensor:
+    def traverse(self, z_symbols: Tensor, quality_index: int, exchange: Exchange) -> Tensor:
         """Runs over y in coding order, calling `exchange` for each pass, as `EntropyModel.traverse` does.
 
-        z_symbols: `(B, N, h, w)` integers in any dtype, relative to the medians; quality: 0, for one rate per model.
+        z_symbols: `(B, N, h, w)` integers in any dtype, relative to the medians; quality_index: 0, as there is one
+        rate per model.
         Returns y_hat, `(B, M, 4h, 4w)` float32.
         """
-        if quality != 0:
-            raise ValueError(f"a model of one rate has no quality index {quality}")
+        if quality_index != 0:
+            raise ValueError(f"a model of one rate has no quality index {quality_index}")
         hyper = self.hyper_dec.hyper_dec.fixed(z_symbols.double() * ONE + self.get_buffer("integer_medians"))
         decoded: list[Tensor] = []
         for i in range(len(self.slices)):
@@ -245,8 +248,7 @@ class LfgcmEntropy(nn.Module):
     def _traverse_slice(self, i: int, known: Tensor, exchange: Exchange) -> Tensor:
         first, second = checkerboard.split(known)
         anchors = self._traverse_half(self.entropy_parameters_anchor[i], first, exchange)
-        local = self.local_context[i].fixed(checkerboard.merge(anchors, torch.zeros_like(anchors)))
-        second = torch.cat((checkerboard.split(local)[1], second), dim=1)
+        second = torch.cat((self.local_context[i].fixed_at_others(anchors), second), dim=1)
         others = self._traverse_half(self.entropy_parameters_nonanchor[i], second, exchange)
         return checkerboard.merge(anchors, others)
 

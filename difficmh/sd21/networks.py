@@ -24,11 +24,10 @@ from difficmh.sd21.config import Sd21Config
 from difficmh.sd21.denoiser import Conditioning, Denoiser, noise_model
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.samplers import MOST_STEPS, SamplerName, draw
-from difficmh.sd21.vae import BLOCK, LatentAutoencoder
-from difficmh.symbols import DecodedSymbols, EntropyNetworks
+from difficmh.sd21.vae import LatentAutoencoder
+from difficmh.symbols import EntropyNetworks, Latents
 from difficmh.taggers.ram_tags import TagList
-from difficmh.tiling import Tile
-from difficmh.transforms import Y_BLOCK
+from difficmh.tiling import LATENT_STRIDE, Y_STRIDE, Tile
 
 
 class TextEmbedder(Protocol):
@@ -99,17 +98,17 @@ class Sd21Networks:
     def max_effort(self) -> int:
         return 0
 
-    def analyze(self, images: Tensor, tile: Tile, quality: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
+    def analyze(self, images: Tensor, tile: Tile, quality_index: Tensor, effort: int = 0) -> tuple[Tensor, Tensor]:
         reference = self.vae.encode(images)
-        y: Tensor = tile.crop(self.lfgcm.encoder(images, reference), Y_BLOCK)
-        z = self.lfgcm.hyper_enc(y, tile.crop(reference, BLOCK))
+        y: Tensor = tile.crop(self.lfgcm.encoder(images, reference), Y_STRIDE)
+        z = self.lfgcm.hyper_enc(y, tile.crop(reference, LATENT_STRIDE))
         return y, self.lfgcm.centre(z)
 
-    def preview(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
-        return self.draw(self.guide(symbols, quality))
+    def preview(self, latents: Latents, quality_index: Tensor) -> Tensor:
+        return self.draw(self.guide(latents, quality_index))
 
-    def guide(self, symbols: DecodedSymbols, quality: Tensor) -> Tensor:
-        return self.lfgcm.guide(symbols.y_hat, symbols.z_symbols)
+    def guide(self, latents: Latents, quality_index: Tensor) -> Tensor:
+        return self.lfgcm.guide(latents.y_hat, latents.z_symbols)
 
     def denoise(self, guide: Tensor, noise: Noise, conditions: Conditions) -> Tensor:
         diffusion = self.diffusion()

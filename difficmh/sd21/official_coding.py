@@ -19,13 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.cdf_tables import TOTAL
-from difficmh.entropy_model import SCALE_MAX, SCALE_MIN, SCALES
+from difficmh.cdf_tables import SCALE_MAX, SCALE_MIN, SCALES, TOTAL
 from difficmh.errors import BitstreamError
 from difficmh.sd21.factorized_density import TAIL_MASS, FactorizedDensity
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy, normal_cdf
 from difficmh.sd21.official_rans import OfficialDecoder, OfficialTables, encode_official
-from difficmh.symbols import DecodedSymbols
+from difficmh.symbols import Latents
 
 OTHER_ARITHMETIC = "or it was written under another arithmetic: --device cpu, or cuda, may read it"
 """The same symptoms: where a scale falls on another table, all that follows is misread."""
@@ -70,7 +69,7 @@ def encode_strings(model: LfgcmEntropy, tables: OfficialEntropyTables, y: Tensor
 @torch.no_grad()
 def decode_strings(
     model: LfgcmEntropy, tables: OfficialEntropyTables, strings: OfficialStrings, z_size: tuple[int, int]
-) -> DecodedSymbols:
+) -> Latents:
     """Symbols of z of `(h, w)` positions, and y_hat. Raises BitstreamError for strings that hold no such symbols.
 
     Also where the strings were made under an arithmetic whose last bits differ.
@@ -78,7 +77,7 @@ def decode_strings(
     z_symbols = torch.tensor([_decode_z(string, tables.z, z_size) for string in strings.z], device=model.device)
     z_symbols = z_symbols.view(len(strings.z), model.hyper_channels, *z_size)
     try:
-        return DecodedSymbols(z_symbols.int(), _decode_y(model, tables.y, strings.y, z_symbols))
+        return Latents(z_symbols.int(), _decode_y(model, tables.y, strings.y, z_symbols))
     except BitstreamError as error:
         raise BitstreamError(f"{error}; {OTHER_ARITHMETIC}") from error
 

@@ -10,7 +10,7 @@ import zlib
 
 import torch
 
-from difficmh.bitstream import Header
+from difficmh.bitstream import FINGERPRINT_DIGITS, Header
 from difficmh.codec import Codec, DecodedStream
 from difficmh.errors import BitstreamError, CapsuleError
 from difficmh.sd21.networks import Sd21Networks
@@ -33,12 +33,11 @@ def decode_official(codec: Codec, data: bytes) -> DecodedStream:
     tags = _names(stream, networks)
     strings = OfficialStrings(stream.y_string, (stream.z_string,))
     tables = load_official_tables(codec.capsule)
-    decoded = decode_strings(networks.lfgcm, tables, strings, (stream.z_height, stream.z_width))
+    (latents,) = decode_strings(networks.lfgcm, tables, strings, (stream.z_height, stream.z_width)).each()
     return DecodedStream(
-        header=Header(*stream.padded_size, networks.default_quality, codec.fingerprint[:8]),
+        header=Header(*stream.padded_size, networks.default_quality, codec.fingerprint[:FINGERPRINT_DIGITS]),
         tags=tags,
-        y_hat=decoded.y_hat[0].cpu(),
-        z_symbols=decoded.z_symbols[0].cpu(),
+        latents=latents,
         seed=zlib.crc32(data),
     )
 

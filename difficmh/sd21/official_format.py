@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from difficmh.bitstream import MAX_PADDED_PIXELS
-from difficmh.config import DOWNSCALE
 from difficmh.errors import BitstreamError
+from difficmh.tiling import Z_STRIDE
 
 STRINGS = 2
 TAG_BITS = 13
@@ -49,7 +49,7 @@ class OfficialStream:
     tags: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        pixels = self.z_height * self.z_width * DOWNSCALE**2
+        pixels = self.z_height * self.z_width * Z_STRIDE**2
         if self.z_height < 1 or self.z_width < 1 or pixels > MAX_PADDED_PIXELS:
             raise ValueError(f"no image has a hyperprior of {self.z_height} x {self.z_width}")
         for name, string in (("y", self.y_string), ("z", self.z_string)):
@@ -61,7 +61,7 @@ class OfficialStream:
     @property
     def padded_size(self) -> tuple[int, int]:
         """Height and width of the padded image, in pixels."""
-        return self.z_height * DOWNSCALE, self.z_width * DOWNSCALE
+        return self.z_height * Z_STRIDE, self.z_width * Z_STRIDE
 
 
 def read_official(data: bytes) -> OfficialStream:

@@ -19,16 +19,8 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from difficmh import limits
-from difficmh.sampler import (
-    BETA_FIRST,
-    BETA_LAST,
-    TRAIN_STEPS,
-    NoiseEstimate,
-    StepNoise,
-    rates,
-    sample,
-    sample_ddpm,
-)
+from difficmh.sampler import BETA_FIRST, BETA_LAST, TRAIN_STEPS, sample, signal_and_noise
+from difficmh.sd21.reference_sampler import NoiseEstimate, StepNoise, sample_ddpm
 
 SamplerName = Literal["ddpm", "ddim", "dpm++", "unipc"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
@@ -56,8 +48,8 @@ def draw(name: SamplerName, estimate: NoiseEstimate, x: Tensor, noise: StepNoise
 
 def clean_estimate(x_t: Tensor, timestep: int, eps: Tensor) -> Tensor:
     """The x0 that an estimate of the noise means."""
-    signal, spread = rates(torch.full((1,), timestep, device=x_t.device))
-    return (x_t - spread * eps) / signal
+    signal, noise = signal_and_noise(torch.full((1,), timestep, device=x_t.device))
+    return (x_t - noise * eps) / signal
 
 
 def _scheduler(name: SamplerName) -> Any:

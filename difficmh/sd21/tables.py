@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from difficmh.capsule import TABLES
-from difficmh.cdf_tables import gaussian_tables, tables_from_pmf
+from difficmh.cdf_tables import PARTS, gaussian_tables, tables_from_pmf
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import official_coding
 from difficmh.sd21.lfgcm_entropy import LfgcmEntropy
@@ -25,19 +25,15 @@ from difficmh.sd21.official_coding import OfficialEntropyTables
 from difficmh.sd21.official_rans import OfficialTables
 from difficmh.symbols import EntropyTables
 
-PARTS = ("cdfs", "lengths", "offsets")
-
 
 def capsule_tables(model: LfgcmEntropy) -> dict[str, NDArray[np.int32]]:
     """All tables of a latent codec, named int32 arrays for `CapsuleContents.tables`."""
-    ours = coding_tables(model)
     official = {
         "z": official_coding.bottleneck_tables(model.entropy_bottleneck),
         "y": official_coding.gaussian_tables(),
     }
-    arrays = {f"{name}.{part}": getattr(getattr(ours, name), part) for name in "zy" for part in PARTS}
-    arrays |= {f"official.{name}.{part}": getattr(official[name], part) for name in "zy" for part in PARTS}
-    return {name: np.array(array, np.int32) for name, array in arrays.items()}
+    arrays = {f"official.{name}.{part}": getattr(official[name], part) for name in "zy" for part in PARTS}
+    return coding_tables(model).to_arrays() | {name: np.array(array, np.int32) for name, array in arrays.items()}
 
 
 @torch.no_grad()

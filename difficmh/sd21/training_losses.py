@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from difficmh.sampler import rates
+from difficmh.sampler import noised
 from difficmh.sd21.denoiser import Denoiser
 from difficmh.sd21.lfgcm import Lfgcm, bits_per_pixel
 from difficmh.training.losses import cosine_distance, normalized_l2
@@ -55,8 +55,7 @@ class TrainingBatch:
 
     def noised(self, latent: Tensor) -> Tensor:
         """`latent` at the batch's steps, with its noise."""
-        signal, spread = rates(self.timesteps)
-        return signal * latent + spread * self.noise
+        return noised(latent, self.noise, self.timesteps)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-BLOCK = 8
-"""Pixels per latent position, each way."""
+from difficmh.tiling import LATENT_STRIDE
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class VaeConfig:
     tile: int = 1024
 
     def __post_init__(self) -> None:
-        if 2 ** (len(self.widths) - 1) != BLOCK or self.tile % BLOCK:
-            raise ValueError(f"widths {self.widths} and tiles of {self.tile} do not make latents of 1/{BLOCK}")
+        if 2 ** (len(self.widths) - 1) != LATENT_STRIDE or self.tile % LATENT_STRIDE:
+            raise ValueError(f"widths {self.widths} and tiles of {self.tile} do not make latents of 1/{LATENT_STRIDE}")
 
 
 class LatentAutoencoder(nn.Module):
@@ -55,8 +54,8 @@ class LatentAutoencoder(nn.Module):
         It is the posterior's mean; with standard normal `noise` of the latent's shape, which training uses, a sample.
         Raises ValueError for other sizes.
         """
-        if image.shape[-2] % BLOCK or image.shape[-1] % BLOCK:
-            raise ValueError(f"an image of {image.shape[-2]} x {image.shape[-1]} is no multiple of {BLOCK}")
+        if image.shape[-2] % LATENT_STRIDE or image.shape[-1] % LATENT_STRIDE:
+            raise ValueError(f"an image of {image.shape[-2]} x {image.shape[-1]} is no multiple of {LATENT_STRIDE}")
         posterior = self.vae.encode(2 * image.to(self.vae.dtype) - 1, return_dict=False)[0]
         latent = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
         return self.config.scale * latent.float()

@@ -5,7 +5,7 @@ image -> resize -> Lite0 -> 1280 means of the last features ---> classifier -> s
                      |              v                                                  |
                      `-> mean, max, deviation of 112 features at 1/16                  |
                                     |                                                  v
-                                    standardise -> linear head --------------------> logit of each tag
+                                    standardize -> linear head --------------------> logit of each tag
 
 logit(tag) = weight . features + class_scale * logit(P(classes that show the noun)) + bias
 """

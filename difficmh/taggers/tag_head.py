@@ -23,7 +23,7 @@ MAX_TAGS = 12
 class TagHead(nn.Module):
     """Features and class logits to one logit per tag of the vocabulary.
 
-    Only the tags at the positions `trained` have a row in `weight`; the others follow the classifier alone.
+    Only the tags at the `count` positions `trained` have a row in `weight`; the others follow the classifier alone.
     """
 
     mean: Tensor
@@ -34,13 +34,13 @@ class TagHead(nn.Module):
     bias: Tensor
     membership: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, trained: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, count: int) -> None:
         super().__init__()
         tags = len(vocabulary.tags)
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("deviation", torch.ones(FEATURES))
-        self.register_buffer("trained", torch.zeros(trained, dtype=torch.int32))
-        self.register_buffer("weight", torch.zeros(trained, FEATURES))
+        self.register_buffer("trained", torch.zeros(count, dtype=torch.int32))
+        self.register_buffer("weight", torch.zeros(count, FEATURES))
         self.register_buffer("class_scale", torch.zeros(tags))
         self.register_buffer("bias", torch.zeros(tags))
         self.register_buffer("membership", class_membership(vocabulary), persistent=False)
@@ -48,7 +48,7 @@ class TagHead(nn.Module):
     def forward(self, features: Tensor, class_logits: Tensor) -> Tensor:
         """`(N, 1616)` and `(N, 1000)` to `(N, tags)`."""
         logits = self.bias + self.class_scale * class_log_odds(class_logits, self.membership)
-        head = standardise(features, self.mean, self.deviation) @ self.weight.T
+        head = standardize(features, self.mean, self.deviation) @ self.weight.T
         return logits.index_add(1, self.trained, head)
 
     def compact(self) -> dict[str, Tensor]:
@@ -70,7 +70,7 @@ def class_log_odds(class_logits: Tensor, membership: Tensor) -> Tensor:
     return probability.logit()
 
 
-def standardise(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+def standardize(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     return ((features - mean) / deviation).clamp(-CLIP, CLIP)
 
 
@@ -89,7 +89,7 @@ def load_head(path: Path, vocabulary: Vocabulary) -> TagHead:
     """Raises CapsuleError where the file is missing or does not fit the vocabulary."""
     try:
         tensors = load_file(path)
-        head = TagHead(vocabulary, trained=len(tensors["trained"]))
+        head = TagHead(vocabulary, count=len(tensors["trained"]))
         head.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise CapsuleError(f"{path.name} is no head for the tags of this capsule: {error}") from error

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from difficmh.capsule import built_in_or_path
+from difficmh.capsule import capsule_or_path
+from difficmh.errors import CapsuleError
 from difficmh.limits import DEVICES
-from difficmh.training.run import TrainingJob
+from difficmh.training.data import CROP
+from difficmh.training.job import TrainingJob
 from difficmh.training.settings import LossSettings
-from difficmh.training.stages import PEAK_RATES
+from difficmh.training.stages import STAGES
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         stage=arguments.stage,
         minutes=arguments.minutes,
         device=arguments.device,
-        start=built_in_or_path(arguments.start) if arguments.start else None,
-        tags=built_in_or_path(arguments.tags) if arguments.tags else None,
+        start=arguments.start,
+        tags=arguments.tags,
         batch=arguments.batch_size,
-        rate=arguments.rate,
+        learning_rate=arguments.rate,
         seed=arguments.seed,
         config=Path(arguments.config).absolute() if arguments.config else None,
         compile=arguments.compile,
@@ -67,6 +69,13 @@ def _matching(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern)) or [pattern]
 
 
+def _place(text: str) -> Path:
+    try:
+        return capsule_or_path(text)
+    except CapsuleError as error:
+        raise argparse.ArgumentTypeError(f"no file {text}, and {error}") from error
+
+
 def _parser(text: str) -> argparse.ArgumentParser:
     description, _, examples = text.partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -76,14 +85,16 @@ def _parser(text: str) -> argparse.ArgumentParser:
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}  # a shell may expand a pattern, or the user repeat it
     add("--data", **several, required=True, metavar="PATH", help="tar shards or folders of images, or patterns of them")
     add("--output", required=True, help="folder for checkpoints and logs")
-    add("--stage", required=True, choices=tuple(PEAK_RATES))
+    add("--stage", required=True, choices=tuple(STAGES))
     add("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
     add("--device", choices=DEVICES, default="cpu", help="of the networks (default: %(default)s)")
-    add("--start", help="checkpoint or capsule to start from instead of the previous stage")
+    add("--start", type=_place, help="checkpoint or capsule to start from instead of the previous stage")
     add("--config", help="JSON like a capsule's config.json, for networks of other sizes")
-    add("--tags", help="JSON of tags by image key, or a capsule whose tagger finds them, such as lite")
-    add("--batch-size", type=int, default=6, help="crops of 192 x 192 per step (default: %(default)s)")
-    add("--rate", type=float, help="peak learning rate (default: 4e-4, of one_step 1.5e-4)")
+    add("--tags", type=_place, help="JSON of tags by image key, or a capsule whose tagger finds them, such as lite")
+    crops = f"crops of {CROP} x {CROP} per step"
+    add("--batch-size", type=int, default=TrainingJob.batch, help=f"{crops} (default: %(default)s)")
+    rates = ", ".join(f"{stage.PEAK_RATE:g} in {name}" for name, stage in STAGES.items())
+    add("--rate", type=float, help=f"peak learning rate (default: {rates})")
     add("--seed", type=int, default=0)
     add("--set", **several, default=[], metavar="NAME=NUMBER", help="weights of losses; see docs/training.md")
     add("--compile", action="store_true", help="compile the networks: a minute first, faster on a GPU")

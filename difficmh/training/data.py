@@ -23,8 +23,14 @@ from difficmh.errors import ImageError
 from difficmh.images import decode_image
 from difficmh.training.files import PictureFile, picture_files
 
+CROP = 192
+"""Pixels a side of what is trained on: a multiple of 64, and more than the 160 that MS-SSIM needs."""
+
 SMALLEST_SIDE = 16
 """Pixels; smaller pictures say nothing about photographs, enlarged to a crop."""
+
+ENLARGED_SHARE = 0.35
+"""Of the crops; half of them are enlarged by 2, the others by 4/3."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,11 @@ def _decode(file: PictureFile) -> TrainingSample:
 class CropSource:
     """Random square crops from images, of `SMALLEST_SIDE` or more, held in one flat tensor on `device`.
 
-    A share of the crops (`enlarge_share`) is cut smaller and enlarged by 1 to 2 times: reduced training pictures are
-    busier than camera frames of full size, and this fills in their smoother statistics.
+    A share of the crops (`ENLARGED_SHARE`) is cut smaller and enlarged: reduced training pictures are busier than
+    camera frames of full size, and this fills in their smoother statistics.
     """
 
-    def __init__(
-        self, images: Iterable[NDArray[np.uint8]], device: torch.device | str, enlarge_share: float = 0.35
-    ) -> None:
+    def __init__(self, images: Iterable[NDArray[np.uint8]], device: torch.device | str) -> None:
         arrays = list(images)
         sizes = np.array([image.shape[:2] for image in arrays], np.int64)
         self.pixels = torch.from_numpy(np.concatenate([image.reshape(-1) for image in arrays])).to(device)
@@ -78,7 +82,6 @@ class CropSource:
         # Larger pictures hold more independent crops; the square root keeps them from crowding out the small ones.
         self.weights = torch.from_numpy(np.sqrt(sizes.prod(axis=1)).astype(np.float64))
         self.device = torch.device(device)
-        self.enlarge_share = enlarge_share
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -100,8 +103,8 @@ class CropSource:
         """Enlargement of each crop: mostly 1, some of {4/3, 2}, and always enough for the image's shorter side."""
         draws = torch.rand(size, generator=generator)
         scales = torch.ones(size)
-        scales[draws < self.enlarge_share] = 4 / 3
-        scales[draws < self.enlarge_share / 2] = 2.0
+        scales[draws < ENLARGED_SHARE] = 4 / 3
+        scales[draws < ENLARGED_SHARE / 2] = 2.0
         shorter = torch.minimum(self.heights, self.widths)[chosen]
         return torch.where(shorter < crop, torch.maximum(scales, crop / shorter), scales)
 
@@ -122,3 +125,12 @@ class CropSource:
         return F.interpolate(values, size=(crop, crop), mode="bicubic", align_corners=False, antialias=False).clamp(
             0, 1
         )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Crops to train on, `(N, V)` uint8 tags of their images, and `(K, 3, H, W)` images in [0, 1] held back."""
+
+    source: CropSource
+    tags: Tensor
+    validation: Tensor

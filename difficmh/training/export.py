@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
+from torch import Tensor
 
 from difficmh.capsule import (
     CONFIG,
@@ -20,21 +20,21 @@ from difficmh.capsule import (
     TABLES,
     VOCABULARY,
     WEIGHTS,
-    read_config,
+    read_name,
     write_manifest,
 )
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
 from difficmh.config import CodecConfig
 from difficmh.errors import CapsuleError
-from difficmh.fixed_point import LIMIT
 from difficmh.model import CodecModel
+from difficmh.symbols import Z_LIMIT, EntropyTables
 from difficmh.training.card import CARD
 from difficmh.training.history import HISTORY_FILE, read_history, write_history
 from difficmh.training.image_tags import learned_vocabulary
-from difficmh.training.rate import RateModel
+from difficmh.training.rate import TRAINING_ONLY, RateModel
 from difficmh.training.trainer import averaged_state
 from difficmh.vocabulary import Vocabulary
-from difficmh.zoo import TRAINING_ONLY, check_vocabulary
+from difficmh.zoo import check_vocabulary
 
 Z_TAIL = 1e-6
 
@@ -48,7 +48,7 @@ def companions(source: Path, name: str) -> list[Path]:
     if not source.is_dir():
         raise CapsuleError(f"there is no capsule {source} that tag vocabulary and tagger could come from")
     made = {MANIFEST, HISTORY_FILE, *DECODING_FILES} - {VOCABULARY}
-    if (source / CONFIG).is_file() and read_config(source)["name"] != name:
+    if (source / CONFIG).is_file() and read_name(source) != name:
         made.add(CARD)
     return [file for file in sorted(source.iterdir()) if file.is_file() and file.name not in made]
 
@@ -57,7 +57,8 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     """Writes a capsule of the averaged weights of `checkpoint` and returns its fingerprint.
 
     `kept` are files that come along as they are: `tags.json`, `tagger.safetensors`, model card, licence. Raises
-    CapsuleError where the vocabulary among them is not the one that the weights were trained for.
+    CapsuleError, before anything is written, where the vocabulary among them is not the one that the weights were
+    trained for, and where the weights make no codec (see `half_precision`).
     """
     kept = list(kept)
     fields, weights = averaged_state(checkpoint)
@@ -68,18 +69,39 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     model = CodecModel(config)
     model.rate = rate = RateModel(config.entropy.hyper_channels)
     model.load_state_dict(weights)
+    decoding = half_precision(model)
+    tables = EntropyTables(z=bottleneck_tables(rate), y=gaussian_tables())
+    history = read_history(checkpoint)
     capsule.mkdir(parents=True, exist_ok=True)
     for file in kept:
         if file.resolve() != (capsule / file.name).resolve():
             shutil.copyfile(file, capsule / file.name)
     content = {"format": FORMAT, "name": name, "codec": config.to_dict()}
     (capsule / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
-    decoding = {key: value for key, value in model.state_dict().items() if not key.startswith(TRAINING_ONLY)}
-    save_tensors({key: value.half().contiguous() for key, value in decoding.items()}, capsule / WEIGHTS)
-    save_arrays(_arrays(bottleneck_tables(rate), gaussian_tables()), capsule / TABLES)
-    if history := read_history(checkpoint):
+    save_tensors(decoding, capsule / WEIGHTS)
+    save_arrays(tables.to_arrays(), capsule / TABLES)
+    if history:
         write_history(capsule, history)
     return write_manifest(capsule)
+
+
+def half_precision(model: CodecModel) -> dict[str, Tensor]:
+    """The weights that decode, float16, by name; `model` has them afterwards.
+
+    Raises CapsuleError where one of them, or of the densities, is not finite, and where those of the entropy model are
+    too large for exact sums.
+    """
+    weights = model.state_dict()
+    decoding = {key: value.half().contiguous() for key, value in weights.items() if not key.startswith(TRAINING_ONLY)}
+    for key, value in {**weights, **decoding}.items():
+        if not value.isfinite().all():
+            raise CapsuleError(f"the weights {key} are not all finite in the precision of a capsule")
+    model.load_state_dict(decoding, strict=False)
+    try:
+        model.entropy.freeze()
+    except ValueError as error:
+        raise CapsuleError(f"the entropy model codes nothing with these weights: {error}") from error
+    return decoding
 
 
 def _check_vocabulary(config: CodecConfig, checkpoint: Path, vocabulary: Vocabulary) -> None:
@@ -93,7 +115,7 @@ def _check_vocabulary(config: CodecConfig, checkpoint: Path, vocabulary: Vocabul
 
 def bottleneck_tables(rate: RateModel) -> CdfTables:
     """Integer tables of z's channels, from the trained densities; what lies beyond the tails is escaped."""
-    reach = int(LIMIT)
+    reach = Z_LIMIT
     pmfs, offsets = [], []
     for row in rate.z_probabilities(reach).double().numpy():
         likely = np.flatnonzero(row > Z_TAIL)
@@ -102,8 +124,3 @@ def bottleneck_tables(rate: RateModel) -> CdfTables:
         pmfs.append(part / max(1.0, float(part.sum())))
         offsets.append(int(first) - reach)
     return tables_from_pmf(pmfs, offsets)
-
-
-def _arrays(z: CdfTables, y: CdfTables) -> dict[str, NDArray[np.int32]]:
-    parts = ("cdfs", "lengths", "offsets")
-    return {f"{name}.{part}": getattr(tables, part).copy() for name, tables in (("z", z), ("y", y)) for part in parts}

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STAGES = (0, 1, 2, 4, 6)
+from difficmh.efficientnet_lite import normalize
+
+FEATURE_BLOCKS = (0, 1, 2, 4, 6)
 CHANNELS = (16, 24, 40, 112, 320)
 """Blocks of EfficientNet-Lite0 whose output is used, at 1/2 to 1/32 resolution, and their channels."""
 
@@ -28,11 +30,11 @@ class FrozenFeatures(nn.Module):
         self.network = network.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.network.bn1(self.network.conv_stem((255 * images - 127) / 128))  # type: ignore[operator]
+        x = self.network.bn1(self.network.conv_stem(normalize(images)))  # type: ignore[operator]
         found = []
         for index, block in enumerate(self.network.blocks):  # type: ignore[arg-type]
             x = block(x)
-            if index in STAGES:
+            if index in FEATURE_BLOCKS:
                 found.append(x)
         return found
 

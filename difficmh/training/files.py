@@ -3,6 +3,7 @@
     a.jpg a.json                    `a` with that JSON
     a.left.jpg a.right.jpg a.json   `a.left` and `a.right`, both with it; `a.left.json` would go first
     a.jpg a.png                     `a` and `a.png`
+    a.jpg … a.jpg                   `a` and `a~2`, in a shard
     ._a.jpg __MACOSX/a.jpg          no data: hidden files and the traces of macOS
 
 The keys of a shard are those under which compression archives its pictures. Those of a folder are paths in it.
@@ -101,14 +102,23 @@ def _group(name: str) -> tuple[str, str]:
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """A key of its own for each picture of a shard: WebDataset's, and more of its name where others share that."""
-    sizes = Counter(_group(name)[0] for name in names)
-    keys: dict[str, None] = {}
+    """A key of its own for each picture of a shard: WebDataset's, and more of its name where others share that.
+
+    Where the same name comes again its group begins anew, as where shards were joined together.
+    """
+    rounds: dict[str, list[list[str]]] = {}
+    places = []
     for name in names:
         group, extension = _group(name)
-        distinction = extension.rpartition(".")[0] if sizes[group] > 1 else ""
-        if not distinction and group in keys:
-            distinction = extension
+        parts = rounds.setdefault(group, [[]])
+        if extension in parts[-1]:
+            parts.append([])
+        parts[-1].append(extension)
+        places.append((group, len(parts) - 1, extension))
+    keys: dict[str, None] = {}
+    for group, part, extension in places:
+        beside = rounds[group][part]
+        distinction = _distinction(extension, beside) if part or len(beside) > 1 else ""
         key = unique = f"{group}.{distinction}" if distinction else group
         number = 1
         while unique in keys:
@@ -116,6 +126,12 @@ def _keys(names: Sequence[str]) -> list[str]:
             unique = f"{key}~{number}"
         keys[unique] = None
     return list(keys)
+
+
+def _distinction(extension: str, beside: Sequence[str]) -> str:
+    """What tells a picture from those `beside`: `left` of `left.jpg`; nothing of the first that has no such part."""
+    plain = [other for other in beside if "." not in other]
+    return extension.rpartition(".")[0] or ("" if extension == plain[0] else extension)
 
 
 def _beside(name: str, labels: Mapping[str, Label]) -> Label | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from difficmh.capsule import VOCABULARY
+from difficmh.codec import Tagger
 from difficmh.training.data import TrainingSample
 from difficmh.training.history import read_checkpoint
 from difficmh.vocabulary import Vocabulary
@@ -19,10 +20,10 @@ from difficmh.zoo import load_tagger
 
 @dataclass(frozen=True)
 class TagSource:
-    """`names` are the vocabulary, in its order; `find` gives a picture's tags, all of them names."""
+    """`names` are the vocabulary, in its order; `find` gives the tags of each picture, all of them names."""
 
     names: Sequence[str]
-    find: Callable[[TrainingSample], Iterable[str]]
+    find: Callable[[Sequence[TrainingSample]], Sequence[Iterable[str]]]
 
 
 def tag_source(place: Path, device: str = "cpu") -> TagSource:
@@ -30,17 +31,26 @@ def tag_source(place: Path, device: str = "cpu") -> TagSource:
 
     A file knows only the pictures whose keys it has; the rest has no tags. The tagger of `lite` takes about 40 ms for a
     picture on one CPU core, RAM++ of `sd21` many times that. Raises CapsuleError where the capsule has no vocabulary or
-    tagger, ValueError for another file.
+    tagger, ValueError for another file, and for one with tags that are none of its names.
     """
     if place.is_dir():
-        tagger = load_tagger(place, device)
-        return TagSource(learned_vocabulary(place), lambda sample: [tag.name for tag in tagger([sample.pixels])[0]])
+        return _by_tagger(learned_vocabulary(place), load_tagger(place, device))
     try:
         content = json.loads(place.read_text())
         names, tags = content["names"], dict(content["tags"])
+        unknown = {tag for found in tags.values() for tag in found} - set(names)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place} holds no tags by image key: {error!r}") from error
-    return TagSource(names, lambda sample: tags.get(sample.key, ()))
+    if unknown:
+        raise ValueError(f"{place} has tags that are none of its names, such as {min(map(str, unknown))!r}")
+    return TagSource(names, lambda samples: [tags.get(sample.key, ()) for sample in samples])
+
+
+def _by_tagger(names: Sequence[str], tagger: Tagger) -> TagSource:
+    def find(samples: Sequence[TrainingSample]) -> list[list[str]]:
+        return [[tag.name for tag in found] for found in tagger([sample.pixels for sample in samples])]
+
+    return TagSource(names, find)
 
 
 def learned_vocabulary(place: Path) -> tuple[str, ...]:
@@ -68,7 +78,7 @@ def tag_matrix(samples: Sequence[TrainingSample], source: TagSource | None, size
     if source is None:
         return matrix
     position = {name: index for index, name in enumerate(source.names)}
-    for row, sample in enumerate(samples):
-        for name in source.find(sample):
-            matrix[row, position[name]] = 1
+    for row, found in zip(matrix, source.find(samples), strict=True):
+        for name in found:
+            row[position[name]] = 1
     return matrix

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difficmh.autoencoder import BLOCK
 from difficmh.denoiser import Denoiser
 from difficmh.distortion import Distortion, distortion
 from difficmh.entropy_model import EntropyOutput
 from difficmh.layers import full_precision
 from difficmh.model import CodecModel
-from difficmh.sampler import rates
+from difficmh.sampler import TRAIN_STEPS, noised
+from difficmh.tiling import LATENT_STRIDE
 
 RATE_BALANCE = 0.2
 """Low rates have small losses; weighting by lambda ** -RATE_BALANCE keeps the shared networks from ignoring them."""
@@ -25,7 +25,7 @@ RATE_BALANCE = 0.2
 PERIODS = (8, 16, 32)
 """Pixels between cells that the networks treat alike: blocks of the autoencoder, positions of the denoiser's levels."""
 
-NEIGHBOURS = 8
+NEIGHBORS = 8
 """Cells a side over which a repeated error is averaged, as far as the picture has them."""
 
 
@@ -38,7 +38,7 @@ class RateDistortion:
     distortion: Distortion
 
 
-def quantise(model: CodecModel, images: Tensor, quality: Tensor) -> Tensor:
+def quantize(model: CodecModel, images: Tensor, quality: Tensor) -> Tensor:
     """y_hat `(B, M, H/16, W/16)` of `(B, 3, H, W)` images, where its bits do not matter."""
     y, z = model.analyze(images, quality)
     with full_precision(images):
@@ -86,13 +86,13 @@ def grid_error(decoded: Tensor, images: Tensor) -> Tensor:
     multiples of 32.
     """
     residual = decoded - images
-    smooth = F.avg_pool2d(residual, BLOCK + 1, stride=1, padding=BLOCK // 2, count_include_pad=False)
+    smooth = F.avg_pool2d(residual, LATENT_STRIDE + 1, stride=1, padding=LATENT_STRIDE // 2, count_include_pad=False)
     return torch.stack([_repeated(residual - smooth, period) for period in PERIODS]).mean(0)
 
 
 def _repeated(residual: Tensor, period: int) -> Tensor:
     cells = F.pixel_unshuffle(residual, period)
-    height, width = (min(side, NEIGHBOURS) for side in cells.shape[-2:])
+    height, width = (min(side, NEIGHBORS) for side in cells.shape[-2:])
     together = F.avg_pool2d(cells, (height, width), stride=(height + 1) // 2)
     return together.abs().flatten(1).mean(1)
 
@@ -101,13 +101,17 @@ def diffusion_loss(
     denoiser: Denoiser, latent: Tensor, guide: Tensor | None, tags: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Mean squared error of the denoiser's F (see `denoiser.py`) at random steps and noise."""
-    timesteps = torch.randint(0, 1000, (len(latent),), generator=generator).to(latent.device)
+    timesteps = torch.randint(0, TRAIN_STEPS, (len(latent),), generator=generator).to(latent.device)
     noise = torch.randn(latent.shape, generator=generator).to(latent.device)
-    signal, spread = rates(timesteps)
-    x_t = signal * latent + spread * noise
-    target = signal * noise - spread * (latent if guide is None else latent - guide)
-    predicted = denoiser(x_t, timesteps, tags, guide)
-    return F.mse_loss(predicted.float(), target)
+    predicted = denoiser(noised(latent, noise, timesteps), timesteps, tags, guide)
+    return F.mse_loss(predicted.float(), denoiser.target(latent, noise, timesteps, guide))
+
+
+def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:
+    """The image of a one-step decode from fresh noise, differentiable; not clamped."""
+    timesteps = torch.full((len(guide),), TRAIN_STEPS - 1, device=guide.device)
+    noise = torch.randn(guide.shape, generator=generator).to(guide.device)
+    return model.draw(model.denoiser.clean_estimate(noise, timesteps, tags, guide))
 
 
 def semantic_consistency(denoiser: Denoiser, guide: Tensor, latent: Tensor, tags: Tensor) -> Tensor:

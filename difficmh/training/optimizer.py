@@ -44,7 +44,10 @@ class GuardedOptimizer:
     """
 
     def __init__(
-        self, parameters: Iterable[tuple[str, nn.Parameter]], rate: float, betas: tuple[float, float] = (0.9, 0.99)
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
         named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         groups = [
@@ -61,8 +64,8 @@ class GuardedOptimizer:
             },
         ]
         self.parameters = [parameter for _, parameter in named]
-        self.adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, betas=betas)
-        self.rate = rate
+        self.adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas)
+        self.learning_rate = learning_rate
         self.norms: deque[float] = deque(maxlen=200)
         self.skipped = 0
         self.share = 0.0
@@ -84,7 +87,7 @@ class GuardedOptimizer:
         nn.utils.clip_grads_with_norm_(self.parameters, min(limit, 1e6), torch.tensor(norm))
         self.share = learning_rate_share(self.share, progress)
         for group in self.adam.param_groups:
-            group["lr"] = self.rate * self.share * group["share"]
+            group["lr"] = self.learning_rate * self.share * group["share"]
         self.adam.step()
         return norm
 

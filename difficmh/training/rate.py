@@ -15,6 +15,9 @@ from difficmh.third_party import quiet_torchscript
 with quiet_torchscript():
     from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 
+TRAINING_ONLY = "rate."
+"""Prefix of these densities among the weights of a model; a capsule has integer tables instead."""
+
 FIT_STEPS, FIT_RATE = 600, 0.02
 
 

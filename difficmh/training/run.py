@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +17,20 @@ from torch import Tensor
 from difficmh.capsule import WEIGHTS, read_config
 from difficmh.config import CodecConfig
 from difficmh.model import CodecModel
-from difficmh.training.data import SMALLEST_SIDE, CropSource, TrainingSample, read_samples
+from difficmh.training.data import CROP, SMALLEST_SIDE, CropSource, TrainingData, TrainingSample, read_samples
 from difficmh.training.history import read_history, start_of
 from difficmh.training.image_tags import TagSource, carried_over, learned_vocabulary, tag_matrix, tag_source
-from difficmh.training.klt import initialise
-from difficmh.training.rate import RateModel
-from difficmh.training.settings import LossSettings
-from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
-from difficmh.zoo import TRAINING_ONLY, find_device, load_tables
-
-PREVIOUS = {
-    "decoder": ("rate_distortion",),
-    "diffusion": ("decoder", "rate_distortion"),
-    "one_step": ("diffusion",),
-}
-"""Stages that a stage may start from; of several the one that was trained last."""
+from difficmh.training.job import TrainingJob
+from difficmh.training.klt import initialize
+from difficmh.training.rate import TRAINING_ONLY, RateModel
+from difficmh.training.stages import STAGES
+from difficmh.training.trainer import Trainer, averaged_state
+from difficmh.zoo import find_device, load_tables
 
 TAG_EMBEDDINGS = "denoiser.condition.tags"
 
 HELD_BACK = 60
 """Every so many images one is kept for the validation table."""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What to train, on what, for how long.
-
-    `start` is a checkpoint or a capsule's directory; without it a stage starts from the one before it in `output`.
-    `tags` is a JSON file of tag names by image key, or a capsule whose tagger finds them (see `tag_source`); `config` a
-    file like a capsule's `config.json`, for networks of other sizes; it counts only where a first stage starts afresh.
-    `rate` None is the stage's own.
-    """
-
-    data: tuple[Path, ...]
-    output: Path
-    stage: str
-    minutes: float
-    device: str = "cpu"
-    start: Path | None = None
-    tags: Path | None = None
-    batch: int = 6
-    rate: float | None = None
-    seed: int = 0
-    config: Path | None = None
-    compile: bool = False
-    settings: LossSettings = field(default_factory=LossSettings)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Crops to train on, `(N, V)` uint8 tags of their images, and `(K, 3, crop, crop)` images in [0, 1] held back."""
-
-    source: CropSource
-    tags: Tensor
-    validation: Tensor
 
 
 def train(job: TrainingJob) -> Path:
@@ -84,29 +44,18 @@ def train(job: TrainingJob) -> Path:
     tags = tag_source(job.tags, job.device) if job.tags else None
     previous = previous_weights(job)
     known = learned_vocabulary(previous) if previous else ()
-    options = TrainingOptions(
-        job.stage,
-        job.output,
-        job.minutes,
-        rate=job.rate,
-        batch=job.batch,
-        seed=job.seed,
-        compile=job.compile,
-        settings=job.settings,
-        vocabulary=tuple(tags.names) if tags else known,
-    )
     model = build_model(previous, tags.names if tags else (), job.config)
-    data = load_data(job, tags, model.config.denoiser.vocabulary_size, options.crop)
+    data = load_data(job, tags, model.config.denoiser.vocabulary_size)
     if previous is None:
-        initialise(model, data.source, job.seed)
+        initialize(model, data.source, job.seed)
     model.to(device).to(memory_format=torch.channels_last)
     before = read_history(previous) if previous else []
-    trainer = Trainer(model, data.source, data.tags, options, before, start_of(previous) if previous else "KLT")
-    trainer.run(data.validation)
-    return trainer.checkpoint
+    start = start_of(previous) if previous else "KLT"
+    Trainer(model, data, job, tuple(tags.names) if tags else known, before, start).run()
+    return job.checkpoint
 
 
-def load_data(job: TrainingJob, tags: TagSource | None, vocabulary: int, crop: int) -> TrainingData:
+def load_data(job: TrainingJob, tags: TagSource | None, vocabulary: int) -> TrainingData:
     """Reads the pictures, once; they are held once, on the device."""
     samples = [sample for sample in read_samples(job.data) if min(sample.pixels.shape[:2]) >= SMALLEST_SIDE]
     kept = [sample for i, sample in enumerate(samples) if i % HELD_BACK]
@@ -118,7 +67,7 @@ def load_data(job: TrainingJob, tags: TagSource | None, vocabulary: int, crop: i
     return TrainingData(
         CropSource([sample.pixels for sample in kept], job.device),
         matrix,
-        validation_images(samples[::HELD_BACK], crop).to(job.device),
+        validation_images(samples[::HELD_BACK]).to(job.device),
     )
 
 
@@ -127,16 +76,15 @@ def previous_weights(job: TrainingJob) -> Path | None:
 
     Raises FileNotFoundError where it is missing.
     """
-    own = job.output / f"{job.stage}.pt"
-    if own.exists():
-        return own
+    if job.checkpoint.exists():
+        return job.checkpoint
     if job.start is not None:
         if not job.start.exists():
             raise FileNotFoundError(f"{job.start}, to start from, is missing")
         return job.start
-    if job.stage not in PREVIOUS:
+    names = STAGES[job.stage].PREVIOUS
+    if not names:
         return None
-    names = PREVIOUS[job.stage]
     before = [path for name in names if (path := job.output / f"{name}.pt").exists()]
     if not before:
         raise FileNotFoundError(f"{job.output / f'{names[-1]}.pt'} is missing: train stage {names[-1]} first")
@@ -197,15 +145,15 @@ def with_vocabulary(config: CodecConfig, size: int) -> CodecConfig:
     return replace(config, denoiser=replace(config.denoiser, vocabulary_size=size))
 
 
-def validation_images(samples: list[TrainingSample], crop: int, count: int = 16) -> Tensor:
-    """Central crops of the first held-back images that are large enough, `(K, 3, crop, crop)` in [0, 1].
+def validation_images(samples: list[TrainingSample], count: int = 16) -> Tensor:
+    """Central crops of the first held-back images that are large enough, `(K, 3, CROP, CROP)` in [0, 1].
 
     Raises ValueError where none is.
     """
-    large = [sample.pixels for sample in samples if min(sample.pixels.shape[:2]) >= crop][:count]
+    large = [sample.pixels for sample in samples if min(sample.pixels.shape[:2]) >= CROP][:count]
     if not large:
-        raise ValueError(f"none of the {len(samples)} pictures held back (one in {HELD_BACK}) has {crop} pixels a side")
-    return torch.stack([central_crop(pixels, crop) for pixels in large]).permute(0, 3, 1, 2).float() / 255
+        raise ValueError(f"none of the {len(samples)} pictures held back (one in {HELD_BACK}) has {CROP} pixels a side")
+    return torch.stack([central_crop(pixels, CROP) for pixels in large]).permute(0, 3, 1, 2).float() / 255
 
 
 def central_crop(pixels: NDArray[np.uint8], crop: int) -> Tensor:

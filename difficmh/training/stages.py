@@ -10,25 +10,25 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from difficmh.distortion import distortion
 from difficmh.model import CodecModel
-from difficmh.sampler import TRAIN_STEPS, rates
 from difficmh.taggers.lite0 import load_lite0
 from difficmh.training import losses
-from difficmh.training.discriminator import (
-    ProjectedDiscriminator,
-    adversarial_shares,
-    generator_loss,
-    hinge_loss,
-)
+from difficmh.training.discriminator import ProjectedDiscriminator, adversarial_shares, generator_loss, hinge_loss
 from difficmh.training.features import FAR, FrozenFeatures, RandomView, feature_loss, view_loss
 from difficmh.training.optimizer import GuardedOptimizer
 from difficmh.training.settings import LossSettings
+
+PIXELS_WEIGHT, BLOCKS_WEIGHT = 10.0, 10.0
+"""In the one-step loss: of absolute errors of pixels, and of the means of blocks of 8 x 8 pixels."""
+
+FADE_IN = 0.25
+"""Share of the stage `one_step` over which the adversarial part comes to count whole."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,24 @@ class Batch:
 
 
 class Stage(Protocol):
-    """A stage of training over one model."""
+    """A stage of training over one model.
 
+    `PEAK_RATE` is the learning rate where none is asked for. `PREVIOUS` are the stages that it may start from, of
+    several the one that was trained last; none where it may start afresh.
+    """
+
+    PEAK_RATE: ClassVar[float]
+    PREVIOUS: ClassVar[tuple[str, ...]]
     optimizers: dict[str, GuardedOptimizer]
+
+    def __init__(self, model: CodecModel, learning_rate: float, settings: LossSettings) -> None: ...
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
         """One update of the weights; returns what to log."""
         ...
 
-    def extra_state(self) -> dict[str, Any]:
-        """Modules that are trained beside the model."""
+    def extra_modules(self) -> dict[str, nn.Module]:
+        """Modules that a checkpoint keeps beside the model."""
         ...
 
 
@@ -80,15 +88,17 @@ class RateDistortionStage:
     `FROZEN` names what a variant of the stage keeps beside.
     """
 
+    PEAK_RATE: ClassVar[float] = 4e-4
+    PREVIOUS: ClassVar[tuple[str, ...]] = ()
     FROZEN: tuple[str, ...] = ("denoiser", "autoencoder")
 
-    def __init__(self, model: CodecModel, rate: float, settings: LossSettings) -> None:
+    def __init__(self, model: CodecModel, learning_rate: float, settings: LossSettings) -> None:
         self.model = model
         self.settings = settings
         model.requires_grad_(True)
         for name in self.FROZEN:
             model.get_submodule(name).requires_grad_(False)
-        self.optimizers = {"codec": GuardedOptimizer(model.named_parameters(), rate)}
+        self.optimizers = {"codec": GuardedOptimizer(model.named_parameters(), learning_rate)}
         self.features = _frozen_features(model) if settings.codec_features else None
         self.lambdas = torch.tensor(model.config.lambdas)
 
@@ -125,7 +135,7 @@ class RateDistortionStage:
         far = view_loss(self.features, RandomView(images.shape, generator, FAR), images, preview)
         return near.lerp(far, self.settings.far)
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_modules(self) -> dict[str, nn.Module]:
         return {}
 
 
@@ -135,21 +145,25 @@ class DecoderStage(RateDistortionStage):
     What a decoder must unlearn would otherwise unsettle the encoder, which moves by as much in every step.
     """
 
+    PREVIOUS: ClassVar[tuple[str, ...]] = ("rate_distortion",)
     FROZEN = (*RateDistortionStage.FROZEN, "g_a", "h_a", "entropy", "rate")
 
 
 class DiffusionStage:
     """Trains the denoiser, and g_s with the semantic consistency loss beside its distortion; bitstreams stay valid."""
 
-    def __init__(self, model: CodecModel, rate: float, settings: LossSettings) -> None:
+    PEAK_RATE: ClassVar[float] = 4e-4
+    PREVIOUS: ClassVar[tuple[str, ...]] = ("decoder", "rate_distortion")
+
+    def __init__(self, model: CodecModel, learning_rate: float, settings: LossSettings) -> None:
         self.model = model
         self.settings = settings
         model.requires_grad_(False)
         model.denoiser.requires_grad_(True)
         model.g_s.requires_grad_(True)
         self.optimizers = {
-            "denoiser": GuardedOptimizer(model.denoiser.named_parameters(), rate),
-            "g_s": GuardedOptimizer(model.g_s.named_parameters(), rate / 20),
+            "denoiser": GuardedOptimizer(model.denoiser.named_parameters(), learning_rate),
+            "g_s": GuardedOptimizer(model.g_s.named_parameters(), learning_rate / 20),
         }
         self.lambdas = torch.tensor(model.config.lambdas)
 
@@ -157,7 +171,7 @@ class DiffusionStage:
         tags = _drop_tags(batch.tags, self.settings.tag_dropout, generator)
         with torch.no_grad(), _autocast(batch.images.device):
             latent = self.model.autoencoder.encode(batch.images)
-            y_hat = losses.quantise(self.model, batch.images, batch.quality)
+            y_hat = losses.quantize(self.model, batch.images, batch.quality)
         log = self._synthesis_step(batch, y_hat, latent, tags, progress)
         with _autocast(batch.images.device):
             with torch.no_grad():
@@ -183,7 +197,7 @@ class DiffusionStage:
         self.optimizers["g_s"].step(loss, progress)
         return {"semantic": semantic.item(), "psnr": losses.decibels(found.mse).item()}
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_modules(self) -> dict[str, nn.Module]:
         return {}
 
 
@@ -191,10 +205,14 @@ class OneStepStage:
     """Trains the denoiser to decode in one step from pure noise, and the autoencoder's decoder to draw what it makes.
 
     The base UNet as the diffusion stage left it is the teacher: its features of the decoded picture shall be those of
-    the original. Everything else is frozen.
+    the original. Everything else is frozen. At a learning rate of 4e-4 the one-step decoder has broken within a hundred
+    steps, for good.
     """
 
-    def __init__(self, model: CodecModel, rate: float, settings: LossSettings) -> None:
+    PEAK_RATE: ClassVar[float] = 1.5e-4
+    PREVIOUS: ClassVar[tuple[str, ...]] = ("diffusion",)
+
+    def __init__(self, model: CodecModel, learning_rate: float, settings: LossSettings) -> None:
         device = next(model.parameters()).device
         self.model = model
         self.settings = settings
@@ -205,21 +223,21 @@ class OneStepStage:
         self.features = _frozen_features(model)
         self.discriminator = ProjectedDiscriminator(model.config.qualities).to(device)
         trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        betas = (0.0, 0.99)
         self.optimizers = {
-            "decoder": GuardedOptimizer(trained, rate, betas=(0.0, 0.99)),
-            "discriminator": GuardedOptimizer(self.discriminator.named_parameters(), 2 * rate, betas=(0.0, 0.99)),
+            "decoder": GuardedOptimizer(trained, learning_rate, betas),
+            "discriminator": GuardedOptimizer(self.discriminator.named_parameters(), 2 * learning_rate, betas),
         }
         self.adversarial = adversarial_shares(model.config.lambdas).to(device)
 
     def step(self, batch: Batch, progress: float, generator: torch.Generator) -> dict[str, float]:
-        device = batch.images.device
         tags = _drop_tags(batch.tags, self.settings.tag_dropout, generator)
-        with _autocast(device):
+        with _autocast(batch.images.device):
             with torch.no_grad():
                 latent = self.model.autoencoder.encode(batch.images)
-                y_hat = losses.quantise(self.model, batch.images, batch.quality)
+                y_hat = losses.quantize(self.model, batch.images, batch.quality)
                 guide = self.model.guide(y_hat, batch.quality)
-            decoded = one_step(self.model, guide, tags, generator)
+            decoded = losses.one_step(self.model, guide, tags, generator)
             seen = RandomView(batch.images.shape, generator)
             with torch.no_grad():
                 real = self.features(seen(batch.images))
@@ -229,13 +247,14 @@ class OneStepStage:
             again = self.model.autoencoder.encode(decoded)
             semantic = losses.semantic_consistency(self.teacher, again, latent, batch.tags)
             rehearsal = self._rehearse(latent, guide, tags, generator)
-        adversarial = self.settings.adversarial * min(1.0, 4 * progress) * self.adversarial[batch.quality]
+        adversarial = self.settings.adversarial * min(1.0, progress / FADE_IN) * self.adversarial[batch.quality]
         pixels = (decoded.float() - batch.images).abs().flatten(1).mean(1)
-        means = nn.functional.avg_pool2d(decoded.float() - batch.images, 8).abs().flatten(1).mean(1)
+        blocks = nn.functional.avg_pool2d(decoded.float() - batch.images, 8).abs().flatten(1).mean(1)
         perceptual = feature_loss(real, fake).lerp(far, self.settings.far)
         invented = generator_loss([x.float() for x in judged])
         grid = losses.grid_error(decoded.float(), batch.images)
-        loss = (10 * pixels + 10 * means + self.settings.features * perceptual + adversarial * invented).mean()
+        faithful = PIXELS_WEIGHT * pixels + BLOCKS_WEIGHT * blocks
+        loss = (faithful + self.settings.features * perceptual + adversarial * invented).mean()
         loss = loss + self.settings.grid * grid.mean()
         loss = loss + self.settings.teacher * semantic + self.settings.rehearsal * rehearsal
         norm = self.optimizers["decoder"].step(loss, progress)
@@ -266,25 +285,13 @@ class OneStepStage:
         given = None if alone else guide[part]
         return losses.diffusion_loss(self.model.denoiser, latent[part], given, tags[part], generator)
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_modules(self) -> dict[str, nn.Module]:
         return {"discriminator": self.discriminator, "teacher": self.teacher}
 
 
-def one_step(model: CodecModel, guide: Tensor, tags: Tensor, generator: torch.Generator) -> Tensor:
-    """The image of a one-step decode from fresh noise, differentiable; not clamped."""
-    timesteps = torch.full((len(guide),), TRAIN_STEPS - 1, device=guide.device)
-    noise = torch.randn(guide.shape, generator=generator).to(guide.device)
-    signal, spread = rates(timesteps)
-    predicted = model.denoiser(noise, timesteps, tags, guide)
-    return model.draw(signal * noise + spread**2 * guide - spread * predicted)
-
-
-STAGES: dict[str, type[RateDistortionStage] | type[DecoderStage] | type[DiffusionStage] | type[OneStepStage]] = {
+STAGES: dict[str, type[Stage]] = {
     "rate_distortion": RateDistortionStage,
     "decoder": DecoderStage,
     "diffusion": DiffusionStage,
     "one_step": OneStepStage,
 }
-
-PEAK_RATES = {"rate_distortion": 4e-4, "decoder": 4e-4, "diffusion": 4e-4, "one_step": 1.5e-4}
-"""Learning rates where none is asked for. At 4e-4 the one-step decoder has broken within a hundred steps, for good."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from difficmh.taggers.imagenet_nouns import SHOWN_BY, class_nouns, classes_of
 from difficmh.taggers.lite0 import FEATURES
-from difficmh.taggers.tag_head import TagHead, choose_tags, class_log_odds, standardise
+from difficmh.taggers.tag_head import TagHead, choose_tags, class_log_odds, standardize
 from difficmh.training.tag_labels import TagLabels, annotated_nouns, label_counts, read_labels
 from difficmh.training.tagger_features import TaggerFeatures
 from difficmh.vocabulary import Tag, Vocabulary, merge_nouns, prior_from_count
@@ -27,13 +27,17 @@ NEVER = -9.0
 """Logit of a noun that neither the head nor the classifier knows."""
 
 
+CLASS_SCALE = 0.5
+"""How far a trained noun follows its classes before it has learned how far it should."""
+
+
 @dataclass(frozen=True)
 class TaggerTraining:
     """Settings of one training run. A noun needs `least_labels` labels to be trained."""
 
     epochs: int = 30
     batch: int = 128
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.1
     least_labels: int = 5
     doubt: float = 0.5
@@ -52,9 +56,11 @@ class Splits:
 
 @dataclass(frozen=True)
 class TrainedTagger:
+    """`nouns` are those that the head was trained for, in the order of its rows; others follow the classifier."""
+
     vocabulary: Vocabulary
     head: TagHead
-    trained: tuple[str, ...]
+    nouns: tuple[str, ...]
 
 
 def split(keys: Sequence[str]) -> Splits:
@@ -70,11 +76,11 @@ def train_tagger(data: TaggerFeatures, settings: TaggerTraining) -> TrainedTagge
     counts = label_counts(data.metadata)
     detected = {detection["label"] for sample in data.metadata for detection in sample.get("detected", ())}
     names = merge_nouns(class_nouns(), list(SHOWN_BY), list(counts), list(detected))
-    trained = [name for name in names if counts[name] >= settings.least_labels]
+    nouns = [name for name in names if counts[name] >= settings.least_labels]
     vocabulary = Vocabulary(tuple(Tag(name, 1, settings.class_threshold, classes_of(name)) for name in names))
-    head = TagHead(vocabulary, len(trained))
-    head.trained.copy_(torch.tensor([names.index(name) for name in trained]))
-    labels = labels_of(data, trained, head)
+    head = TagHead(vocabulary, len(nouns))
+    head.trained.copy_(torch.tensor([names.index(name) for name in nouns]))
+    labels = labels_of(data, nouns, head)
     splits = split(data.keys)
     _calibrate_classes(head, data, splits.train)
     _fit(head, data, labels, splits.train, settings)
@@ -84,7 +90,7 @@ def train_tagger(data: TaggerFeatures, settings: TaggerTraining) -> TrainedTagge
         replace(tag, prior=prior_from_count(int(count), len(data.keys)), threshold=round(float(threshold), 4))
         for tag, count, threshold in zip(vocabulary.tags, chosen, thresholds, strict=True)
     )
-    return TrainedTagger(Vocabulary(tuple(tags)), head, tuple(trained))
+    return TrainedTagger(Vocabulary(tuple(tags)), head, tuple(nouns))
 
 
 def labels_of(
@@ -153,20 +159,20 @@ def _logistic_regression(inputs: Tensor, targets: Tensor) -> tuple[float, float]
 class _TrainableHead(nn.Module):
     """The part of a `TagHead` that learns: a linear layer, and how far each noun follows its classes."""
 
-    def __init__(self, head: TagHead, class_scale: float = 0.5) -> None:
+    def __init__(self, head: TagHead) -> None:
         super().__init__()
         self.head, self.chosen = head, head.trained.long()
         known = head.membership[:, self.chosen].sum(dim=0) > 0
         self.linear = nn.Linear(FEATURES, len(self.chosen))
-        self.scale = nn.Parameter(class_scale * known)
+        self.scale = nn.Parameter(CLASS_SCALE * known)
         nn.init.zeros_(self.linear.weight)
         nn.init.constant_(self.linear.bias, -3.0)
         # The log odds of classes that are absent are about -8: the bias makes up for them.
-        self.linear.bias.data += 8 * class_scale * known
+        self.linear.bias.data += 8 * CLASS_SCALE * known
 
     def forward(self, features: Tensor, log_odds: Tensor) -> Tensor:
         """`(N, 1616)` features and `(N, T)` log odds of the classes of the trained nouns to their logits."""
-        logits: Tensor = self.linear(standardise(features, self.head.mean, self.head.deviation))
+        logits: Tensor = self.linear(standardize(features, self.head.mean, self.head.deviation))
         return logits + self.scale.clamp(min=0) * log_odds
 
     def write_back(self) -> None:
@@ -182,7 +188,7 @@ def _fit(head: TagHead, data: TaggerFeatures, labels: TagLabels, rows: Tensor, s
     head.deviation.copy_(data.features[rows, 0].float().std(dim=0) + 1e-3)
     model = _TrainableHead(head)
     log_odds = class_log_odds(data.class_logits.float(), head.membership[:, model.chosen])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     indices = rows.nonzero().flatten()
     steps = max(len(indices) // settings.batch, 1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * steps)

@@ -13,6 +13,9 @@ from difficmh.training.tag_labels import annotated_nouns, label_counts
 from difficmh.training.tagger import TrainedTagger, f1, head_scores, labels_of
 from difficmh.training.tagger_features import TaggerFeatures
 
+COMMONEST = 30
+"""So many nouns have an F1 of their own."""
+
 
 @dataclass(frozen=True)
 class TaggerMeasures:
@@ -26,26 +29,24 @@ class TaggerMeasures:
     f1_by_tag: dict[str, float]
 
 
-def measure_tagger(
-    tagger: TrainedTagger, data: TaggerFeatures, rows: Tensor, train: TaggerFeatures, commonest: int = 30
-) -> TaggerMeasures:
+def measure_tagger(tagger: TrainedTagger, data: TaggerFeatures, rows: Tensor, train: TaggerFeatures) -> TaggerMeasures:
     """Measures on the images `rows` of `data`; what is common and annotated is judged by `train`."""
     scores = head_scores(tagger.head, data)[rows]
     thresholds = torch.tensor([tag.threshold for tag in tagger.vocabulary.tags])
     chosen = choose_tags(scores, thresholds)
     given = chosen[:, tagger.head.trained.long()]
-    labels = labels_of(data, tagger.trained, tagger.head, annotated_nouns(train.metadata))
+    labels = labels_of(data, tagger.nouns, tagger.head, annotated_nouns(train.metadata))
     present, known = labels.targets[rows] >= 0.5, labels.annotated[rows]
-    ranking = [noun for noun, _ in label_counts(train.metadata).most_common(commonest) if noun in tagger.trained]
+    ranking = [noun for noun, _ in label_counts(train.metadata).most_common(COMMONEST) if noun in tagger.nouns]
 
     def score(nouns: Sequence[str]) -> float:
-        columns = [tagger.trained.index(noun) for noun in nouns]
+        columns = [tagger.nouns.index(noun) for noun in nouns]
         return f1((given & known)[:, columns], (present & known)[:, columns])
 
     return TaggerMeasures(
         images=int(rows.sum()),
         f1_commonest=score(ranking),
-        f1_trained=score(tagger.trained),
+        f1_trained=score(tagger.nouns),
         tags_per_image=float(chosen.sum(dim=1).float().mean()),
         images_without_tags=float((~chosen.any(dim=1)).float().mean()),
         f1_by_tag={noun: round(score([noun]), 3) for noun in ranking},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,74 +14,53 @@ from torch import Tensor
 from difficmh.distortion import distortion
 from difficmh.model import CodecModel
 from difficmh.training import losses
-from difficmh.training.data import CropSource
+from difficmh.training.data import CROP, TrainingData
 from difficmh.training.history import StageRecord, changed_settings, device_name, read_checkpoint
+from difficmh.training.job import TrainingJob
 from difficmh.training.log import TrainingLog
 from difficmh.training.optimizer import MovingAverage, in_parallel
-from difficmh.training.settings import LossSettings
-from difficmh.training.stages import PEAK_RATES, STAGES, Batch, Stage, one_step
+from difficmh.training.stages import STAGES, Batch, Stage
 
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """One stage's run. `minutes` is the budget over all resumed runs; learning rates follow the share that is spent.
-
-    `rate` None is the stage's own peak. `vocabulary` are the names of the tags in order, kept in checkpoints; empty
-    where they are not known.
-    """
-
-    stage: str
-    output: Path
-    minutes: float
-    rate: float | None = None
-    batch: int = 6
-    crop: int = 192
-    seed: int = 0
-    checkpoint_minutes: float = 4.0
-    compile: bool = False
-    settings: LossSettings = field(default_factory=LossSettings)
-    vocabulary: tuple[str, ...] = ()
-
-    @property
-    def peak_rate(self) -> float:
-        return PEAK_RATES[self.stage] if self.rate is None else self.rate
+CHECKPOINT_MINUTES = 4.0
+"""Time of training between checkpoints, each with a validation table."""
 
 
 class Trainer:
-    """Runs one stage over crops of `source`, whose image i has the tags `tags[i]`, `(N, V)` uint8.
+    """Runs one stage.
 
-    `before` are the stages that the weights went through already, `start` is the capsule that they come from, if any.
+    `vocabulary` are the names of the tags in order, kept in checkpoints; empty where they are not known. `before` are
+    the stages that the weights went through already, `start` is the capsule that they come from, if any.
     """
 
     def __init__(
         self,
         model: CodecModel,
-        source: CropSource,
-        tags: Tensor,
-        options: TrainingOptions,
+        data: TrainingData,
+        job: TrainingJob,
+        vocabulary: tuple[str, ...] = (),
         before: Sequence[StageRecord] = (),
         start: str = "",
     ) -> None:
         self.model = model
-        self.source = source
-        self.tags = tags
-        self.options = options
+        self.data = data
+        self.job = job
+        self.vocabulary = vocabulary
         self.device = next(model.parameters()).device
-        self.stage: Stage = STAGES[options.stage](model, options.peak_rate, options.settings)
-        if options.compile:
+        self.stage: Stage = STAGES[job.stage](model, job.peak_rate, job.settings)
+        if job.compile:
             compile_networks(model)
         self.rank = distributed.get_rank() if in_parallel() else 0
         self.workers = distributed.get_world_size() if in_parallel() else 1
         if in_parallel():
             for tensor in model.state_dict().values():
                 distributed.broadcast(tensor, 0)
-            torch.manual_seed(options.seed + 1000 * self.rank)  # noise of its own for each worker
+            torch.manual_seed(job.seed + 1000 * self.rank)  # noise of its own for each worker
         self.average = MovingAverage(model)
-        self.generator = torch.Generator().manual_seed(options.seed + 1000 * self.rank)
+        self.generator = torch.Generator().manual_seed(job.seed + 1000 * self.rank)
         self.steps = 0
         self.seconds = 0.0
         self.before, self.start = list(before), start
-        self.log = TrainingLog(options.output, options.stage)
+        self.log = TrainingLog(job.output, job.stage)
 
     @property
     def leads(self) -> bool:
@@ -92,7 +70,7 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Share of the time budget that is spent."""
-        return min(1.0, self.seconds / (60 * self.options.minutes))
+        return min(1.0, self.seconds / (60 * self.job.minutes))
 
     @property
     def minutes(self) -> float:
@@ -100,29 +78,24 @@ class Trainer:
         return self.seconds / 60
 
     @property
-    def checkpoint(self) -> Path:
-        return self.options.output / f"{self.options.stage}.pt"
-
-    @property
     def record(self) -> StageRecord:
         """This stage's run so far."""
-        options = self.options
         return StageRecord(
-            stage=options.stage,
+            stage=self.job.stage,
             steps=self.steps,
             minutes=self.minutes,
-            batch=options.batch * self.workers,
-            crop=options.crop,
-            rate=options.peak_rate,
-            images=len(self.source),
+            batch=self.job.batch * self.workers,
+            crop=CROP,
+            rate=self.job.peak_rate,
+            images=len(self.data.source),
             device=device_name(self.device),
-            changed=changed_settings(options.settings),
+            changed=changed_settings(self.job.settings),
             start=self.start,
         )
 
-    def run(self, validation: Tensor) -> None:
-        """Trains until the budget is spent; `validation` are `(K, 3, H, W)` images in [0, 1] for the table."""
-        self.options.output.mkdir(parents=True, exist_ok=True)
+    def run(self) -> None:
+        """Trains until the budget is spent."""
+        self.job.output.mkdir(parents=True, exist_ok=True)
         self.resume()
         recent: list[dict[str, float]] = []
         saved = self.seconds
@@ -135,20 +108,20 @@ class Trainer:
             if self.steps % 50 == 0:
                 self._log(recent)
                 recent = []
-            if self.seconds - saved > 60 * self.options.checkpoint_minutes:
+            if self.seconds - saved > 60 * CHECKPOINT_MINUTES:
                 self.save()
-                self._validate(validation)
+                self._validate()
                 saved = self.seconds
                 if in_parallel():
                     distributed.barrier()  # that no worker's next step lasts as long as the leader's table
         self.save()
-        self._validate(validation)
+        self._validate()
 
     def _batch(self) -> Batch:
-        images, chosen = self.source.batch(self.options.batch, self.options.crop, self.generator)
+        images, chosen = self.data.source.batch(self.job.batch, CROP, self.generator)
         quality = torch.randint(self.model.config.qualities, (len(images),), generator=self.generator)
         images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, self.tags[chosen].float().to(self.device), quality.to(self.device))
+        return Batch(images, self.data.tags[chosen].float().to(self.device), quality.to(self.device))
 
     def _longest(self, seconds: float) -> float:
         """The slowest worker's time, so that all workers stop at the same step."""
@@ -166,11 +139,11 @@ class Trainer:
             return
         state = {
             "config": self.model.config.to_dict(),
-            "options": {**asdict(self.options), "output": ""},
+            "options": {"vocabulary": self.vocabulary},
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.stage.optimizers.items()},
-            "extra": {name: module.state_dict() for name, module in self.stage.extra_state().items()},
+            "extra": {name: module.state_dict() for name, module in self.stage.extra_modules().items()},
             "generator": self.generator.get_state(),
             "noise": torch.get_rng_state(),
             "device_noise": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
@@ -178,23 +151,24 @@ class Trainer:
             "seconds": self.seconds,
             "history": [record.to_dict() for record in (*self.before, self.record)],
         }
-        partial = self.checkpoint.with_suffix(".partial")
+        partial = self.job.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
-        partial.replace(self.checkpoint)
+        partial.replace(self.job.checkpoint)
 
     def resume(self) -> None:
         """Continues from this stage's checkpoint, where there is one; raises ValueError where its tags are others."""
-        if not self.checkpoint.exists():
+        place = self.job.checkpoint
+        if not place.exists():
             return
         # To the CPU: loading moves what belongs on the device, and each step counter of Adam there would cost a wait.
-        state = read_checkpoint(self.checkpoint)
-        if state["options"].get("vocabulary", self.options.vocabulary) != self.options.vocabulary:
-            raise ValueError(f"{self.checkpoint} was trained for other tags: go on with those, or in another folder")
+        state = read_checkpoint(place)
+        if state["options"].get("vocabulary", self.vocabulary) != self.vocabulary:
+            raise ValueError(f"{place} was trained for other tags: go on with those, or in another folder")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for name, optimizer in self.stage.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        for name, module in self.stage.extra_state().items():
+        for name, module in self.stage.extra_modules().items():
             module.load_state_dict(state["extra"][name])
         self.steps, self.seconds = state["steps"], state["seconds"]
         self._resume_chance(state)
@@ -211,7 +185,7 @@ class Trainer:
             if self.device.type == "cuda" and state.get("device_noise") is not None:
                 torch.cuda.set_rng_state(state["device_noise"], self.device)
         else:
-            seed = self.options.seed + 1000 * self.rank + (self.steps << 32)
+            seed = self.job.seed + 1000 * self.rank + (self.steps << 32)
             self.generator.manual_seed(seed)
             torch.manual_seed(seed)
 
@@ -229,7 +203,7 @@ class Trainer:
         self.log.write(self.steps, self.minutes, values)
 
     @torch.no_grad()
-    def _validate(self, images: Tensor) -> None:
+    def _validate(self) -> None:
         """Prints the averaged weights' rate and fidelity at each quality, of the preview and of the one-step decode."""
         if not self.leads:
             return
@@ -237,17 +211,18 @@ class Trainer:
         self.model.load_state_dict(self.average.values, strict=False)
         self.model.eval()
         for index in range(self.model.config.qualities):
-            print(f"  quality {index + 1}: {self._fidelity(images, index)}", flush=True)
+            print(f"  quality {index + 1}: {self._fidelity(index)}", flush=True)
         self.model.train()
         self.model.load_state_dict(weights)
 
-    def _fidelity(self, images: Tensor, index: int) -> str:
+    def _fidelity(self, index: int) -> str:
+        images = self.data.validation
         quality = torch.full((len(images),), index, device=self.device)
         y_hat, bpp = losses.code(self.model, images, quality)
-        no_tags = torch.zeros(len(images), self.tags.shape[1], device=self.device)
+        no_tags = torch.zeros(len(images), self.data.tags.shape[1], device=self.device)
         drawn = {
             "preview": self.model.preview(y_hat, quality),
-            "full": one_step(
+            "full": losses.one_step(
                 self.model, self.model.guide(y_hat, quality), no_tags, torch.Generator().manual_seed(index)
             ),
         }

@@ -97,7 +97,11 @@ def test_both_sides_differ_in_the_part_alone(arguments: list[str], capsys: pytes
     assert len(with_part) == 5
 
 
-def test_the_jobs_take_the_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_jobs_take_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tags.json").touch()
     commands = dry(arguments, capsys)
     jobs = [parse_training("", command[2:]).job for command in commands if command[1] == "jobs/train_codec.py"]
     switched_off = ("semantic", "adversarial", "far")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from difficmh import symbols
+from difficmh import sampler, symbols
 
 
 @contextmanager
@@ -27,6 +27,8 @@ def pretended_gpu(modules: Iterable[nn.Module]) -> Iterator[None]:
     try:
         with pytest.MonkeyPatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True):
             patch.setattr(symbols, "_integers", _zeros)
+            # What is remembered here would be of no use elsewhere.
+            patch.setattr(sampler, "_alphas_cumprod_on", sampler._alphas_cumprod_on.__wrapped__)
             for module in modules:
                 module.to_empty(device="cuda")
             yield

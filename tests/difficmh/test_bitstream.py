@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difficmh.bitstream import BitstreamInfo, Header, inspect, pack, unpack
+from difficmh.bitstream import BitstreamInfo, Frame, Header, inspect, pack, unpack
 from difficmh.cdf_tables import gaussian_tables
 from difficmh.errors import BitstreamError
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
@@ -30,10 +30,10 @@ def stream() -> bytes:
 
 def read(data: bytes) -> tuple[tuple[str, ...], list[int]]:
     """What a codec does with a stream, short of networks."""
-    _, payload, checksum = unpack(data, fingerprint="89abcdef01234567")
-    decoder = SymbolDecoder(payload)
+    frame = unpack(data, fingerprint="89abcdef01234567")
+    decoder = SymbolDecoder(frame.payload)
     found = decode_tags(decoder, PRIOR), decoder.pull(INDEXES, TABLES).tolist()
-    if decoder.checksum != checksum:
+    if decoder.checksum != frame.symbol_checksum:
         raise BitstreamError("damaged: the checksum of the symbols does not agree")
     return found
 
@@ -53,7 +53,9 @@ headers = st.builds(
 @given(headers, st.binary(max_size=60), st.integers(0, 0xFFFFFF))
 @settings(deadline=None)
 def test_what_is_packed_comes_back(header: Header, payload: bytes, checksum: int) -> None:
-    assert unpack(pack(header, payload, checksum)) == (header, payload, checksum)
+    packed = pack(header, payload, checksum)
+    seed = int.from_bytes(packed[3:7], "little")
+    assert unpack(packed) == Frame(header, payload, checksum, seed)
 
 
 def test_bytes_of_a_frame_never_change() -> None:
@@ -118,13 +120,14 @@ def test_random_payloads_under_a_valid_frame_are_refused(payload: bytes) -> None
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_damaged_payloads_under_a_valid_frame_are_refused_or_harmless(data: st.DataObject) -> None:
-    _, payload, checksum = unpack(stream())
+    frame = unpack(stream())
+    payload = frame.payload
     place = data.draw(st.integers(0, len(payload) - 1))
     cut = data.draw(st.sampled_from([len(payload), len(payload) - 4, 8]))
     crafted = bytearray(payload[:cut])
     crafted[min(place, cut - 1)] ^= data.draw(st.integers(0, 255))
     with contextlib.suppress(BitstreamError):
-        assert read(pack(HEADER, bytes(crafted), checksum)) == PICTURE
+        assert read(pack(HEADER, bytes(crafted), frame.symbol_checksum)) == PICTURE
 
 
 def test_errors_say_what_is_wrong() -> None:
@@ -160,7 +163,7 @@ def test_huge_images_are_refused_unless_wanted() -> None:
     packed = pack(Header(100_000, 10_000, 1, "00000000"), bytes(8), 0)
     with pytest.raises(BitstreamError, match="limit"):
         unpack(packed)
-    assert unpack(packed, max_pixels=2 * 10**9)[0].height == 100_000
+    assert unpack(packed, max_pixels=2 * 10**9).header.height == 100_000
 
 
 @pytest.mark.parametrize("size", [(1, 1 << 28), (1 << 28, 1), (1, (1 << 22) + 1)])
@@ -171,8 +174,8 @@ def test_images_that_padding_makes_huge_are_refused(size: tuple[int, int]) -> No
 
 
 def test_a_short_stream_for_a_huge_image_ends_before_its_symbols_are_read() -> None:
-    _, payload, _ = unpack(pack(Header(16384, 16384, 1, "00000000"), b"\x55" * 4 * 30, 0))
-    decoder = SymbolDecoder(payload)
+    frame = unpack(pack(Header(16384, 16384, 1, "00000000"), b"\x55" * 4 * 30, 0))
+    decoder = SymbolDecoder(frame.payload)
     with pytest.raises(BitstreamError, match="end too early"):
         decoder.pull(np.full(16384 * 1024, 12, np.uint8), TABLES)
 
@@ -218,7 +221,8 @@ def test_bytes_of_a_frame_with_options_never_change() -> None:
 def test_options_come_back(header: Header, hundredths: int, payload: bytes, checksum: int) -> None:
     guided = replace(header, guidance=hundredths / 100)
     packed = pack(guided, payload, checksum)
-    assert unpack(packed) == (guided, payload, checksum)
+    frame = unpack(packed)
+    assert (frame.header, frame.payload, frame.symbol_checksum) == (guided, payload, checksum)
     assert len(packed) == len(pack(header, payload, checksum)) + 2
 
 
@@ -232,7 +236,7 @@ def test_every_value_of_every_byte_of_the_options() -> None:
                 continue
             data = framed(start + bytes([low, high]) + bytes(3) + bytes(8))
             if hundredths <= 10_000:
-                assert unpack(data)[0].guidance == hundredths / 100
+                assert unpack(data).header.guidance == hundredths / 100
             else:
                 with pytest.raises(BitstreamError, match="guidance"):
                     unpack(data)

@@ -62,13 +62,13 @@ class ColourCodec:
         return bitstream.pack(header, encoder.finish(), encoder.checksum)
 
     def _picture(self, data: bytes, mode: str) -> torch.Tensor:
-        header, payload, checksum = bitstream.unpack(data, fingerprint=self.fingerprint)
-        decoder = SymbolDecoder(payload)
+        frame = bitstream.unpack(data, fingerprint=self.fingerprint)
+        decoder = SymbolDecoder(frame.payload)
         decode_tags(decoder, PRIOR)
         colour = torch.from_numpy(decoder.pull(CHANNELS, TABLES)) // (2 if mode == "preview" else 1)
-        if decoder.checksum != checksum:
+        if decoder.checksum != frame.symbol_checksum:
             raise BitstreamError("damaged: symbols")
-        return (colour / 255.0)[:, None, None].expand(3, header.height, header.width)
+        return (colour / 255.0)[:, None, None].expand(3, frame.header.height, frame.header.width)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -65,7 +65,8 @@ def test_tags_travel_with_the_stream(tiny_codec: Codec) -> None:
 def test_full_depends_on_tags_only_through_the_picture_it_draws(tiny_codec: Codec) -> None:
     image = photograph(128, 128)
     streams = tiny_codec.compress([image, image], quality=2, tags=[[], ["car"]])
-    assert torch.equal(tiny_codec.read(streams[0]).y_hat, tiny_codec.read(streams[1]).y_hat)
+    first, second = (tiny_codec.read(stream).latents.y_hat for stream in streams)
+    assert torch.equal(first, second)
 
 
 def test_decoding_is_a_function_of_the_stream(tiny_codec: Codec) -> None:
@@ -102,6 +103,24 @@ def test_wrong_arguments_are_value_errors(tiny_codec: Codec) -> None:
             tiny_codec.compress([wrong], quality=3, tags=[[]])
     with pytest.raises(ValueError, match="mode"):
         tiny_codec.decompress([], mode="best")
+
+
+def test_wrong_arguments_are_refused_before_there_is_work(tiny_codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of tags by RAM++, or the groups before the one with an unknown tag, would be lost."""
+
+    def work(*_: object) -> NoReturn:
+        raise AssertionError("there was work before the arguments were checked")
+
+    monkeypatch.setattr(Codec, "tag", work)
+    monkeypatch.setattr(Codec, "_compress_group", work)
+    images = [photograph(64, 64), photograph(64, 128)]
+    with pytest.raises(ValueError, match="no guidance"):
+        tiny_codec.compress(images, guidance=1.0)
+    with pytest.raises(ValueError, match="unicorn"):
+        tiny_codec.compress(images, tags=[[], ["unicorn"]])
+    monkeypatch.setattr(tiny_codec.networks, "guidance", 5.0)
+    with pytest.raises(ValueError, match=r"guidance 1\.234 is not in 0\.\.100"):
+        tiny_codec.compress(images, guidance=1.234)
 
 
 @pytest.mark.parametrize("how", [{"steps": 4}, {"steps": 1}, {"sampler": "ddim"}])
@@ -158,10 +177,11 @@ def test_a_crafted_payload_is_an_error(tiny_codec: Codec, data: bytes, size: tup
 
 
 def test_a_huge_header_allocates_nothing(tiny_codec: Codec, small_stream: bytes) -> None:
-    _, payload, checksum = unpack(small_stream)
+    frame = unpack(small_stream)
     for height, width in ((10**9, 1), (31_623, 31_623), (16_000, 16_000)):
+        header = Header(height, width, 2, tiny_codec.fingerprint[:8])
         with pytest.raises(BitstreamError):
-            tiny_codec.read(pack(Header(height, width, 2, tiny_codec.fingerprint[:8]), payload, checksum))
+            tiny_codec.read(pack(header, frame.payload, frame.symbol_checksum))
 
 
 def test_an_altered_capsule_is_noticed(tmp_path: Path) -> None:

@@ -102,34 +102,35 @@ def test_streams_of_other_weights(lite: Codec, tiny_codec: Codec) -> None:
 @pytest.mark.usefixtures("no_decoding", "little_memory")
 @pytest.mark.parametrize("size", [(31_623, 31_623), (10**9, 1), (1, 10**9), (2**32 - 1, 2**32 - 1), (1, 2**28)])
 def test_headers_that_ask_for_very_much(lite: Codec, size: tuple[int, int]) -> None:
-    _, payload, checksum = unpack(STREAMS["portrait"])
-    assert_refused(lite, pack(Header(*size, 3, lite.fingerprint[:8]), payload, checksum), size)
+    frame = unpack(STREAMS["portrait"])
+    assert_refused(lite, pack(Header(*size, 3, lite.fingerprint[:8]), frame.payload, frame.symbol_checksum), size)
 
 
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("size", [(16_000, 16_000), (1, 2**22), (2**22, 1), (129, 192), (192, 64)])
 def test_other_sizes_under_a_valid_frame(lite: Codec, size: tuple[int, int]) -> None:
-    _, payload, checksum = unpack(STREAMS["portrait"])
-    assert_refused(lite, pack(Header(*size, 4, lite.fingerprint[:8]), payload, checksum), size)
+    frame = unpack(STREAMS["portrait"])
+    assert_refused(lite, pack(Header(*size, 4, lite.fingerprint[:8]), frame.payload, frame.symbol_checksum), size)
 
 
 @pytest.mark.parametrize("quality", range(1, 16))
 def test_other_qualities_under_a_valid_frame(lite: Codec, quality: int) -> None:
-    header, payload, checksum = unpack(STREAMS["odd-size"])
+    frame = unpack(STREAMS["odd-size"])
+    header = frame.header
     if quality != header.quality:
         crafted = Header(header.height, header.width, quality, header.fingerprint)
-        assert_refused(lite, pack(crafted, payload, checksum), quality)
+        assert_refused(lite, pack(crafted, frame.payload, frame.symbol_checksum), quality)
 
 
 @pytest.mark.parametrize("name", ["odd-size", "portrait"])
 def test_damaged_symbols_under_a_valid_frame(lite: Codec, name: str) -> None:
     """Only the second checksum, over the symbols, can notice this."""
-    header, payload, checksum = unpack(STREAMS[name])
+    frame = unpack(STREAMS[name])
     expected = lite.read(STREAMS[name])
-    for place in np.linspace(0, len(payload) - 1, 12).astype(int):
-        damaged = bytearray(payload)
+    for place in np.linspace(0, len(frame.payload) - 1, 12).astype(int):
+        damaged = bytearray(frame.payload)
         damaged[place] ^= 0x20
         with contextlib.suppress(BitstreamError):
-            found = lite.read(pack(header, bytes(damaged), checksum))
-            assert torch.equal(found.y_hat, expected.y_hat), f"byte {place}"
+            found = lite.read(pack(frame.header, bytes(damaged), frame.symbol_checksum))
+            assert torch.equal(found.latents.y_hat, expected.latents.y_hat), f"byte {place}"
             assert found.tags == expected.tags

@@ -16,8 +16,8 @@ import difficmh
 from difficmh.capsule import BUILT_IN
 from difficmh.codec import Codec, DecodedStream
 from difficmh.limits import Mode
-from difficmh.refinement import Latents, Refinement
-from difficmh.symbols import decode_latents
+from difficmh.refinement import Refinement, Window
+from difficmh.symbols import Latents, decode_latents
 from difficmh.taggers.efficientnet import EfficientNetTagger
 from difficmh.taggers.ram import RamTagger
 from difficmh.tiling import Rectangle, Tile
@@ -76,6 +76,27 @@ def test_pictures_are_drawn_on_the_gpu(codec: Codec, streams: list[DecodedStream
     assert [(picture.shape, picture.device.type) for picture in pictures] == [((3, 70, 90), "cuda")] * 2
 
 
+def test_streams_of_one_size_and_quality_are_read_together_on_the_gpu(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+
+    def decode(*arguments: Any) -> Latents:
+        together.append(len(arguments[-1]))
+        found = decode_latents(*arguments)
+        assert found.y_hat.device.type == found.z_symbols.device.type == "cuda"
+        return found
+
+    monkeypatch.setattr("difficmh.codec.decode_latents", decode)
+    images = [*PICTURES, photograph(60, 64), *PICTURES]
+    qualities = codec.qualities.start, codec.qualities.stop - 1
+    with pretended_gpu(networks(codec)):
+        made = [codec.compress(images, quality=quality, tags=[[]] * 5) for quality in qualities]
+        found = codec.read_all([*made[0], *made[1]])
+    assert sorted(together) == ([1, 1, 4, 4] if len(codec.qualities) > 1 else [2, 8])
+    assert all(one.latents.y_hat.device.type == one.latents.z_symbols.device.type == "cpu" for one in found)
+
+
 def test_latents_are_read_on_the_gpu(codec: Codec) -> None:
     with pretended_gpu(networks(codec)), torch.inference_mode():
         found = decode_latents(codec.networks.entropy, codec.tables, (2, 3), 0, [Zeros(), Zeros()])  # type: ignore[list-item]
@@ -88,8 +109,8 @@ def test_the_cost_that_effort_minimises_is_counted_on_the_gpu(tiny_capsule: Path
     with pretended_gpu([networks.model]), torch.no_grad():
         images, quality = torch.empty(2, 3, 192, 192, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda")
         y = networks.model.g_a(images, quality)
-        latents = Latents(images, y, networks.model.h_a(y), quality)
-        cost = Refinement(networks.model, latents, Tile(whole, whole)).cost(y)
+        window = Window(images, y, networks.model.h_a(y), quality)
+        cost = Refinement(networks.model, window, Tile(whole, whole)).cost(y)
     assert (cost.shape, cost.device.type) == ((2,), "cuda")
 
 

@@ -8,20 +8,11 @@ import math
 import pytest
 import torch
 
-from difficmh import checkerboard
+from difficmh.cdf_tables import GAUSSIAN_SCALES, SCALE_MIN, SCALE_STEP
 from difficmh.codec import Codec
-from difficmh.entropy_model import SCALE_MIN, SCALE_STEP, EntropyModel
+from difficmh.entropy_model import EntropyModel
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
-from difficmh.symbols import decode_latents, encode_symbols
-
-
-def test_checkerboard_halves_come_together_again() -> None:
-    x = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
-    anchors, others = checkerboard.split(x)
-    assert torch.equal(checkerboard.merge(anchors, others), x)
-    row, column = 1, 2
-    assert anchors[0, 0, row, 1] == x[0, 0, row, column]
-    assert anchors[0, 0, 0, 0] == x[0, 0, 0, 1]
+from difficmh.symbols import decode_latents, encode_latents
 
 
 @torch.no_grad()
@@ -33,7 +24,7 @@ def test_coding_predicts_what_training_predicts(tiny_codec: Codec) -> None:
     z = tiny_codec.networks.model.h_a(y)
     trained = model(y, z, quality)
     encoder = SymbolEncoder()
-    y_hat = encode_symbols(model, tiny_codec.tables, y, z, 3, [encoder])
+    y_hat = encode_latents(model, tiny_codec.tables, y, z, 3, [encoder])
     # Rounding decisions may differ at ties only; predictions differ by the resolution of the fixed point.
     assert (y_hat - trained.y_hat).abs().gt(0.1).float().mean() < 0.02
     assert torch.allclose(y_hat, y, atol=4)
@@ -50,7 +41,7 @@ def test_the_stream_is_as_long_as_the_model_expects(tiny_codec: Codec) -> None:
     normal = torch.distributions.Normal(0.0, expected.scales.double())
     bits = -torch.log2((normal.cdf(v + 0.5) - normal.cdf(v - 0.5)).clamp(min=1e-9)).sum().item()
     alone, both = SymbolEncoder(), SymbolEncoder()
-    encode_symbols(model, tiny_codec.tables, y, z, 5, [both])
+    encode_latents(model, tiny_codec.tables, y, z, 5, [both])
     z_symbols = torch.round(z).int().flatten().numpy()
     alone.push(
         z_symbols, torch.arange(z.shape[1]).repeat_interleave(z[0, 0].numel()).int().numpy(), tiny_codec.tables.z
@@ -64,7 +55,7 @@ def test_a_decoder_walks_the_same_way(tiny_codec: Codec) -> None:
     y = 20 * torch.randn(2, 72, 8, 12)
     z = 5 * torch.randn(2, 8, 2, 3)
     encoders = [SymbolEncoder(), SymbolEncoder()]
-    y_hat = encode_symbols(model, tiny_codec.tables, y, z, 0, encoders)
+    y_hat = encode_latents(model, tiny_codec.tables, y, z, 0, encoders)
     decoders = [SymbolDecoder(encoder.finish()) for encoder in encoders]
     assert torch.equal(decode_latents(model, tiny_codec.tables, (2, 3), 0, decoders).y_hat, y_hat)
     assert [d.checksum for d in decoders] == [e.checksum for e in encoders]
@@ -79,7 +70,7 @@ def test_neighbours_and_memory_layout_change_no_symbol(lite: Codec, layout: torc
     y = 20 * torch.randn(3, sum(model.slices), 8, 12, generator=generator)
     z = 5 * torch.randn(3, model.h_s.enter.in_channels, 2, 3, generator=generator)
     together = [SymbolEncoder() for _ in range(3)]
-    y_hat = encode_symbols(lite.networks.model.entropy, lite.tables, y, z, 2, together)
+    y_hat = encode_latents(lite.networks.model.entropy, lite.tables, y, z, 2, together)
     streams = [encoder.finish() for encoder in together]
     for k, stream in enumerate(streams):
         alone = decode_latents(model, lite.tables, (2, 3), 2, [SymbolDecoder(stream)]).y_hat
@@ -89,7 +80,5 @@ def test_neighbours_and_memory_layout_change_no_symbol(lite: Codec, layout: torc
 
 
 def test_scale_indexes_are_those_of_the_tables() -> None:
-    from difficmh.cdf_tables import GAUSSIAN_SCALES
-
     expected = [SCALE_MIN * math.exp(k * SCALE_STEP) for k in range(64)]
     assert expected == pytest.approx(list(GAUSSIAN_SCALES))

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from difficmh import sampler
 from difficmh.sd21 import ldm_keys
 from difficmh.sd21.denoiser import Conditioning, noise_model
 from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.official_coding import OfficialEntropyTables, OfficialStrings, decode_strings, encode_strings
 from difficmh.sd21.official_format import OfficialStream, read_official, write_official
 from difficmh.sd21.official_rans import OfficialTables
+from difficmh.sd21.reference_sampler import spaced_process
 from difficmh.sd21.samplers import draw
 from difficmh.sd21.training_losses import LossWeights, SemanticSetting, TrainingBatch, TrainingObjective
 from tests.difficmh.parity_fixtures import FOLDER, facts, needs_parity, tensors
@@ -71,7 +71,7 @@ def test_from_official_file_to_picture(name: str) -> None:
     guide = lfgcm.guide(decoded.y_hat, decoded.z_symbols)
     assert_close(guide, given["c_latent"], atol=1e-3, rtol=2e-6)
     conditioning = Conditioning(guide, given["context_cond"], given["context_uncond"], scale=told["cfg_scale"])
-    descending = sampler.spaced_process(told["steps"]).timesteps[::-1].tolist()
+    descending = spaced_process(told["steps"]).timesteps[::-1].tolist()
     estimate = noise_model(denoiser(told["control"]), conditioning)
     latent = draw("ddpm", estimate, given["x_T"], lambda t: given["noises"][descending.index(t)], told["steps"])
     assert_close(latent, given["latent"], atol=5e-3, rtol=0)

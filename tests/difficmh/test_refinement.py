@@ -14,9 +14,8 @@ from benchmarks.images import benchmark_images
 from difficmh.codec import Codec
 from difficmh.entropy_model import EntropyOutput
 from difficmh.lite import LiteNetworks
-from difficmh.refinement import Latents, Refinement, distance, estimated_bits, parts
-from difficmh.tiling import plan
-from difficmh.transforms import Y_BLOCK
+from difficmh.refinement import Refinement, Window, estimated_bits, mixed_distortion, parts
+from difficmh.tiling import Y_STRIDE, tiles
 from tests.difficmh.tiny_capsule import photograph
 
 
@@ -34,7 +33,7 @@ def cost_of_stream(codec: Codec, image: NDArray[np.uint8], stream: bytes, qualit
     (preview,) = codec.decompress([stream], mode="preview")
     weight = networks(codec).model.config.lambdas[quality - 1]
     height, width, _ = image.shape
-    return 8 * len(stream) / (height * width) + weight * float(distance(preview[None], as_batch(image)))
+    return 8 * len(stream) / (height * width) + weight * float(mixed_distortion(preview[None], as_batch(image)))
 
 
 @pytest.mark.parametrize("size", [(192, 192), (128, 320)], ids=["with MS-SSIM", "too small for it"])
@@ -59,25 +58,25 @@ def test_neighbours_do_not_change_a_refined_stream(tiny_codec: Codec) -> None:
 def test_images_of_a_batch_are_refined_each_for_itself(tiny_codec: Codec) -> None:
     model, quality = networks(tiny_codec).model, torch.tensor([3, 3])
     images = as_batch(photograph(128, 128, 1), photograph(128, 128, 2))
-    (tile,) = plan(128, 128)
+    (tile,) = tiles(128, 128, 2048, 0)
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(y)
-    both = Refinement(model, Latents(images, y, z, quality), tile).run(4)
+    both = Refinement(model, Window(images, y, z, quality), tile).run(4)
     for one in range(2):
         part = slice(one, one + 1)
-        alone = Refinement(model, Latents(images[part], y[part], z[part], quality[part]), tile).run(4)
+        alone = Refinement(model, Window(images[part], y[part], z[part], quality[part]), tile).run(4)
         torch.testing.assert_close(both[part], alone, rtol=0, atol=1e-3)
 
 
 def test_no_step_and_no_better_step_leave_y_as_it_came(tiny_codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     model, quality = networks(tiny_codec).model, torch.tensor([2])
     images = as_batch(photograph(64, 64))
-    (tile,) = plan(64, 64)
+    (tile,) = tiles(64, 64, 2048, 0)
     with torch.no_grad():
         y = model.g_a(images, quality)
         z = model.h_a(y)
-    work = Refinement(model, Latents(images, y, z, quality), tile)
+    work = Refinement(model, Window(images, y, z, quality), tile)
     assert torch.equal(work.run(0), y)
     monkeypatch.setattr("difficmh.refinement.RATE", 100.0)
     assert torch.equal(work.run(3), y)
@@ -86,25 +85,25 @@ def test_no_step_and_no_better_step_leave_y_as_it_came(tiny_codec: Codec, monkey
 def test_only_the_core_of_a_tile_changes(tiny_codec: Codec) -> None:
     model, quality = networks(tiny_codec).model, torch.tensor([3])
     image = photograph(256, 512)
-    tile = plan(256, 512, tile=256, margin=64)[0]
+    tile = tiles(256, 512, 256, 64)[0]
     assert tile.window != tile.core
     rows, columns = tile.window.slices()
     images = as_batch(image[rows, columns])
     with torch.no_grad():
         y = model.g_a(images, quality)
-        z = model.h_a(tile.crop(y, Y_BLOCK))
-    work = Refinement(model, Latents(images, y, z, quality), tile)
+        z = model.h_a(tile.crop(y, Y_STRIDE))
+    work = Refinement(model, Window(images, y, z, quality), tile)
     core = work.run(4)
-    assert core.shape == tile.crop(y, Y_BLOCK).shape
+    assert core.shape == tile.crop(y, Y_STRIDE).shape
     changed = work._amid_surroundings(core) - y
     assert changed.abs().max() > 0
-    assert torch.equal(tile.crop(changed, Y_BLOCK), core - tile.crop(y, Y_BLOCK))
-    assert changed.count_nonzero() == tile.crop(changed, Y_BLOCK).count_nonzero()
+    assert torch.equal(tile.crop(changed, Y_STRIDE), core - tile.crop(y, Y_STRIDE))
+    assert changed.count_nonzero() == tile.crop(changed, Y_STRIDE).count_nonzero()
 
 
 def test_parts_cover_the_core_of_a_tile_and_take_their_z(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("difficmh.refinement.PART", 128)
-    tile = plan(448, 576, tile=256, margin=64)[3]
+    tile = tiles(448, 576, 256, 64)[3]
     z = torch.arange(tile.core.height // 64 * (tile.core.width // 64)).reshape(1, 1, tile.core.height // 64, -1)
     covered = torch.zeros(tile.window.height, tile.window.width)
     together = torch.full((tile.window.height // 64, tile.window.width // 64), -1)

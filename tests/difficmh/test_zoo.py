@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import difficmh
 from difficmh.capsule import BUILT_IN, write_manifest
@@ -40,6 +41,16 @@ def test_a_configuration_that_does_not_fit_the_weights(capsule: Path) -> None:
     (capsule / "config.json").write_text(json.dumps(content))
     write_manifest(capsule)
     with pytest.raises(CapsuleError, match=r"model\.safetensors does not fit"):
+        difficmh.load(capsule)
+
+
+@pytest.mark.parametrize("weight", [60_000.0, float("nan")])
+def test_weights_that_are_too_large_for_exact_coding(capsule: Path, weight: float) -> None:
+    weights = load_file(capsule / "model.safetensors")
+    weights["entropy.h_s.mix_32.weight"].fill_(weight)
+    save_file(weights, capsule / "model.safetensors")
+    write_manifest(capsule)
+    with pytest.raises(CapsuleError, match=r"model\.safetensors does not fit.*h_s\.mix_32: weights too large"):
         difficmh.load(capsule)
 
 

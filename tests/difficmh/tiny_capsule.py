@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from difficmh.config import CodecConfig, DenoiserConfig, EntropyConfig, TransformConfig
 from difficmh.training.data import CropSource
 from difficmh.training.export import export
-from difficmh.training.klt import initialise
+from difficmh.training.klt import initialize
 from difficmh.training.run import trainable
 from difficmh.vocabulary import Tag, Vocabulary
 
@@ -45,7 +45,7 @@ def make_tiny_capsule(directory: Path, seed: int = 0, config: CodecConfig = CONF
     torch.manual_seed(seed)
     source = CropSource([photograph(256, 256, seed=k) for k in range(4)], "cpu")
     model = trainable(config)
-    initialise(model, source, seed, batches=2)
+    initialize(model, source, seed, batches=2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Layers that start at zero would leave half of the network untested.

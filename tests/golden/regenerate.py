@@ -30,7 +30,7 @@ CASES = {
 def digest(codec: Codec, stream: bytes) -> str:
     """SHA-256 of everything that a stream says exactly: tags and y_hat."""
     decoded = codec.read(stream)
-    content = json.dumps(decoded.tags).encode() + np.ascontiguousarray(decoded.y_hat.numpy()).tobytes()
+    content = json.dumps(decoded.tags).encode() + np.ascontiguousarray(decoded.latents.y_hat.numpy()).tobytes()
     return hashlib.sha256(content).hexdigest()
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 from ray.train import ControllerError, WorkerGroupError
 
 import difficmh
-from difficmh.capsule import BUILT_IN, FORMAT
+from difficmh.capsule import BUILT_IN, FORMAT, MANIFEST, MODELS_VARIABLE
 from difficmh.training.command import parse
 from difficmh.training.image_tags import learned_vocabulary
-from difficmh.training.trainer import TrainingOptions
+from difficmh.training.job import TrainingJob
 from tests.difficmh.tiny_capsule import CONFIG, TAGS, make_tiny_capsule, photograph
 
 
@@ -111,13 +111,47 @@ def test_places_are_absolute_for_workers_elsewhere(tmp_path: Path, monkeypatch: 
     assert job.start == BUILT_IN / "lite"
 
 
+def test_models_go_by_name_and_other_things_by_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do elsewhere, fetched models too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
+    (tmp_path / "tags.json").touch()
+    (tmp_path / "in-the-making").mkdir()
+    fetched = tmp_path / "models" / "sd21-r4"
+    fetched.mkdir(parents=True)
+    (fetched / MANIFEST).touch()
+    command = ["--data", "x", "--output", "y", "--stage", "diffusion", "--minutes", "1"]
+    for name, place in (("tags.json",) * 2, ("in-the-making",) * 2, ("sd21-r4", "models/sd21-r4")):
+        assert parse("", [*command, "--tags", name]).job.tags == tmp_path / place
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("sd21-r8", "`difficmh models fetch sd21-r8`"), ("typo.pt", "no file typo.pt")]
+)
+@pytest.mark.parametrize("option", ["--tags", "--start"])
+def test_a_name_of_nothing_is_refused_at_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    name: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path))
+    with pytest.raises(SystemExit):
+        parse("", ["--data", "x", "--output", "y", "--stage", "diffusion", "--minutes", "1", option, name])
+    error = capsys.readouterr().err
+    assert option in error
+    assert words in error
+
+
 def test_one_step_learns_more_slowly_unless_told() -> None:
     command = ["--data", "x", "--output", "y", "--minutes", "1", "--stage"]
-    assert parse("", [*command, "one_step"]).job.rate is None
-    assert parse("", [*command, "one_step", "--rate", "2e-4"]).job.rate == 2e-4
-    rates = [TrainingOptions(stage, Path(), 1).peak_rate for stage in ("rate_distortion", "one_step")]
+    assert parse("", [*command, "one_step"]).job.learning_rate is None
+    assert parse("", [*command, "one_step", "--rate", "2e-4"]).job.learning_rate == 2e-4
+    rates = [TrainingJob((), Path(), stage, 1).peak_rate for stage in ("rate_distortion", "one_step")]
     assert rates == [4e-4, 1.5e-4]
-    assert TrainingOptions("one_step", Path(), 1, rate=2e-4).peak_rate == 2e-4
+    assert TrainingJob((), Path(), "one_step", 1, learning_rate=2e-4).peak_rate == 2e-4
 
 
 def test_places_may_follow_one_option_or_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

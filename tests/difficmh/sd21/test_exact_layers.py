@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from difficmh.fixed_point import ONE, to_fixed
+from difficmh.fixed_point import ONE, freeze, to_fixed
 from difficmh.sd21.exact_layers import (
     LIMIT,
     WEIGHT_BITS,
@@ -16,7 +16,6 @@ from difficmh.sd21.exact_layers import (
     exact_chain,
     exact_conv,
     exact_deconv,
-    freeze,
 )
 from difficmh.sd21.gelu_table import FALLS, RISES, gelu_deficit
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from compressai.entropy_models import EntropyBottleneck
 
-from difficmh.sd21.factorized_density import FactorizedDensity, lower_bound
+from difficmh.gradients import lower_bound
+from difficmh.sd21.factorized_density import FactorizedDensity
 
 
 def density() -> FactorizedDensity:

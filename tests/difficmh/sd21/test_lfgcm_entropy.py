@@ -21,7 +21,7 @@ from difficmh.sd21.lfgcm import Lfgcm
 from difficmh.sd21.lfgcm_entropy import LOWEST_INDEX, SCALE_STEPS
 from difficmh.sd21.official_coding import scale_indexes
 from difficmh.sd21.tables import coding_tables
-from difficmh.symbols import decode_latents, encode_symbols
+from difficmh.symbols import decode_latents, encode_latents
 from tests.difficmh.sd21.tiny_lfgcm import random_latents, tiny_lfgcm
 
 ROOT = Path(__file__).parents[3]
@@ -39,7 +39,7 @@ def model() -> Lfgcm:
 
 def encode(model: Lfgcm, y: Tensor, z: Tensor) -> tuple[list[bytes], list[int], Tensor]:
     encoders = [SymbolEncoder() for _ in y]
-    y_hat = encode_symbols(model, coding_tables(model), y, model.centre(z), 0, encoders)
+    y_hat = encode_latents(model, coding_tables(model), y, model.centre(z), 0, encoders)
     return [encoder.finish() for encoder in encoders], [encoder.checksum for encoder in encoders], y_hat
 
 

@@ -78,7 +78,7 @@ def test_stored_in_half_precision_it_still_codes_in_float32(tmp_path: Path, sd21
     small = difficmh.load(make_tiny_sd21(tmp_path, dtype="bfloat16"))
     assert {p.dtype for p in small.networks.diffusion().denoiser.parameters()} == {torch.float32}
     (stream,) = small.compress([photograph(64, 64)], tags=[[]])
-    assert difficmh.load(small.capsule).read(stream).y_hat.any()
+    assert difficmh.load(small.capsule).read(stream).latents.y_hat.any()
     with pytest.raises(difficmh.BitstreamError, match="another model"):
         difficmh.load(sd21_capsule).read(stream)
 

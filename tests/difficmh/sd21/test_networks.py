@@ -16,7 +16,7 @@ from difficmh.codec import Codec
 from difficmh.errors import BitstreamError
 from difficmh.limits import Limits, read_limits
 from difficmh.networks import Conditions, Sampling
-from difficmh.sampler import NoiseField
+from difficmh.noise import NoiseField
 from difficmh.sd21.networks import Diffusion, Sd21Networks
 from tests.difficmh.tiny_capsule import photograph
 
@@ -41,9 +41,10 @@ def test_the_stream_holds_exactly_what_was_encoded(sd21_codec: Codec, stream: by
     found = sd21_codec.read(stream)
     assert found.tags == ("Ant", "moth")
     assert (found.header.quality, found.header.guidance) == (1, None)
-    assert found.y_hat.shape == (8, 8, 8)
-    assert (found.z_symbols.shape, found.z_symbols.dtype) == ((8, 2, 2), torch.int32)
-    assert found.z_symbols.any()
+    y_hat, z_symbols = found.latents.y_hat, found.latents.z_symbols
+    assert y_hat.shape == (8, 8, 8)
+    assert (z_symbols.shape, z_symbols.dtype) == ((8, 2, 2), torch.int32)
+    assert z_symbols.any()
 
 
 def test_neighbours_do_not_change_a_stream(sd21_codec: Codec) -> None:
@@ -55,7 +56,7 @@ def test_neighbours_do_not_change_a_stream(sd21_codec: Codec) -> None:
 
 def test_tiles_hold_all_of_a_large_picture(sd21_codec: Codec) -> None:
     (stream,) = sd21_codec.compress([photograph(64, 450)], tags=[[]])
-    found = sd21_codec.read(stream)
+    found = sd21_codec.read(stream).latents
     assert (found.y_hat.shape, found.z_symbols.shape) == ((8, 4, 32), (8, 1, 8))
     (decoded,) = sd21_codec.decompress([stream], mode="full", steps=1)
     assert decoded.shape == (3, 64, 450)
@@ -117,9 +118,9 @@ def test_lite_has_no_guidance(tiny_codec: Codec) -> None:
     with pytest.raises(ValueError, match="no guidance"):
         tiny_codec.compress([photograph(64, 64)], tags=[[]], guidance=2.0)
     (stream,) = tiny_codec.compress([photograph(64, 64)], tags=[[]])
-    header, payload, checksum = unpack(stream)
+    frame = unpack(stream)
     with pytest.raises(BitstreamError, match="guidance"):
-        tiny_codec.read(pack(replace(header, guidance=2.0), payload, checksum))
+        tiny_codec.read(pack(replace(frame.header, guidance=2.0), frame.payload, frame.symbol_checksum))
     with pytest.raises(ValueError, match="sampler"):
         tiny_codec.decompress([stream], sampler="ddpm")
 
@@ -130,11 +131,11 @@ def test_damage_is_one_typed_error(sd21_codec: Codec, stream: bytes) -> None:
             sd21_codec.decompress([stream[:place] + bytes([stream[place] ^ 0x41]) + stream[place + 1 :]])
         with pytest.raises(BitstreamError):
             sd21_codec.decompress([stream[:place]])
-    header, payload, checksum = unpack(stream)
+    frame = unpack(stream)
     with pytest.raises(BitstreamError, match="quality"):
-        sd21_codec.read(pack(replace(header, quality=2), payload, checksum))
+        sd21_codec.read(pack(replace(frame.header, quality=2), frame.payload, frame.symbol_checksum))
     with pytest.raises(BitstreamError):
-        sd21_codec.read(pack(replace(header, height=200), payload, checksum))
+        sd21_codec.read(pack(replace(frame.header, height=200), frame.payload, frame.symbol_checksum))
 
 
 def test_only_quality_one(sd21_codec: Codec) -> None:
@@ -190,7 +191,7 @@ def test_pictures_of_one_size_are_drawn_as_a_batch(sd21_codec: Codec, monkeypatc
         sizes.append(len(streams))
         return real(codec, streams, sampling)
 
-    monkeypatch.setattr(Codec, "_groups", lambda codec, kinds: iter([[0, 2, 1], [3]]))
+    monkeypatch.setattr("difficmh.groups.groups", lambda kinds, device: iter([[0, 2, 1], [3]]))
     monkeypatch.setattr(Codec, "_draw_group", group)
     together = sd21_codec.draw(read, mode="full")
     assert sizes == [3, 1]

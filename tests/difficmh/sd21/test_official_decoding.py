@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from difficmh import codec as codec_module
-from difficmh import sampler
 from difficmh.bitstream import Header
 from difficmh.cli import main
-from difficmh.codec import Codec, CodecParts
+from difficmh.codec import Codec
 from difficmh.errors import BitstreamError, CapsuleError
 from difficmh.networks import Networks
 from difficmh.sd21 import official_decoding
@@ -27,6 +26,7 @@ from difficmh.sd21.official_coding import OfficialEntropyTables, encode_strings
 from difficmh.sd21.official_decoding import decode_official
 from difficmh.sd21.official_format import OfficialStream, write_official
 from difficmh.sd21.official_rans import OfficialTables
+from difficmh.sd21.reference_sampler import spaced_process
 from difficmh.sd21.tables import coding_tables, load_official_tables
 from difficmh.taggers.ram_tags import TagList
 from difficmh.vocabulary import tag_prior
@@ -109,7 +109,7 @@ class FixtureNoise:
 
     def __init__(self, *_: object) -> None:
         self.given = tensors("e2e_small_io")
-        steps = sampler.spaced_process(facts("e2e_small")["steps"]).timesteps
+        steps = spaced_process(facts("e2e_small")["steps"]).timesteps
         self.steps = steps[::-1].tolist()
 
     def start(self) -> Tensor:
@@ -144,11 +144,12 @@ def fixture_codec() -> Codec:
     config = Sd21Config(lfgcm=fixture_config(), denoiser=model.config, vae=vae.config, drawing=drawing)
     diffusion = Diffusion(model, FixtureText(tensors("e2e_small_io")))
     networks = Sd21Networks(config, lfgcm, vae, tags, lambda: diffusion)
-    return Codec(
-        CodecParts(
-            "fixture", "0" * 16, FOLDER, networks, coding_tables(lfgcm), tag_prior(tags.vocabulary()), lambda: tags
-        )
-    )
+    prior = tag_prior(tags.vocabulary())
+    return Codec("fixture", "0" * 16, FOLDER, networks, coding_tables(lfgcm), prior, no_tagger)
+
+
+def no_tagger() -> NoReturn:
+    raise AssertionError("the fixtures come with their tags")
 
 
 def fixture_tables(_: Path) -> OfficialEntropyTables:
@@ -171,8 +172,7 @@ def test_the_fixture_through_the_codec(name: str, monkeypatch: pytest.MonkeyPatc
     tags = told["tags"] if name == "bitstream_tags" else []
     assert sorted(stream.tags) == sorted(f"tag {number}" for number in tags)
     watched = Watched(codec.networks)
-    monkeypatch.setattr(codec, "networks", watched)
-    (picture,) = codec.draw([stream], mode="reference")
+    (picture,) = replace(codec, networks=watched).draw([stream], mode="reference")
     (latent,) = watched.latents
     if tags:
         height, width = told["original_size"]
@@ -193,6 +193,6 @@ def test_the_fixtures_picture_through_our_own_stream() -> None:
     found = codec.read(stream)
     assert sorted(found.tags) == sorted(names)
     assert len(stream) < (FOLDER / "bitstream_tags.bin").stat().st_size
-    symbols = codec._symbols([found], codec_module.Rectangle(0, 0, *told["padded_size"]))
-    guide = codec.networks.guide(symbols, torch.zeros(1))
+    latents = codec._latents([found], codec_module.Rectangle(0, 0, *told["padded_size"]))
+    guide = codec.networks.guide(latents, torch.zeros(1))
     assert (guide - given["c_latent"]).abs().mean() < 0.25 * given["c_latent"].std()

@@ -27,7 +27,7 @@ from difficmh.sd21.official_coding import (
 from difficmh.sd21.official_format import OfficialStream, pack_tags, read_official, unpack_tags, write_official
 from difficmh.sd21.official_rans import OfficialDecoder, OfficialTables
 from difficmh.sd21.tables import coding_tables
-from difficmh.symbols import decode_latents, encode_symbols
+from difficmh.symbols import decode_latents, encode_latents
 from tests.difficmh.parity_fixtures import FOLDER, facts, needs_parity, tensors
 from tests.difficmh.sd21.tiny_lfgcm import fixture_lfgcm
 
@@ -172,7 +172,7 @@ def test_our_own_stream_of_the_same_picture(model: Lfgcm, case: dict[str, Tensor
     y, z = model.analyze(case["x"], case["ref"])
     own = coding_tables(model)
     encoders = [SymbolEncoder() for _ in y]
-    y_hat = encode_symbols(model, own, y, model.centre(z), 0, encoders)
+    y_hat = encode_latents(model, own, y, model.centre(z), 0, encoders)
     streams = [encoder.finish() for encoder in encoders]
     size = (z.shape[2], z.shape[3])
     decoded = decode_latents(model, own, size, 0, [SymbolDecoder(stream) for stream in streams])

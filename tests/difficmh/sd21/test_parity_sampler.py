@@ -12,6 +12,7 @@ from torch import Tensor
 
 from difficmh import sampler
 from difficmh.sd21.denoiser import Conditioning, noise_model
+from difficmh.sd21.reference_sampler import spaced_process
 from difficmh.sd21.samplers import draw
 from tests.difficmh.parity_fixtures import facts as parity_facts
 from tests.difficmh.parity_fixtures import needs_parity, tensors
@@ -44,7 +45,7 @@ def test_the_schedule() -> None:
 
 @pytest.mark.parametrize("steps", [5, 10, 20, 50, 1000])
 def test_the_spaced_process(steps: int) -> None:
-    process = sampler.spaced_process(steps)
+    process = spaced_process(steps)
     assert process.timesteps.tolist() == numbers()[f"s{steps}.timesteps"].tolist()
     compared = 0
     for field in dataclasses.fields(process)[1:]:
@@ -65,7 +66,7 @@ def test_trajectories(run: str) -> None:
     steps, scale = (parity_facts("sampler")["runs"][run][key] for key in ("steps", "cfg_scale"))
     x, noises = numbers()["x_T"], numbers()[f"{run}.noises"]
     given = Conditioning(guide=x, context=numbers()["cond"], unconditional=numbers()["uncond"], scale=scale)
-    descending = sampler.spaced_process(steps).timesteps[::-1].tolist()
+    descending = spaced_process(steps).timesteps[::-1].tolist()
     states: list[Tensor] = []
     estimate = noise_model(toy, given)
 
@@ -89,7 +90,7 @@ def test_from_guide_latent_to_picture() -> None:
     conditioning = Conditioning(
         given["c_latent"], given["context_cond"], given["context_uncond"], scale=settings["cfg_scale"]
     )
-    descending = sampler.spaced_process(steps).timesteps[::-1].tolist()
+    descending = spaced_process(steps).timesteps[::-1].tolist()
     estimate = noise_model(denoiser(settings["control"]), conditioning)
     latent = draw("ddpm", estimate, given["x_T"], lambda t: given["noises"][descending.index(t)], steps)
     assert largest_difference(latent, given["latent"]) < 5e-3

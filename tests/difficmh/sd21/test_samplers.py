@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from difficmh.sampler import TRAIN_STEPS, NoiseField, alphas_cumprod
+from difficmh.noise import NoiseField
+from difficmh.sampler import TRAIN_STEPS, alphas_cumprod
 from difficmh.sd21.samplers import MOST_STEPS, SAMPLERS, clean_estimate, draw
 
 MEAN, SPREAD = 0.8, 0.3

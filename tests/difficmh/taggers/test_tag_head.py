@@ -17,7 +17,7 @@ VOCABULARY = Vocabulary((Tag("cat", 9, 0.5, (281, 282)), Tag("road", 9, 0.5), Ta
 
 
 def test_class_tags_follow_the_sum_of_their_classes() -> None:
-    head = TagHead(VOCABULARY, trained=0)
+    head = TagHead(VOCABULARY, count=0)
     head.class_scale.fill_(1)
     logits = torch.full((1, 1000), -30.0)
     logits[0, 281] = logits[0, 282] = 0.0
@@ -27,7 +27,7 @@ def test_class_tags_follow_the_sum_of_their_classes() -> None:
 
 
 def test_trained_tags_follow_the_standardised_features() -> None:
-    head = TagHead(VOCABULARY, trained=1)
+    head = TagHead(VOCABULARY, count=1)
     head.trained[0], head.weight[0, 3], head.bias[1] = 1, 2.0, -1.0
     head.mean[3], head.deviation[3] = 5.0, 0.5
     features = torch.zeros(2, FEATURES)
@@ -50,7 +50,7 @@ def test_small_vocabularies_and_scores_below_the_threshold() -> None:
 
 
 def test_head_in_half_precision_loads(tmp_path: Path) -> None:
-    head = TagHead(VOCABULARY, trained=2)
+    head = TagHead(VOCABULARY, count=2)
     head.weight[1, 5] = 0.25
     save_file(head.compact(), tmp_path / "tagger.safetensors")
     assert load_head(tmp_path / "tagger.safetensors", VOCABULARY).weight[1, 5] == 0.25
@@ -60,7 +60,7 @@ def test_head_of_another_vocabulary_missing_or_damaged(tmp_path: Path) -> None:
     path = tmp_path / "tagger.safetensors"
     with pytest.raises(CapsuleError, match="tagger"):
         load_head(path, VOCABULARY)
-    save_file(TagHead(VOCABULARY, trained=1).state_dict(), path)
+    save_file(TagHead(VOCABULARY, count=1).state_dict(), path)
     with pytest.raises(CapsuleError, match="tagger"):
         load_head(path, Vocabulary(VOCABULARY.tags[:2]))
     path.write_bytes(path.read_bytes()[:40])

@@ -67,7 +67,9 @@ def archived(path: Path) -> list[str]:
         (["a.left.jpg"], ["a"]),
         (["a.jpg", "a.seg.png", "a.png"], ["a", "a.seg", "a.png"]),
         (["v1.0/a.jpg", "v1.0/b.jpg"], ["v1.0/a", "v1.0/b"]),
-        (["a.jpg", "a.jpg", "a.JPG"], ["a", "a.jpg", "a.jpg~2"]),
+        (["a.jpg", "a.jpg", "a.JPG"], ["a", "a~2", "a~3"]),
+        (["a.png", "a.jpg", "b.jpg", "a.png", "a.jpg"], ["a", "a.jpg", "b", "a~2", "a.jpg~2"]),
+        (["a.left.jpg", "a.left.jpg"], ["a", "a.left"]),
         (["./a.jpg", "/b.jpg"], ["a", "b"]),
     ],
 )

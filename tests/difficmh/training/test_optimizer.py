@@ -28,7 +28,7 @@ def test_gradients_are_averaged_over_workers_in_one_message(another_worker: list
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2)).to(memory_format=torch.channels_last)
     unused = nn.Parameter(torch.ones(5))
-    optimizer = training.GuardedOptimizer([*network.named_parameters(), ("unused", unused)], rate=1e-3)
+    optimizer = training.GuardedOptimizer([*network.named_parameters(), ("unused", unused)], learning_rate=1e-3)
     loss = network(torch.randn(2, 3, 3, 3)).square().sum()
     alone = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
     optimizer.step(loss, progress=0.0)

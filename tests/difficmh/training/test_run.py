@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from difficmh.cdf_tables import TOTAL
 from difficmh.errors import CapsuleError, ImageError
 from difficmh.training.image_tags import TagSource
-from difficmh.training.rate import RateModel
-from difficmh.training.run import TAG_EMBEDDINGS, TrainingJob, build_model, load_data, previous_weights, train
-from difficmh.zoo import TRAINING_ONLY, load_tables
+from difficmh.training.job import TrainingJob
+from difficmh.training.rate import TRAINING_ONLY, RateModel
+from difficmh.training.run import TAG_EMBEDDINGS, build_model, load_data, previous_weights, train
+from difficmh.zoo import load_tables
 from tests.difficmh.tiny_capsule import TAGS, photograph
 
 REACH = 600
@@ -68,31 +69,34 @@ def test_the_decoder_stage_counts_where_it_was_trained_last(tmp_path: Path) -> N
 def test_tags_stay_with_their_pictures_beside_tiny_ones(tmp_path: Path) -> None:
     """The first picture is held back and the second is too small for crops: neither may shift the others' tags."""
     data = folder(tmp_path / "data", (200, 200), (8, 8), (40, 60), (80, 40))
-    tags = TagSource(("wide", "high"), lambda sample: ["high" if np.argmin(sample.pixels.shape[:2]) else "wide"])
-    loaded = load_data(job(tmp_path, data=data), tags, vocabulary=2, crop=192)
+    tags = TagSource(
+        ("wide", "high"),
+        lambda samples: [["high" if np.argmin(sample.pixels.shape[:2]) else "wide"] for sample in samples],
+    )
+    loaded = load_data(job(tmp_path, data=data), tags, vocabulary=2)
     assert loaded.source.heights.tolist() == [40, 80]
     assert loaded.tags.tolist() == [[1, 0], [0, 1]]
 
 
 def test_too_few_pictures_are_refused_with_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two at least"):
-        load_data(job(tmp_path, data=folder(tmp_path / "one", (200, 200))), None, 0, crop=192)
+        load_data(job(tmp_path, data=folder(tmp_path / "one", (200, 200))), None, 0)
     with pytest.raises(ValueError, match="has 192 pixels a side"):
-        load_data(job(tmp_path, data=folder(tmp_path / "small", (100, 200), (200, 200))), None, 0, crop=192)
+        load_data(job(tmp_path, data=folder(tmp_path / "small", (100, 200), (200, 200))), None, 0)
 
 
 def test_shards_are_named_themselves_not_by_their_folder(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", (200, 200))
     (data / "more.tar").touch()
     with pytest.raises(ValueError, match=r"more\.tar: name the shards themselves"):
-        load_data(job(tmp_path, data=data), None, 0, 192)
+        load_data(job(tmp_path, data=data), None, 0)
 
 
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", (200, 200), (200, 200))
     (data / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"broken\.jpg"):
-        load_data(job(tmp_path, data=data), None, 0, crop=192)
+        load_data(job(tmp_path, data=data), None, 0)
 
 
 def test_pictures_are_read_as_the_codec_reads_them(tmp_path: Path) -> None:
@@ -101,7 +105,7 @@ def test_pictures_are_read_as_the_codec_reads_them(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(photograph(40, 60)).save(data / "turned.jpg", exif=exif)
-    assert load_data(job(tmp_path, data=data), None, 0, crop=192).source.heights.tolist() == [60]
+    assert load_data(job(tmp_path, data=data), None, 0).source.heights.tolist() == [60]
 
 
 def test_training_goes_on_from_a_capsule(tiny_capsule: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,16 +12,17 @@ from torch import nn
 
 from difficmh.taggers.lite0 import load_lite0
 from difficmh.training import trainer as trainer_module
-from difficmh.training.data import CropSource
+from difficmh.training.data import CROP, CropSource, TrainingData
 from difficmh.training.discriminator import adversarial_shares
 from difficmh.training.features import FAR, FrozenFeatures, RandomView, view_loss
 from difficmh.training.image_tags import learned_vocabulary
-from difficmh.training.klt import initialise
+from difficmh.training.job import TrainingJob
+from difficmh.training.klt import initialize
+from difficmh.training.losses import one_step
 from difficmh.training.optimizer import FINAL_SHARE, GuardedOptimizer, MovingAverage
 from difficmh.training.run import trainable
 from difficmh.training.settings import LossSettings
-from difficmh.training.stages import one_step
-from difficmh.training.trainer import Trainer, TrainingOptions, averaged_state
+from difficmh.training.trainer import Trainer, averaged_state
 from tests.difficmh.tiny_capsule import CONFIG, photograph
 
 DEFAULTS = LossSettings()
@@ -38,11 +38,11 @@ def trainer(
 ) -> Trainer:
     torch.manual_seed(0)
     model = trainable(CONFIG)
-    initialise(model, source, 0, batches=1)
+    initialize(model, source, 0, batches=1)
     tags = torch.zeros(len(source), 3, dtype=torch.uint8)
-    crop = 64 if stage == "one_step" else 192
-    options = TrainingOptions(stage, output, minutes, rate=5e-3, batch=2, crop=crop, settings=settings)
-    return Trainer(model, source, tags, options)
+    validation = source.batch(2, CROP, torch.Generator().manual_seed(1))[0]
+    job = TrainingJob((), output, stage, minutes, batch=2, learning_rate=5e-3, settings=settings)
+    return Trainer(model, TrainingData(source, tags, validation), job)
 
 
 def run_steps(trainer: Trainer, count: int, progress: float = 0.5) -> list[float]:
@@ -227,23 +227,23 @@ def test_training_ends_with_its_budget_and_validates(
     source: CropSource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training = trainer(source, "rate_distortion", tmp_path, minutes=0.02)
-    training.run(source.batch(2, 192, torch.Generator().manual_seed(1))[0])
+    training.run()
     assert training.progress == 1
     printed = capsys.readouterr().out
     assert "quality 6" in printed
     assert "full PSNR" in printed
-    config, weights = averaged_state(training.checkpoint)
+    config, weights = averaged_state(training.job.checkpoint)
     assert config["latent_channels"] == CONFIG.latent_channels
     assert set(weights) == set(training.model.state_dict())
 
 
 def test_a_stage_does_not_go_on_with_other_tags(source: CropSource, tmp_path: Path) -> None:
     first = trainer(source, "rate_distortion", tmp_path)
-    first.options = replace(first.options, vocabulary=("bus", "car", "tree"))
+    first.vocabulary = ("bus", "car", "tree")
     first.save()
-    assert learned_vocabulary(first.checkpoint) == ("bus", "car", "tree")
+    assert learned_vocabulary(first.job.checkpoint) == ("bus", "car", "tree")
     first.resume()
-    first.options = replace(first.options, vocabulary=("bus", "cow", "tree"))
+    first.vocabulary = ("bus", "cow", "tree")
     with pytest.raises(ValueError, match="trained for other tags"):
         first.resume()
 

@@ -37,11 +37,11 @@ def data() -> TaggerFeatures:
 
 @pytest.fixture(scope="module")
 def tagger(data: TaggerFeatures) -> TrainedTagger:
-    return train_tagger(data, TaggerTraining(epochs=10, batch=32, rate=0.2))
+    return train_tagger(data, TaggerTraining(epochs=10, batch=32, learning_rate=0.2))
 
 
 def test_the_head_learns_what_it_is_shown(data: TaggerFeatures, tagger: TrainedTagger) -> None:
-    assert tagger.trained == ("pixie", "road")
+    assert tagger.nouns == ("pixie", "road")
     measures = measure_tagger(tagger, data, split(data.keys).held_back, data)
     assert measures.f1_commonest > 0.95
     assert measures.images == int(split(data.keys).held_back.sum())
@@ -62,7 +62,7 @@ def test_keys_that_stand_for_several_images_are_refused(data: TaggerFeatures, ta
 
 def test_pictures_without_labels_make_a_tagger_of_imagenets_nouns(data: TaggerFeatures) -> None:
     bare = train_tagger(replace(data, metadata=({},) * COUNT), TaggerTraining(epochs=1))
-    assert bare.trained == ()
+    assert bare.nouns == ()
     assert {"cat", "tabby"} <= set(given_tags(bare, data)["000010"])
 
 
@@ -80,7 +80,7 @@ def test_nouns_nobody_knows_are_in_the_vocabulary_but_never_given(data: TaggerFe
 
 
 def test_training_is_repeatable(data: TaggerFeatures, tagger: TrainedTagger) -> None:
-    again = train_tagger(data, TaggerTraining(epochs=10, batch=32, rate=0.2))
+    again = train_tagger(data, TaggerTraining(epochs=10, batch=32, learning_rate=0.2))
     assert torch.allclose(head_scores(again.head, data), head_scores(tagger.head, data), atol=1e-3)
 
 
