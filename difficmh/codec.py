@@ -187,6 +187,11 @@ class Codec:
         choose_sampling(self.networks, mode, steps, sampler)  # refuses what makes no sense before there is work to do
         return self.draw(self.read_all(bitstreams), mode=mode, steps=steps, sampler=sampler)
 
+    def size(self, bitstream: bytes) -> tuple[int, int]:
+        """Height and width of the picture, of the stream's frame alone. Raises BitstreamError as `read` does of it."""
+        header = self._unpack(bitstream).header
+        return header.height, header.width
+
     def read(self, bitstream: bytes) -> DecodedStream:
         """Everything the bytes say: size, tags and latents, exact on every device. Raises BitstreamError."""
         (stream,) = self.read_all([bitstream])

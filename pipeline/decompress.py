@@ -69,15 +69,29 @@ class RowDecoder:
 
     def __call__(self, rows: Sequence[Row]) -> list[Decoded | Failure]:
         """All at once; one by one where that fails, so that a damaged row costs no other."""
-        if all(row["codec"] == self.name for row in rows):
+        flaws = [self._flaw(row) for row in rows]
+        if not any(flaws):
             try:
                 images = self._images(rows)
                 self.memory.enough(max(map(_pixels, rows)))
-                return [_checked(row, image) for row, image in zip(rows, images, strict=True)]
+                return [Decoded(row, image) for row, image in zip(rows, images, strict=True)]
             except Exception as error:
                 if decide(error) is not Verdict.REJECT:
                     raise
-        return [self._one(row) for row in rows]
+        pairs = zip(rows, flaws, strict=True)
+        return [failure(row, "decompress", flaw) if flaw else self._one(row) for row, flaw in pairs]
+
+    def _flaw(self, row: Row) -> str:
+        """Why a row cannot be decoded, as far as it shows before memory for its picture is taken; empty if it may be."""
+        if row["codec"] != self.name:
+            return f"made by the codec {row['codec']!r}, not {self.name!r}"
+        try:
+            height, width = self.codec.size(row["bitstream"])
+        except ValueError as error:
+            return describe(error)
+        if (height, width) != (row["height"], row["width"]):
+            return f"its stream is of {width} x {height} pixels, the table says {row['width']} x {row['height']}"
+        return ""
 
     def _images(self, rows: Sequence[Row]) -> list[Tensor]:
         streams = [row["bitstream"] for row in rows]
@@ -85,8 +99,6 @@ class RowDecoder:
         return self.codec.decompress(streams, mode=how.mode, steps=how.steps, sampler=how.sampler)
 
     def _one(self, row: Row) -> Decoded | Failure:
-        if row["codec"] != self.name:
-            return failure(row, "decompress", f"made by the codec {row['codec']!r}, not {self.name!r}")
         try:
             (image,) = self._images([row])
         except Exception as error:
@@ -95,7 +107,7 @@ class RowDecoder:
             self.memory.failed(error, _pixels(row))
             return failure(row, "decompress", describe(error))
         self.memory.enough(_pixels(row))
-        return _checked(row, image)
+        return Decoded(row, image)
 
 
 def decode_rows(
@@ -125,14 +137,6 @@ def _batches(rows: Iterable[Row], pixels: int) -> Iterator[list[Row]]:
 
 def _pixels(row: Row) -> int:
     return int(row["width"] * row["height"])
-
-
-def _checked(row: Row, image: Tensor) -> Decoded | Failure:
-    height, width = image.shape[-2:]
-    if (height, width) != (row["height"], row["width"]):
-        size = f"{row['width']} x {row['height']}"
-        return failure(row, "decompress", f"decoded to {width} x {height} pixels, the table says {size}")
-    return Decoded(row, image)
 
 
 def failure(row: Row, stage: str, error: str) -> Failure:

@@ -40,6 +40,10 @@ class Decoder(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
+    def size(self, bitstream: bytes) -> tuple[int, int]:
+        """Height and width of the picture, without decoding it; `decompress` gives that size. Raises as it does."""
+        ...
+
     def decompress(
         self, bitstreams: Sequence[bytes], *, mode: Mode = "full", steps: int | None = None, sampler: str | None = None
     ) -> list[Tensor]:

@@ -50,6 +50,12 @@ class FakeCodec:
         self.calls.append(len(images))
         return [self._compress_one(image) for image in images]
 
+    def size(self, bitstream: bytes) -> tuple[int, int]:
+        if len(bitstream) < 16 or bitstream[:4] != b"FAKE":
+            raise ValueError("not a fake bitstream")
+        height, width = struct.unpack(">II", bitstream[4:12])
+        return height, width
+
     def decompress(
         self, bitstreams: Sequence[bytes], *, mode: Mode = "full", steps: int | None = None, sampler: str | None = None
     ) -> list[torch.Tensor]:
@@ -64,11 +70,9 @@ class FakeCodec:
         payload = zlib.compress(blocks.tobytes())
         return struct.pack(">4sIII", b"FAKE", height, width, zlib.crc32(payload)) + payload
 
-    @staticmethod
-    def _decompress_one(bitstream: bytes) -> torch.Tensor:
-        if len(bitstream) < 16 or bitstream[:4] != b"FAKE":
-            raise ValueError("not a fake bitstream")
-        height, width, checksum = struct.unpack(">III", bitstream[4:16])
+    def _decompress_one(self, bitstream: bytes) -> torch.Tensor:
+        height, width = self.size(bitstream)
+        (checksum,) = struct.unpack(">I", bitstream[12:16])
         if zlib.crc32(bitstream[16:]) != checksum:
             raise ValueError("fake bitstream is damaged")
         rows, columns = -(-height // 8), -(-width // 8)

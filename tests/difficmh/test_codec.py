@@ -38,6 +38,13 @@ def test_any_size_comes_back_in_its_size(tiny_codec: Codec, size: tuple[int, int
     assert 0 <= decoded.min() <= decoded.max() <= 1
 
 
+def test_a_stream_says_its_size_before_it_is_decoded(tiny_codec: Codec, small_stream: bytes) -> None:
+    (image,) = tiny_codec.decompress([small_stream], mode="preview")
+    assert tiny_codec.size(small_stream) == tuple(image.shape[1:])
+    with pytest.raises(BitstreamError):
+        tiny_codec.size(small_stream[:-1])
+
+
 def test_more_quality_is_more_bits_and_less_error(tiny_codec: Codec) -> None:
     image = photograph(192, 256)
     streams = [tiny_codec.compress([image], quality=q, tags=[[]])[0] for q in tiny_codec.qualities]

@@ -173,6 +173,23 @@ def test_a_damaged_row_is_rejected_with_its_bytes(tmp_path: Path) -> None:
     assert (summary.totals.images, summary.totals.rejects) == (2, 4)
 
 
+def test_a_stream_of_another_size_than_the_table_says_is_not_decoded(tmp_path: Path, monkeypatch: Any) -> None:
+    """The table's sizes say what is decoded at once: a small stream may be that of a huge picture."""
+    huge = np.zeros((640, 480, 3), np.uint8)
+    (stream,) = FakeCodec(capsule=Path()).compress([huge], quality=3)
+    decoded: list[tuple[int, ...]] = []
+    real = FakeCodec._decompress_one
+    monkeypatch.setattr(
+        FakeCodec, "_decompress_one", lambda self, data: decoded.append(self.size(data)) or real(self, data)
+    )
+    job = make_job(tmp_path, [ROWS[0], replace(ROWS[0], key="huge", bitstream=stream), ROWS[1]])
+    assert run(job).totals.images == 2
+    assert set(decoded) == {(24, 32)}
+    (reject,) = rejects(job)
+    assert (reject["key"], reject["data"]) == ("huge", stream)
+    assert "480 x 640 pixels, the table says 32 x 24" in reject["error"]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_damaged_part_never_gives_a_wrong_picture(tmp_path: Path, seed: int) -> None:
     job = make_job(tmp_path, ROWS[:2])
