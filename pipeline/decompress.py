@@ -82,7 +82,7 @@ class RowDecoder:
         return [failure(row, "decompress", flaw) if flaw else self._one(row) for row, flaw in pairs]
 
     def _flaw(self, row: Row) -> str:
-        """Why a row cannot be decoded, as far as it shows before memory for its picture is taken; empty if it may be."""
+        """Why a row cannot be decoded, as far as shows before memory for its picture is taken; empty if it may be."""
         if row["codec"] != self.name:
             return f"made by the codec {row['codec']!r}, not {self.name!r}"
         try:
