@@ -40,8 +40,8 @@ from difficmh.evaluation.earlier import read_earlier
 from difficmh.evaluation.intervals import RESAMPLES
 from difficmh.evaluation.output import Findings
 from difficmh.evaluation.summary import Request
+from pipeline.errors import JobError
 from pipeline.measurement_files import read_files
-from pipeline.rejects import JobError
 
 Command = tuple[str, ...]
 Runner = Callable[[Command], None]

@@ -14,7 +14,8 @@ import difficmh
 from difficmh.analyzers.factory import analyzer_files, parse_analyzer
 from difficmh.limits import check_drawing
 from pipeline.analyze import AnalyzeJob
-from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, reaching
+from pipeline.explanations import reaching
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code
 from pipeline.reading import ReadRequest, describe_output, open_archive, parsed, plan_output, reading_parser
 
 EXAMPLES = """examples:

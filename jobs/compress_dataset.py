@@ -23,11 +23,12 @@ from pipeline.compress_request import (
     resolved,
     worker_settings,
 )
-from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, reaching
+from pipeline.errors import JobError
+from pipeline.explanations import reaching
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code
 from pipeline.listing import expand
 from pipeline.manifest import establish, make_plan
 from pipeline.progress import plan_line
-from pipeline.rejects import JobError
 from pipeline.storage import Storage, UrlOpener
 
 EXAMPLES = """examples:

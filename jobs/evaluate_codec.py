@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from pipeline.errors import JobError
 from pipeline.evaluate_request import EvaluateRequest, parse
 from pipeline.image_source import read_images
 from pipeline.job import QUIET_RAY, connect_ray, exit_code
 from pipeline.measurement_files import read_files, write_rows
 from pipeline.ray_data import mapped
-from pipeline.rejects import JobError
 
 if TYPE_CHECKING:
     from difficmh.evaluation.output import Findings

@@ -13,8 +13,9 @@ from typing import IO, Any
 from difficmh.cli_models import add_fetch, make_capsule
 from difficmh.errors import CapsuleError
 from difficmh.sd21.http_stream import open_http
-from pipeline.job import add_storage_options, exit_code, reaching
-from pipeline.rejects import JobError
+from pipeline.errors import JobError
+from pipeline.explanations import reaching
+from pipeline.job import add_storage_options, exit_code
 from pipeline.retry import BRIEF
 from pipeline.storage import Storage
 

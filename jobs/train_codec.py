@@ -18,8 +18,8 @@ from functools import partial
 from difficmh.training.command import TrainingCommand, parse
 from difficmh.training.job import TrainingJob
 from difficmh.training.run import previous_weights, train
+from pipeline.errors import JobError, describe
 from pipeline.job import connect_ray, plain_exit_code
-from pipeline.rejects import JobError, describe
 
 
 def main(command: Sequence[str] | None = None) -> int:

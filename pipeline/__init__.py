@@ -6,9 +6,9 @@ archive.get("000123", mode="preview")
 """
 
 from pipeline.archive import AmbiguousKeyError, Archive, ArchiveInfo
+from pipeline.errors import JobError
 from pipeline.part import ArchiveError
 from pipeline.query import QueryError
-from pipeline.rejects import JobError
 from pipeline.table import SchemaError
 
 __all__ = ["AmbiguousKeyError", "Archive", "ArchiveError", "ArchiveInfo", "JobError", "QueryError", "SchemaError"]

@@ -16,8 +16,8 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.attempts import Outcome, ShardWorker, Tally, Task, WorkerContext, WorkerFactory, attempt, build
+from pipeline.errors import JobError, describe
 from pipeline.lanes import limit_threads
-from pipeline.rejects import JobError, describe
 
 log = logging.getLogger(__name__)
 

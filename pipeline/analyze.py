@@ -19,12 +19,12 @@ from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
 from pipeline.commit import DATA, ShardCommit
 from pipeline.decompress import Counts, Decoded, Row, RowDecoder, decode_rows, failure
+from pipeline.errors import JobError, Verdict, decide, describe
 from pipeline.memory_watch import MemoryWatch
 from pipeline.part import METADATA_SCHEMA
 from pipeline.protocols import Analyzer, AnalyzerFactory
 from pipeline.query import Where
 from pipeline.records import Drawing, Failure, ShardReport, ShardSource
-from pipeline.rejects import JobError, Verdict, decide, describe
 from pipeline.steps import Steps
 from pipeline.storage import Storage
 from pipeline.table import PartWriter, with_versions

@@ -22,13 +22,13 @@ import pyarrow as pa
 from pipeline.addresses import without_password
 from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.commit import DATA, REPORTS, output_name
+from pipeline.errors import TransientError
 from pipeline.manifest import PARALLEL_REQUESTS, Manifest, read_manifest
 from pipeline.part import METADATA_SCHEMA, ArchiveError, KeyRanges, Part
 from pipeline.prefetch import map_ahead
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
-from pipeline.rejects import TransientError
 from pipeline.retry import BRIEF
 from pipeline.rows import path_of_text
 from pipeline.storage import ObjectInfo, Storage

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from pipeline.errors import JobError, Verdict, decide, describe
 from pipeline.memory_watch import MemoryWatch
 from pipeline.records import ShardReport, ShardSource
-from pipeline.rejects import JobError, Verdict, decide, describe
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class ShardWorker(Protocol):
     """Does one kind of job (compress, decode, analyze) to whole shards, one after the other."""
 
     def process(self, source: ShardSource, attempt: int) -> ShardReport:
-        """Works through `source` and commits it; `attempt` counts from 1. Raises what `rejects.decide` judges."""
+        """Works through `source` and commits it; `attempt` counts from 1. Raises what `errors.decide` judges."""
         ...
 
 

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.commit import verify
+from pipeline.errors import JobError, TransientError
 from pipeline.part import ArchiveError
-from pipeline.rejects import JobError, TransientError
 from pipeline.storage import Storage
 
 CAPSULE = "capsule"

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import BinaryIO
 
+from pipeline.errors import TransientError
 from pipeline.records import Failure, ShardReport, ShardSource
-from pipeline.rejects import TransientError
 from pipeline.rows import plain_text
 from pipeline.storage import Storage
 from pipeline.table import REJECT_SCHEMA, PartWriter, with_versions

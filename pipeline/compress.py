@@ -12,12 +12,12 @@ import numpy as np
 from pipeline.attempts import WorkerContext
 from pipeline.batches import BatchLimits, SizeBatches
 from pipeline.commit import DATA, ShardCommit
+from pipeline.errors import JobError, TransientError, Verdict, decide, describe
 from pipeline.keys import Distinct
 from pipeline.lanes import Lanes
 from pipeline.prefetch import decoding_cost, map_ahead
 from pipeline.protocols import Codec, CodecFactory, ImageDecoder
 from pipeline.records import Failure, Sample, ShardReport, ShardSource
-from pipeline.rejects import JobError, TransientError, Verdict, decide, describe
 from pipeline.rows import DecodedSample, archive_row, decode_sample, psnr_db
 from pipeline.shards import read_shard
 from pipeline.steps import Steps

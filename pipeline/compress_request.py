@@ -10,11 +10,12 @@ from pathlib import Path
 from pipeline.actors import Device
 from pipeline.addresses import public, without_password
 from pipeline.compress import CompressSettings, Fidelity, Tags
-from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, reaching, whole_number
+from pipeline.errors import JobError
+from pipeline.explanations import reaching
+from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, whole_number
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
-from pipeline.rejects import JobError
 from pipeline.shards import read_shard
 from pipeline.storage import Storage, UrlOpener
 from pipeline.totals import RejectLimit

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pipeline.archive import Archive
 from pipeline.attempts import Tally, WorkerContext
 from pipeline.commit import ShardCommit
+from pipeline.errors import Verdict, decide, describe
 from pipeline.lanes import Lanes
 from pipeline.memory_watch import MemoryWatch
 from pipeline.part import METADATA_SCHEMA
@@ -25,7 +26,6 @@ from pipeline.pictures import Picture, PictureOutput, PictureStyle
 from pipeline.protocols import Decoder, Image, ImageEncoder
 from pipeline.query import Where
 from pipeline.records import Drawing, Failure, ShardReport, ShardSource
-from pipeline.rejects import Verdict, decide, describe
 from pipeline.rows import strict_json
 from pipeline.steps import Steps
 from pipeline.storage import Storage

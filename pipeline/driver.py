@@ -12,8 +12,8 @@ from typing import Protocol
 
 from pipeline.attempts import Outcome, Pool, Tally, Task
 from pipeline.commit import set_aside
+from pipeline.errors import JobError, Verdict
 from pipeline.manifest import Plan
-from pipeline.rejects import JobError, Verdict
 from pipeline.storage import Storage
 from pipeline.totals import Totals
 

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pipeline.addresses import without_password
-from pipeline.rejects import Verdict, decide, describe, error_code
+from pipeline.errors import JobError, Verdict, decide, describe, error_code
 
 _WRONG_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 _NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turns what goes wrong with the store behind `url` into a JobError that says so in a user's words."""
+    try:
+        yield
+    except JobError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        raise JobError(explain(error, url)) from error
+    except Exception as error:
+        if decide(error) is Verdict.REJECT:
+            raise
+        raise JobError(explain(error, url)) from error
 
 
 def explain(error: Exception, url: str) -> str:

@@ -13,7 +13,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.rejects import JobError
+from pipeline.errors import JobError
 
 FileSystem: TypeAlias = fsspec.AbstractFileSystem
 

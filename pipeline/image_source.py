@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.errors import JobError
+from pipeline.explanations import reaching
 from pipeline.image_files import IMAGE_EXTENSIONS
-from pipeline.job import reaching
 from pipeline.keys import Distinct
 from pipeline.listing import SHARD_SUFFIXES, expand
 from pipeline.records import Failure, ShardSource
-from pipeline.rejects import JobError
 from pipeline.retry import BRIEF, PATIENT
 from pipeline.shards import read_shard
 from pipeline.storage import Storage, UrlOpener

@@ -15,8 +15,7 @@ import sys
 import time
 import traceback
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
@@ -25,10 +24,9 @@ from pipeline.actors import Device, RayPool, pool_size
 from pipeline.addresses import redacted
 from pipeline.attempts import WorkerFactory
 from pipeline.driver import Summary, run
-from pipeline.explanations import explain
+from pipeline.errors import JobError, Verdict, decide, describe
 from pipeline.manifest import Plan
 from pipeline.progress import exit_status, open_progress, summary_lines
-from pipeline.rejects import JobError, Verdict, decide, describe
 from pipeline.storage import Storage
 from pipeline.totals import RejectLimit, Totals
 
@@ -191,18 +189,3 @@ def plain_exit_code(job: Callable[[], int]) -> int:
             raise JobError(str(error) or describe(error)) from error
 
     return exit_code(checked)
-
-
-@contextmanager
-def reaching(url: str) -> Iterator[None]:
-    """Turns what goes wrong with the store behind `url` into a JobError that says so in a user's words."""
-    try:
-        yield
-    except JobError:
-        raise
-    except (OSError, ValueError, ImportError) as error:
-        raise JobError(explain(error, url)) from error
-    except Exception as error:
-        if decide(error) is Verdict.REJECT:
-            raise
-        raise JobError(explain(error, url)) from error

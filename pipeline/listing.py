@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.addresses import public
+from pipeline.errors import JobError, Verdict, decide
 from pipeline.explanations import explain
 from pipeline.file_systems import (
     can_be_listed,
@@ -34,7 +35,6 @@ from pipeline.file_systems import (
 )
 from pipeline.local_files import LocalFiles, once
 from pipeline.records import ShardSource
-from pipeline.rejects import JobError, Verdict, decide
 from pipeline.retry import BRIEF, Retry
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")

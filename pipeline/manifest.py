@@ -15,8 +15,8 @@ from itertools import islice
 from typing import Any
 
 from pipeline.commit import DATA, REJECTS, REPORTS, report_path
+from pipeline.errors import JobError
 from pipeline.records import ShardReport, ShardSource
-from pipeline.rejects import JobError
 from pipeline.retry import BRIEF
 from pipeline.storage import ObjectInfo, Storage
 from pipeline.table import SCHEMA_VERSION

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from pipeline.rejects import JobError
+from pipeline.errors import JobError
 
 SUMMARY, MEASUREMENTS = "evaluation.json", "measurements.parquet"
 

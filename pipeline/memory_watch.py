@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.rejects import JobError, describe, is_out_of_memory
+from pipeline.errors import JobError, describe, is_out_of_memory
 
 MOST_IN_A_ROW = 20
 

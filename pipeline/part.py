@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import JobError, TransientError
 from pipeline.query import Where
-from pipeline.rejects import JobError, TransientError
 from pipeline.table import ARCHIVE_SCHEMA, open_part, part_fingerprint
 
 METADATA_SCHEMA = pa.schema([field for field in ARCHIVE_SCHEMA if field.name != "bitstream"])

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.rejects import JobError
+from pipeline.errors import JobError
 
 ROW_NUMBER = "__row"
 ALIAS = "archive"

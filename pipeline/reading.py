@@ -13,14 +13,15 @@ from pipeline.actors import Device
 from pipeline.addresses import without_password
 from pipeline.archive import Archive
 from pipeline.capsule import read_config
-from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, reaching, whole_number
+from pipeline.errors import JobError
+from pipeline.explanations import reaching
+from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, whole_number
 from pipeline.manifest import Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import Drawing
-from pipeline.rejects import JobError
 from pipeline.storage import Storage
 from pipeline.totals import RejectLimit
 

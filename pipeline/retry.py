@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.rejects import Verdict, decide
+from pipeline.errors import Verdict, decide
 
 Result = TypeVar("Result")
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, cast
 
 from pipeline.addresses import without_query
+from pipeline.errors import JobError, TransientError
 from pipeline.file_systems import (
     FileSystem,
     can_be_listed,
@@ -29,7 +30,6 @@ from pipeline.file_systems import (
     protocols,
 )
 from pipeline.range_reader import RangeReader
-from pipeline.rejects import JobError, TransientError
 from pipeline.retry import PATIENT, Retry
 
 READ_BUFFER = 8 * 2**20
@@ -51,7 +51,7 @@ class Storage:
     """The objects under one URL. Picklable: the connection is made at first use, in the process that uses it.
 
     Paths are relative to `url` and use `/`. Transient errors are retried; what remains is raised as it came, to be
-    judged by `rejects.decide`. `options` go to fsspec (`{"key": …, "secret": …, "endpoint_url": …}`).
+    judged by `errors.decide`. `options` go to fsspec (`{"key": …, "secret": …, "endpoint_url": …}`).
     """
 
     url: str

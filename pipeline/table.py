@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.rejects import Verdict, decide
+from pipeline.errors import Verdict, decide
 
 SCHEMA_VERSION = 1
 ROW_GROUP_BYTES = 8 * 2**20

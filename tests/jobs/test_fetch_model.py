@@ -18,7 +18,7 @@ from difficmh.sd21 import fetch as fetching
 from difficmh.sd21.fetch import Fetcher
 from difficmh.sd21.sources import Source
 from jobs import fetch_model
-from pipeline.rejects import JobError
+from pipeline.errors import JobError
 from tests.difficmh.sd21.fake_server import DATA, SHA
 
 URL = "memory://models/deep/model.ckpt"

@@ -12,9 +12,9 @@ from pipeline.actors import PoolSize, RayPool, pool_size
 from pipeline.attempts import Tally, WorkerContext
 from pipeline.commit import ShardCommit
 from pipeline.driver import Summary, run
+from pipeline.errors import JobError
 from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
-from pipeline.rejects import JobError
 from pipeline.storage import Storage
 from pipeline.table import open_part
 from tests.fakes import FINGERPRINT, Silence

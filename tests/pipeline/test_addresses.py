@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pipeline.addresses import public, redacted, without_password, without_query
+from pipeline.errors import describe
 from pipeline.explanations import explain
 from pipeline.manifest import Plan
 from pipeline.progress import plan_line
-from pipeline.rejects import describe
 from pipeline.storage import UrlOpener
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from pipeline.analyze import HOPELESS, AnalyzeJob, result_schema
 from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
+from pipeline.errors import JobError
 from pipeline.manifest import Manifest
 from pipeline.records import Drawing
-from pipeline.rejects import JobError
 from pipeline.storage import Storage
 from pipeline.table import TableRow
 from tests.fakes import FakeCodec

@@ -13,10 +13,10 @@ import torch
 
 import pipeline
 from pipeline.archive import AmbiguousKeyError, Archive
+from pipeline.errors import JobError, TransientError
 from pipeline.part import METADATA_SCHEMA, ArchiveError, Part
 from pipeline.query import QueryError
 from pipeline.records import ShardSource
-from pipeline.rejects import JobError, TransientError
 from pipeline.retry import BRIEF, PATIENT
 from pipeline.rows import plain_text
 from pipeline.storage import Storage

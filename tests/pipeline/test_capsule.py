@@ -14,8 +14,8 @@ from typing import BinaryIO
 import pytest
 
 from pipeline.capsule import copy_capsule, default_cache, fetch_capsule
+from pipeline.errors import JobError, TransientError
 from pipeline.part import ArchiveError
-from pipeline.rejects import JobError, TransientError
 from pipeline.storage import Storage
 from tests.pipeline.archives import put
 

@@ -12,8 +12,8 @@ from typing import BinaryIO
 import pytest
 
 from pipeline.commit import ShardCommit, output_name, report_path, set_aside
+from pipeline.errors import TransientError
 from pipeline.records import Failure, ShardReport, ShardSource
-from pipeline.rejects import TransientError
 from pipeline.storage import Storage
 from pipeline.table import open_part
 from tests.fakes import FINGERPRINT

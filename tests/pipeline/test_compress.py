@@ -16,9 +16,9 @@ import torch
 
 from pipeline.attempts import Tally, WorkerContext
 from pipeline.compress import CompressSettings, CompressWorkerFactory
+from pipeline.errors import JobError, TransientError
 from pipeline.protocols import Image, Mode
 from pipeline.records import ShardReport, ShardSource
-from pipeline.rejects import JobError, TransientError
 from pipeline.storage import Storage, UrlOpener
 from pipeline.table import open_part, part_fingerprint
 from tests import corpora

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.compress_request import InstalledCodec, check_images, describe_archive, parse_request, resolved
+from pipeline.errors import JobError
 from pipeline.manifest import Plan
 from pipeline.records import ShardSource
-from pipeline.rejects import JobError
 from pipeline.storage import UrlOpener
 from pipeline.totals import Totals
 from tests import corpora

@@ -19,10 +19,10 @@ from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
 from pipeline.commit import set_aside
 from pipeline.decompress import DecodeJob
+from pipeline.errors import JobError, TransientError, Verdict, decide
 from pipeline.manifest import Manifest, make_plan
 from pipeline.pictures import PictureStyle
 from pipeline.records import Drawing
-from pipeline.rejects import JobError, TransientError, Verdict, decide
 from pipeline.storage import Storage
 from pipeline.table import TableRow
 from tests.corpora import image_bytes

@@ -11,9 +11,9 @@ import pytest
 from pipeline.attempts import Outcome, Tally, Task, WorkerContext, attempt
 from pipeline.commit import ShardCommit
 from pipeline.driver import ATTEMPTS, Summary, run
+from pipeline.errors import JobError, TransientError, Verdict
 from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
-from pipeline.rejects import JobError, TransientError, Verdict
 from pipeline.storage import Storage
 from pipeline.table import open_part
 from tests.fakes import FINGERPRINT, LocalPool

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import JobError
 from pipeline.file_systems import connect, named_host, object_size, object_tag
-from pipeline.rejects import JobError
 
 
 @pytest.mark.parametrize(

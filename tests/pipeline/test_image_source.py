@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import JobError
 from pipeline.image_source import SourceImage, read_images
-from pipeline.rejects import JobError
 from pipeline.retry import BRIEF, PATIENT
 from tests.http_server import serving
 from tests.pipeline.archives import noted_patience

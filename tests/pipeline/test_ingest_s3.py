@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import TransientError, Verdict, decide
 from pipeline.listing import expand
 from pipeline.records import Failure, Sample, ShardSource
-from pipeline.rejects import TransientError, Verdict, decide
 from pipeline.retry import Retry
 from pipeline.shards import read_shard
 from pipeline.storage import Storage

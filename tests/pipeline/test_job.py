@@ -8,23 +8,21 @@ import pytest
 
 from pipeline.actors import Device
 from pipeline.attempts import WorkerContext
+from pipeline.errors import JobError
 from pipeline.job import (
     Workers,
     execute,
     exit_code,
     plain_exit_code,
-    reaching,
     storage_options,
     whole_number,
     worker_count,
 )
 from pipeline.manifest import Plan
 from pipeline.records import ShardReport, ShardSource
-from pipeline.rejects import JobError
 from pipeline.storage import Storage
 from pipeline.totals import RejectLimit, Totals
 from tests.fakes import LocalPool
-from tests.s3_server import Bucket
 
 NO_REJECTS = RejectLimit(0, fraction=False)
 
@@ -127,21 +125,6 @@ def test_what_is_wrong_with_a_users_files_is_one_line(
 def test_a_defect_shows_its_trace_there_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert plain_exit_code(lambda: raising(KeyError("oops"))) == 2
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_what_a_store_says_is_put_in_a_users_words() -> None:
-    with pytest.raises(JobError, match="nosuch://x"), reaching("nosuch://x"):
-        Storage.from_url("nosuch://x").list()
-    with pytest.raises(JobError, match="as it was"), reaching("s3://x"):
-        raise JobError("as it was")
-    with pytest.raises(ZeroDivisionError), reaching("s3://x"):
-        raise ZeroDivisionError
-
-
-@pytest.mark.s3
-def test_a_store_that_refuses(s3: Bucket) -> None:
-    with pytest.raises(JobError, match="no bucket 'there-is-no-such'"), reaching("s3://there-is-no-such/a"):
-        Storage.from_url("s3://there-is-no-such/a", s3.storage_options).read("b")
 
 
 def test_storage_options_are_a_json_object() -> None:

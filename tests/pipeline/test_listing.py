@@ -11,8 +11,8 @@ import fsspec
 import pytest
 
 from pipeline import listing
+from pipeline.errors import JobError
 from pipeline.listing import InputError, expand, expand_braces
-from pipeline.rejects import JobError
 from pipeline.retry import Retry
 from tests.corpora import shard_bytes, write_corpus
 from tests.http_server import serving

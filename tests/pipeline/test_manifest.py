@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.commit import ShardCommit, report_path
+from pipeline.errors import JobError
 from pipeline.manifest import Manifest, establish, make_plan, read_manifest
 from pipeline.records import Failure, ShardReport, ShardSource
-from pipeline.rejects import JobError
 from pipeline.retry import BRIEF, PATIENT
 from pipeline.storage import Storage
 from tests.pipeline.archives import noted_patience

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from pipeline.actors import PoolSize, pool_size
-from pipeline.rejects import JobError
+from pipeline.errors import JobError
 
 Node = dict[str, float]
 

@@ -10,9 +10,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from pipeline.errors import Verdict, decide
 from pipeline.part import METADATA_SCHEMA
 from pipeline.query import QueryError, Where
-from pipeline.rejects import Verdict, decide
 
 TABLE = pa.table(
     {

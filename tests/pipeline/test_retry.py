@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.rejects import TransientError
+from pipeline.errors import TransientError
 from pipeline.retry import Retry
 
 AT_ONCE = Retry(attempts=4, budget=10, first=0)

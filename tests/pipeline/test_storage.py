@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.rejects import JobError, TransientError, Verdict, decide
+from pipeline.errors import JobError, TransientError, Verdict, decide
 from pipeline.retry import Retry
 from pipeline.storage import Storage, UrlOpener
 from tests.http_server import serving

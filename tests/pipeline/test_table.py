@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.rejects import JobError, TransientError
+from pipeline.errors import JobError, TransientError
 from pipeline.table import (
     ARCHIVE_SCHEMA,
     REJECT_SCHEMA,

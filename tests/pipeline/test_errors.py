@@ -7,7 +7,7 @@ import botocore.parsers
 import pytest
 
 from difficmh.errors import CapsuleError
-from pipeline.rejects import JobError, TransientError, Verdict, decide, describe, error_code
+from pipeline.errors import JobError, TransientError, Verdict, decide, describe, error_code
 
 
 def client_error(code: str, status: int = 400) -> botocore.exceptions.ClientError:
