@@ -10,12 +10,12 @@ Only shards with a report count: a part without one belongs to a shard that is n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
@@ -23,9 +23,9 @@ from pipeline.addresses import without_password
 from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.errors import TransientError
-from pipeline.manifest import PARALLEL_REQUESTS, Manifest, read_manifest
+from pipeline.manifest import Manifest, read_manifest
 from pipeline.part import METADATA_SCHEMA, ArchiveError, KeyRanges, Part
-from pipeline.prefetch import map_ahead
+from pipeline.prefetch import PARALLEL_REQUESTS, requests
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
@@ -37,9 +37,6 @@ from pipeline.totals import Totals
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 DecoderFactory: TypeAlias = Callable[[str, str], Decoder]
 """`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it.
@@ -106,7 +103,7 @@ class Archive:
         """What the reports add up to, and the parts they name with their sizes; the reports themselves are not kept."""
         totals, parts = Totals(), {}
         paths = [info.path for info in self.storage.scan(REPORTS, deep=False) if info.path.endswith(".json")]
-        for report in _requests(self._report, paths):
+        for report in requests(self._report, paths):
             totals += Totals.of(report)
             parts.update({path: size for path, size in report.outputs.items() if _is_part(path)})
         return totals, parts
@@ -162,7 +159,7 @@ class Archive:
         names = _schema(columns).names
         clause = Where(where, METADATA_SCHEMA)
         needed = list(dict.fromkeys(["key", *clause.columns, *names]))
-        for table in _requests(lambda source: self._metadata(source, needed), self.parts):
+        for table in requests(lambda source: self._metadata(source, needed), self.parts, PARALLEL_REQUESTS):
             passing = table.take(pa.array(clause.rows(table), pa.int64())).select(names)
             yield passing.replace_schema_metadata(None)
 
@@ -186,7 +183,7 @@ class Archive:
         ranges = self._key_ranges(sources)
         groups = [(source, _holding(key, each)) for source, each in zip(sources, ranges, strict=True)]
         candidates = [(source, numbers) for source, numbers in groups if numbers]
-        counts = list(_requests(lambda candidate: self._count(key, *candidate), candidates))
+        counts = list(requests(lambda candidate: self._count(key, *candidate), candidates))
         found = [candidate for candidate, count in zip(candidates, counts, strict=True) if count]
         if not found:
             raise KeyError(key)
@@ -210,7 +207,7 @@ class Archive:
     def _key_ranges(self, sources: Sequence[ShardSource]) -> list[KeyRanges]:
         """Of each part. Kept for later: two keys per row group, so that a second `get` opens the right part at once."""
         missing = [source for source in sources if source.url not in self._ranges]
-        for source, ranges in zip(missing, _requests(self._read_key_ranges, missing), strict=True):
+        for source, ranges in zip(missing, requests(self._read_key_ranges, missing), strict=True):
             self._ranges[source.url] = ranges
         return [self._ranges[source.url] for source in sources]
 
@@ -262,11 +259,6 @@ class Archive:
                 f"{codec.fingerprint}"
             )
         return codec
-
-
-def _requests(request: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` over objects of the store, a few requests at a time."""
-    return map_ahead(items, request, lambda item: 1, PARALLEL_REQUESTS, PARALLEL_REQUESTS)
 
 
 def _holding(key: str, ranges: KeyRanges) -> list[int]:

@@ -18,7 +18,6 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.addresses import public
@@ -34,6 +33,7 @@ from pipeline.file_systems import (
     object_tag,
 )
 from pipeline.local_files import LocalFiles, once
+from pipeline.prefetch import requests
 from pipeline.records import ShardSource
 from pipeline.retry import BRIEF, Retry
 
@@ -43,8 +43,6 @@ MAX_NAMES = 1_000_000
 
 FEW_NAMES = 4
 """Up to so many names of one folder are asked for one by one; beyond, the folder is listed."""
-
-PARALLEL_REQUESTS = 16
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})", re.ASCII)
@@ -212,9 +210,8 @@ class _Lister:
 
     def _asked(self, paths: Sequence[str]) -> Infos:
         """Those of `paths` that are there, each asked for, some at a time."""
-        with ThreadPoolExecutor(PARALLEL_REQUESTS) as threads:
-            infos = threads.map(self._info, paths)
-            return {path: info for path, info in zip(paths, infos, strict=True) if info is not None}
+        infos = requests(self._info, paths)
+        return {path: info for path, info in zip(paths, infos, strict=True) if info is not None}
 
     def _info(self, path: str) -> Mapping[str, Any] | None:
         try:

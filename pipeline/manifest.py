@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 from pipeline.commit import DATA, REJECTS, REPORTS, report_path
 from pipeline.errors import JobError
+from pipeline.prefetch import requests
 from pipeline.records import ShardReport, ShardSource
 from pipeline.retry import BRIEF
 from pipeline.storage import ObjectInfo, Storage
@@ -24,7 +23,6 @@ from pipeline.totals import Totals
 
 FORMAT_VERSION = 1
 KINDS = ("archive", "pictures", "results")
-PARALLEL_REQUESTS = 16
 
 
 @dataclass(frozen=True)
@@ -157,9 +155,8 @@ def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
     if present is not None and present.job_fingerprint not in (plan.replaces, manifest.job_fingerprint):
         difference = _difference(present, manifest)
         raise JobError(f"{storage.url} has just been made {difference}, by another job; choose another place")
-    with ThreadPoolExecutor(PARALLEL_REQUESTS) as threads:
-        for _ in threads.map(lambda source: storage.delete(report_path(source)), plan.redo):
-            pass
+    for _ in requests(lambda source: storage.delete(report_path(source)), plan.redo):
+        pass
     if present is None or present.job_fingerprint != manifest.job_fingerprint:
         with storage.atomic_write(manifest.path) as file:
             file.write(manifest.to_json().encode())
@@ -204,7 +201,7 @@ def _difference(present: Manifest, wanted: Manifest) -> str:
 def _read_reports(
     storage: Storage, sources: Sequence[ShardSource], reports: Mapping[str, ObjectInfo]
 ) -> Iterator[tuple[ShardSource, ShardReport | None]]:
-    """The report of each source, a few at a time; None for one that is no report."""
+    """The report of each source; None for one that is no report."""
 
     def read(source: ShardSource) -> tuple[ShardSource, ShardReport | None]:
         path = report_path(source)
@@ -213,10 +210,7 @@ def _read_reports(
         except (ValueError, KeyError, TypeError):
             return source, None
 
-    remaining = iter(sources)
-    with ThreadPoolExecutor(PARALLEL_REQUESTS) as threads:
-        while batch := list(islice(remaining, 64 * PARALLEL_REQUESTS)):
-            yield from threads.map(read, batch)
+    return requests(read, sources)
 
 
 def _refuse_stale(stale: Sequence[tuple[ShardSource, ShardReport | None]], manifest: Manifest, overwrite: bool) -> None:

@@ -3,7 +3,7 @@
     read_shard ──reader thread──► budget ──decode threads──► results, in order
 
 What is read but not yet taken is bounded by bytes, not by count, as one camera image may be as large as a thousand
-thumbnails.
+thumbnails. `requests` asks a store for many objects in the same way, within a number of answers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ DECODE_BYTES_PER_PIXEL = 8
 """Pillow's own four bytes, an RGB copy of three, and slack for turning it upright."""
 UNKNOWN_EXPANSION = 12
 """Decoded size over file size where the header cannot be read."""
+
+
+PARALLEL_REQUESTS = 16
+REQUESTS_AHEAD = 1024
+"""Requests under way, and answers that wait for a slower one before them. With no more than those, the slowest of them
+would set the pace for all."""
 
 
 class Closed(Exception):
@@ -97,6 +103,11 @@ def map_ahead(
             budget.close()
             reader.join()
             pool.shutdown(cancel_futures=True)
+
+
+def requests(request: Callable[[Item], Result], items: Iterable[Item], ahead: int = REQUESTS_AHEAD) -> Iterator[Result]:
+    """`map` over objects of a store, PARALLEL_REQUESTS at a time; at most `ahead` are asked or wait to be taken."""
+    return map_ahead(items, request, lambda item: 1, PARALLEL_REQUESTS, ahead)
 
 
 def _taken(results: queue.SimpleQueue[_Ahead[Result] | BaseException | None], budget: ByteBudget) -> Iterator[Result]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.prefetch import UNKNOWN_EXPANSION, decoding_cost, map_ahead
+from pipeline.prefetch import PARALLEL_REQUESTS, UNKNOWN_EXPANSION, decoding_cost, map_ahead, requests
 from tests import corpora
 
 
@@ -94,3 +94,17 @@ def test_decoding_costs_are_estimated_from_the_header() -> None:
     flat = corpora.image_bytes(corpora.picture(0, 1000, 1000) * 0, "PNG")
     assert decoding_cost(flat) > 100 * len(flat)
     assert decoding_cost(b"no image") == 8 * UNKNOWN_EXPANSION
+
+
+def test_one_slow_request_holds_up_no_others() -> None:
+    last_one = threading.Event()
+
+    def ask(number: int) -> int:
+        if number == 0:
+            assert last_one.wait(10), "all others are asked meanwhile"
+        if number == 4 * PARALLEL_REQUESTS:
+            last_one.set()
+        return number
+
+    numbers = range(4 * PARALLEL_REQUESTS + 1)
+    assert list(requests(ask, numbers)) == list(numbers)
