@@ -42,6 +42,7 @@ def mapped(
     )
     worker: Any = _Worker  # a class stands for actors of it
     arguments = (pickle.dumps(make),)
-    done = tasks.map(worker, fn_constructor_args=arguments, concurrency=workers, num_cpus=1, num_gpus=gpus)
+    actors = ray.data.ActorPoolStrategy(size=workers)
+    done = tasks.map(worker, fn_constructor_args=arguments, compute=actors, num_cpus=1, num_gpus=gpus)
     for row in done.iter_rows():
         yield pickle.loads(row["result"])
