@@ -8,7 +8,7 @@ Images never become files on the way. The result's rows join to the archive's by
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -18,13 +18,13 @@ import pyarrow as pa
 from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
 from pipeline.commit import DATA, ShardCommit
-from pipeline.decompress import Counts, Decoded, Row, RowDecoder, decode_rows, failure
 from pipeline.errors import JobError, Verdict, decide, describe
 from pipeline.memory_watch import MemoryWatch
 from pipeline.part import METADATA_SCHEMA
 from pipeline.protocols import Analyzer, AnalyzerFactory
 from pipeline.query import Where
 from pipeline.records import Drawing, Failure, ShardReport, ShardSource
+from pipeline.row_decoder import Counts, Decoded, Row, RowDecoder, decode_rows, failure
 from pipeline.steps import Steps
 from pipeline.storage import Storage
 from pipeline.table import PartWriter, with_versions
@@ -93,8 +93,7 @@ class AnalyzeJob:
 
     def __call__(self, context: WorkerContext) -> AnalyzeWorker:
         """Loads the archive's codec and the analyzer, on one device; raises JobError."""
-        archive = replace(self.archive, device=context.device)
-        return AnalyzeWorker(replace(self, archive=archive), self.analyzer_factory(context.device), context)
+        return AnalyzeWorker(self, self.analyzer_factory(context.device), context)
 
 
 class AnalyzeWorker:
@@ -104,7 +103,7 @@ class AnalyzeWorker:
         self._job = job
         self._analyzer = analyzer
         self._context = context
-        self._decoder = RowDecoder(job.archive.codec, job.archive.manifest.codec, job.drawing, context.memory)
+        self._decoder = RowDecoder.of(job.archive, job.drawing, context)
         self._where = Where(job.where, METADATA_SCHEMA)
         self._schema = with_versions(result_schema(analyzer.row_type), job.fingerprint)
         self._memory = MemoryWatch()  # of its own: what the codec finds room for says nothing about the analyzer
@@ -115,21 +114,21 @@ class AnalyzeWorker:
     def process(self, source: ShardSource, attempt: int) -> ShardReport:
         """Analyzes one part and commits the table of answers; a part without any makes an empty table."""
         job, steps = self._job, Steps()
-        counts = Counts(self._context.tally)
-        with job.archive.open_part(source) as part, ShardCommit(job.output, source, job.fingerprint) as commit:
+        tally = self._context.tally
+        counts = Counts(tally)
+        with job.archive.open_part(source) as part, ShardCommit(job.output, source, job.fingerprint, tally) as commit:
             with commit.output(f"{DATA}/{commit.name}.parquet") as file:
                 with PartWriter(file, self._schema) as table:
                     for result in self._answers(part.rows(self._where), steps):
                         if isinstance(result, Failure):
                             commit.reject(result)
-                            counts.reject()
                             continue
                         with steps("write"):
                             table.write(result.columns)
                         counts.image(result.row)
                 counts.bytes_out = file.seek(0, 2)
             report = ShardReport(source.url, source, job.fingerprint, seconds=steps.seconds)
-            return commit.finish(counts.fill(report, part.num_rows))
+            return commit.finish(counts.fill(report, part.num_rows, commit.rejects))
 
     def _answers(self, rows: Iterable[Row], steps: Steps) -> Iterator[_Answer | Failure]:
         for batch in decode_rows(rows, self._decoder, self._context, steps):

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import BinaryIO
 
+from pipeline.attempts import Tally
 from pipeline.errors import TransientError
 from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.rows import plain_text
@@ -82,11 +83,12 @@ class ShardCommit:
     next attempt replaces by the same ones.
     """
 
-    def __init__(self, storage: Storage, source: ShardSource, fingerprint: str) -> None:
-        """`fingerprint` of the job goes into the rejects table's key-value metadata."""
+    def __init__(self, storage: Storage, source: ShardSource, fingerprint: str, tally: Tally | None = None) -> None:
+        """The job's `fingerprint` goes into the rejects table's key-value metadata; `tally`, a worker's, counts rejects."""
         self._storage = storage
         self._source = source
         self._fingerprint = fingerprint
+        self._tally = tally or Tally()
         self.name = output_name(source)
         self._written: list[_Written] = []
         self._seconds = 0.0
@@ -125,6 +127,7 @@ class ShardCommit:
             self._rejects = self._stack.enter_context(PartWriter(file, schema))
         row = {name: plain_text(value) if isinstance(value, str) else value for name, value in vars(failure).items()}
         self._rejects.write(row)
+        self._tally.rejects += 1
 
     @property
     def _rejects_path(self) -> str:

@@ -100,7 +100,7 @@ class CompressWorker:
         """One part, its rejects and its report; `attempt` changes nothing in what is written."""
         settings, steps = self._settings, Steps()
         schema = with_versions(ARCHIVE_SCHEMA, settings.codec_fingerprint)
-        with ShardCommit(settings.archive, source, settings.fingerprint) as commit:
+        with ShardCommit(settings.archive, source, settings.fingerprint, self._context.tally) as commit:
             with (
                 commit.output(f"{DATA}/{commit.name}.parquet") as file,
                 PartWriter(file, schema) as part,
@@ -131,7 +131,7 @@ class CompressWorker:
         samples = steps.each("read", self._samples(source, writer))
         for result in map_ahead(samples, decode, _cost, threads, AHEAD_BYTES):
             if isinstance(result, Failure):
-                writer.reject(result)
+                writer.commit.reject(result)
                 continue
             height, width, _ = result.image.shape
             yield from batches.add(result, height, width)
@@ -203,7 +203,7 @@ class _RowMaker:
 
 @dataclass
 class _RowWriter:
-    """Writes batches as rows of one part, and images that fail as rejects; counts both."""
+    """Writes batches as rows of one part, and images that fail as rejects; counts the rows."""
 
     rows_of: _RowMaker
     part: PartWriter
@@ -224,7 +224,7 @@ class _RowWriter:
                 raise
             if len(batch) == 1:
                 self.context.memory.failed(error, batch[0].pixels)
-                self.reject(_failure(batch[0].sample, "compress", error))
+                self.commit.reject(_failure(batch[0].sample, "compress", error))
                 return
         else:
             self.context.memory.enough(max(decoded.pixels for decoded in batch))
@@ -234,10 +234,6 @@ class _RowWriter:
         # Not above: an error's trace holds what the batch had in memory, which may have been too much.
         for decoded in batch:
             self.compress([decoded])
-
-    def reject(self, failure: Failure) -> None:
-        self.commit.reject(failure)
-        self.context.tally.rejects += 1
 
     def _write(self, row: TableRow) -> None:
         with self.steps("write"):

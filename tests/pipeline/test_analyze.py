@@ -197,7 +197,7 @@ def test_an_analyzer_without_memory_ends_the_job(
                 raise MemoryError("something else filled the device")
             return answers
 
-    monkeypatch.setattr("pipeline.decompress.BATCH_PIXELS", {"cpu": batch_pixels})
+    monkeypatch.setattr("pipeline.row_decoder.BATCH_PIXELS", {"cpu": batch_pixels})
     rows = [row(str(number), f"in/{number // 10}.tar", seed=number) for number in range(70)]
     with pytest.raises(JobError, match=r"in a row found too little memory.*something else filled"):
         run(make_job(tmp_path, rows, analyzer_factory=Crowded))

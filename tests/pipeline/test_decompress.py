@@ -228,7 +228,7 @@ def test_small_batches_give_the_same_pictures(tmp_path: Path, monkeypatch: pytes
     job = make_job(tmp_path, ROWS)
     run(job)
     expected = {path: job.output.read(path) for path in job.output.list("data")}
-    monkeypatch.setattr("pipeline.decompress.BATCH_PIXELS", {"cpu": 1})
+    monkeypatch.setattr("pipeline.row_decoder.BATCH_PIXELS", {"cpu": 1})
     monkeypatch.setattr("pipeline.decompress.ENCODE_AHEAD_BYTES", 1)
     again = replace(job, output=Storage.from_url(str(tmp_path / "again")))
     run(again)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from pipeline.attempts import WorkerContext
 from pipeline.compress import CompressSettings, CompressWorkerFactory
-from pipeline.decompress import RowDecoder
 from pipeline.errors import JobError
 from pipeline.memory_watch import MOST_IN_A_ROW, MemoryWatch
 from pipeline.protocols import Image
 from pipeline.records import Drawing, Failure, ShardReport, ShardSource
+from pipeline.row_decoder import RowDecoder
 from pipeline.storage import Storage, UrlOpener
 from tests import corpora
 from tests.fakes import FakeCodec, decode_image
