@@ -84,7 +84,7 @@ class ShardCommit:
     """
 
     def __init__(self, storage: Storage, source: ShardSource, fingerprint: str, tally: Tally | None = None) -> None:
-        """The job's `fingerprint` goes into the rejects table's key-value metadata; `tally`, a worker's, counts rejects."""
+        """`fingerprint` of the job goes into the metadata of the rejects table; `tally` of a worker counts rejects."""
         self._storage = storage
         self._source = source
         self._fingerprint = fingerprint

@@ -72,9 +72,9 @@ class MortalStorage(Storage):
         self.fuse.burn()
         super().delete(path)
 
-    def scan(self, prefix: str = "") -> list[ObjectInfo]:
+    def scan(self, prefix: str = "", deep: bool = True) -> list[ObjectInfo]:
         self.fuse.burn()
-        return super().scan(prefix)
+        return super().scan(prefix, deep)
 
 
 @dataclass(frozen=True)
