@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,7 +25,7 @@ from pipeline.capsule import default_cache, fetch_capsule
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.errors import TransientError
 from pipeline.manifest import Manifest, read_manifest
-from pipeline.part import METADATA_SCHEMA, ArchiveError, KeyRanges, Part
+from pipeline.part import METADATA_SCHEMA, AmbiguousKeyError, ArchiveError, KeyRanges, Part
 from pipeline.prefetch import PARALLEL_REQUESTS, requests
 from pipeline.protocols import Decoder, Mode
 from pipeline.query import Where
@@ -43,13 +44,6 @@ DecoderFactory: TypeAlias = Callable[[str, str], Decoder]
 
 Raises ValueError where a file is not what the model's manifest says: copies are kept, and damage shows here.
 """
-
-
-class AmbiguousKeyError(KeyError):
-    """A key that several rows have, as keys are unique within one shard at best."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -167,6 +161,21 @@ class Archive:
         """The key of each row that passes `where`, part by part; a key in several shards comes several times."""
         for table in self.scan(where, ["key"]):
             yield from table["key"].to_pylist()
+
+    def pictures(
+        self, where: str | None = None, mode: Mode = "preview", batch: int = 8
+    ) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """The metadata of each row that passes `where` and its image, as of `get`; `batch` are decoded together.
+
+        Memory is bounded by a row group and a batch. Raises as `query` and `get` do.
+        """
+        clause = Where(where, METADATA_SCHEMA)
+        for source in self.parts:
+            with self.open_part(source) as part:
+                passing = part.rows(clause)
+                while rows := list(islice(passing, batch)):
+                    images = self.codec.decompress([row.pop("bitstream") for row in rows], mode=mode)
+                    yield from zip(rows, images, strict=True)
 
     def get(self, key: str, mode: Mode = "preview", shard: str | None = None) -> Tensor:
         """The image of `key`: `(3, H, W)` float32 in [0, 1] on the archive's device.

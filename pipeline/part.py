@@ -26,6 +26,13 @@ class ArchiveError(JobError):
     """An archive that cannot be read as asked: missing, damaged, newer than this release, made with other weights."""
 
 
+class AmbiguousKeyError(KeyError):
+    """A key that several rows have, as keys are unique within one shard at best."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class Part:
     """An open part. As a context manager it closes its file.
 

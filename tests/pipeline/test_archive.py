@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.archive import AmbiguousKeyError, Archive
+from pipeline.archive import Archive
 from pipeline.errors import JobError, TransientError
-from pipeline.part import METADATA_SCHEMA, ArchiveError, Part
+from pipeline.part import METADATA_SCHEMA, AmbiguousKeyError, ArchiveError, Part
 from pipeline.query import QueryError
 from pipeline.records import ShardSource
 from pipeline.retry import BRIEF, PATIENT
@@ -95,6 +95,17 @@ def test_query_that_nothing_passes(archive: Archive) -> None:
 def test_keys_come_once_per_row(archive: Archive) -> None:
     assert sorted(archive.keys()) == ["000", "000", "001", "002", "100"]
     assert list(archive.keys("key = '002'")) == ["002"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 32])
+def test_pictures_come_with_their_rows(archive: Archive, batch: int) -> None:
+    found = list(archive.pictures("list_contains(tags, 'car')", batch=batch))
+    assert sorted((known["key"], known["shard"]) for known, _ in found) == [
+        (each.key, each.shard) for each in ROWS if "car" in each.tags
+    ]
+    for known, image in found:
+        assert torch.equal(image, archive.get(known["key"], shard=known["shard"]))
+        assert known.keys() == set(METADATA_SCHEMA.names)
 
 
 @pytest.mark.parametrize("columns", [["bitstream"], ["key", "nonsense"]])
