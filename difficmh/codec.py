@@ -26,6 +26,7 @@ from difficmh.limits import Mode
 from difficmh.networks import Conditions, Networks, Sampling, choose_sampling
 from difficmh.noise import NoiseField
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
+from difficmh.surroundings import in_plain_precision
 from difficmh.symbols import EntropyTables, Latents, decode_latents, encode_latents
 from difficmh.tag_coder import TagPrior, check_tags, decode_tags, encode_tags
 from difficmh.tiling import LATENT_STRIDE, Z_STRIDE, Rectangle, Tile, cores, pad, padded_size, tiles
@@ -81,7 +82,7 @@ class Codec:
         """Tags of each `(H, W, 3)` uint8 image, sorted by name."""
         return self.tagger()(images)
 
-    @torch.inference_mode()
+    @in_plain_precision
     def compress(
         self,
         images: Sequence[Image],
@@ -197,7 +198,7 @@ class Codec:
         (stream,) = self.read_all([bitstream])
         return stream
 
-    @torch.inference_mode()
+    @in_plain_precision
     def read_all(self, bitstreams: Sequence[bytes]) -> list[DecodedStream]:
         """What `read` says of each. Raises BitstreamError where one of them is damaged or of another model."""
         frames = [self._unpack(bitstream) for bitstream in bitstreams]
@@ -237,7 +238,7 @@ class Codec:
         assert whole is not None  # a picture has at least one tile
         return whole
 
-    @torch.inference_mode()
+    @in_plain_precision
     def draw(
         self,
         streams: Sequence[DecodedStream],
@@ -254,7 +255,7 @@ class Codec:
     def _draw_group(self, streams: Sequence[DecodedStream], sampling: Sampling | None) -> Tensor:
         """`(B, 3, H, W)` of streams of one size and guidance."""
         header = streams[0].header
-        images = torch.empty(len(streams), 3, header.height, header.width, device=self.device)
+        images = torch.empty(len(streams), 3, header.height, header.width, dtype=torch.float32, device=self.device)
         quality_index = torch.tensor([stream.header.quality - 1 for stream in streams], device=self.device)
         for tile in tiles(header.height, header.width, self.networks.tile, FULL_MARGIN if sampling else PREVIEW_MARGIN):
             latents = self._latents(streams, tile.window)

@@ -75,9 +75,8 @@ class Condition(nn.Module):
         self.width = width
 
     def forward(self, timesteps: Tensor, tags: Tensor) -> Tensor:
-        frequencies = torch.exp(
-            torch.arange(self.width // 2, device=timesteps.device) * (-math.log(1e4) * 2 / self.width)
-        )
+        numbers = torch.arange(self.width // 2, dtype=torch.float32, device=timesteps.device)
+        frequencies = torch.exp(numbers * (-math.log(1e4) * 2 / self.width))
         angles = timesteps[:, None].float() * frequencies
         embedding = torch.cat((angles.cos(), angles.sin()), dim=1)
         count = tags.sum(dim=1, keepdim=True).clamp(min=1)

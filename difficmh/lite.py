@@ -76,7 +76,8 @@ class LiteNetworks:
 
     def _present(self, tags: Sequence[tuple[str, ...]]) -> Tensor:
         """`(B, vocabulary)` float32, 1 for each tag that an image has."""
-        present = torch.zeros(len(tags), len(self._positions))  # filled on the CPU: one copy to a GPU, not many
+        shape = (len(tags), len(self._positions))
+        present = torch.zeros(shape, dtype=torch.float32, device="cpu")  # filled there: one copy to a GPU, not many
         for row, names in zip(present, tags, strict=True):
             row[[self._positions[name] for name in names]] = 1
         return present.to(self.device)

@@ -88,7 +88,7 @@ class Refinement:
         another integer. (Steps of equal length, as of Adam, move all of them, and gain less.)
         """
         core = self.tile.crop(self.window.y, Y_STRIDE)
-        best = core, torch.full((len(core),), torch.inf, device=core.device)
+        best = core, torch.full((len(core),), torch.inf, dtype=torch.float32, device=core.device)
         direction = torch.zeros_like(core)
         for step in range(steps):
             cost, gradient = self._cost_and_gradient(core)
@@ -111,11 +111,11 @@ class Refinement:
         expected = self.model.entropy(core, self.window.z, self.window.quality_index)
         bits = estimated_bits(expected) / (self.tile.core.height * self.tile.core.width)
         preview = self.model.preview(self._amid_surroundings(expected.y_hat), self.window.quality_index)
-        lambdas = torch.tensor(self.model.config.lambdas, device=core.device)[self.window.quality_index]
+        lambdas = torch.tensor(self.model.config.lambdas, dtype=torch.float32, device=core.device)
         share = (
             self.window.images.shape[2] * self.window.images.shape[3] / (self.tile.core.height * self.tile.core.width)
         )
-        return bits + lambdas * share * mixed_distortion(preview, self.window.images)
+        return bits + lambdas[self.window.quality_index] * share * mixed_distortion(preview, self.window.images)
 
     def _amid_surroundings(self, core: Tensor) -> Tensor:
         """The window's y with this core."""

@@ -59,8 +59,12 @@ class Latents:
     @classmethod
     def empty(cls, model: EntropyNetworks, images: int, height: int, width: int) -> Latents:
         """Room on the CPU for so many images of `height` × `width` pixels, multiples of 64; not yet filled."""
-        z_symbols = torch.empty(images, model.hyper_channels, height // Z_STRIDE, width // Z_STRIDE, dtype=torch.int32)
-        return cls(z_symbols, torch.empty(images, sum(model.slices), height // Y_STRIDE, width // Y_STRIDE))
+        z_shape = (images, model.hyper_channels, height // Z_STRIDE, width // Z_STRIDE)
+        y_shape = (images, sum(model.slices), height // Y_STRIDE, width // Y_STRIDE)
+        return cls(
+            torch.empty(z_shape, dtype=torch.int32, device="cpu"),
+            torch.empty(y_shape, dtype=torch.float32, device="cpu"),
+        )
 
     def crop(self, place: Rectangle) -> Latents:
         """Those of a part of the images; they share memory."""

@@ -33,10 +33,12 @@ from difficmh.limits import MOST_STEPS
 from difficmh.lite import LiteNetworks
 from difficmh.model import CodecModel
 from difficmh.networks import Networks
+from difficmh.surroundings import while_making_networks
 from difficmh.symbols import EntropyTables
 from difficmh.vocabulary import Vocabulary, tag_prior
 
 
+@while_making_networks()
 def load(
     name: str | Path, device: str | torch.device = "cpu", *, dtype: str | None = None, compiled: bool = False
 ) -> Codec:
@@ -73,6 +75,7 @@ def load(
     )
 
 
+@while_making_networks()
 def load_tagger(path: Path, device: str | torch.device = "cpu") -> Tagger:
     """The tagger of a capsule's directory on a device, without the networks of its codec; of either family.
 
@@ -157,6 +160,7 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
+@while_making_networks()
 def load_model(path: Path, config: CodecConfig) -> CodecModel:
     """The networks with the capsule's weights, in float32, evaluation mode and ready for exact coding.
 

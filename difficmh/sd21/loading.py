@@ -24,6 +24,7 @@ from difficmh.sd21.lfgcm_config import LfgcmConfig
 from difficmh.sd21.networks import Diffusion, Sd21Networks
 from difficmh.sd21.text import TextConditioner, TextConfig, load_tokenizer
 from difficmh.sd21.vae import LatentAutoencoder, VaeConfig
+from difficmh.surroundings import while_making_networks
 from difficmh.taggers.ram import RamTagger, load_network
 from difficmh.taggers.ram_head import RamConfig
 from difficmh.taggers.ram_tags import TagList
@@ -106,6 +107,7 @@ def _lfgcm(capsule: Path, config: LfgcmConfig) -> Lfgcm:
     return model.eval().requires_grad_(False)
 
 
+@while_making_networks()
 def _diffusion(
     capsule: Path, config: Sd21Config, device: torch.device | str, dtype: torch.dtype | None, compiled: bool
 ) -> Diffusion:

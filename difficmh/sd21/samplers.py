@@ -55,15 +55,16 @@ def clean_estimate(x_t: Tensor, timestep: int, eps: Tensor) -> Tensor:
 def _scheduler(name: SamplerName) -> Any:
     """A fresh scheduler of diffusers, for it keeps a history."""
     kinds: dict[str, Any] = {"dpm++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
-    return kinds[name](
-        num_train_timesteps=TRAIN_STEPS,
-        beta_start=BETA_FIRST,
-        beta_end=BETA_LAST,
-        beta_schedule="scaled_linear",
-        prediction_type="epsilon",
-        timestep_spacing="linspace",
-        final_sigmas_type="zero",
-    )
+    with torch.device("cpu"):  # where it stays, whatever device the program makes tensors on
+        return kinds[name](
+            num_train_timesteps=TRAIN_STEPS,
+            beta_start=BETA_FIRST,
+            beta_end=BETA_LAST,
+            beta_schedule="scaled_linear",
+            prediction_type="epsilon",
+            timestep_spacing="linspace",
+            final_sigmas_type="zero",
+        )
 
 
 def _run_scheduler(scheduler: Any, estimate: NoiseEstimate, x: Tensor, steps: int) -> Tensor:

@@ -111,10 +111,10 @@ class TextConditioner(nn.Module):
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """Token ids `(B, L)` int64 on the CPU; longer prompts are cut and still end in the end token."""
-        rows = torch.full((len(prompts), self.config.positions), PADDING, dtype=torch.int64)
+        rows = torch.full((len(prompts), self.config.positions), PADDING, dtype=torch.int64, device="cpu")
         for row, text in zip(rows, prompts, strict=True):
             ids = self.tokenize(text)
-            row[: len(ids)] = torch.tensor(ids)
+            row[: len(ids)] = row.new_tensor(ids)
         return rows
 
     @torch.no_grad()

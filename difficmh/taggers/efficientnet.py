@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difficmh.capsule import MANIFEST, VOCABULARY, verify_tagger
+from difficmh.surroundings import in_plain_precision
 from difficmh.taggers.lite0 import Lite0Features, input_pixels, input_size
 from difficmh.taggers.tag_head import choose_tags, load_head
 from difficmh.vocabulary import TagScore, Vocabulary
@@ -52,7 +53,7 @@ class EfficientNetTagger:
                 tags[index] = self._choose(scores)
         return tags
 
-    @torch.inference_mode()
+    @in_plain_precision
     def scores(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """`(N, tags)` float32 in [0, 1] on the CPU, for images of one `input_size`."""
         pixels = torch.cat([input_pixels(image, self.device) for image in images])

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from difficmh.errors import CapsuleError
 from difficmh.images import Pixels
+from difficmh.surroundings import in_plain_precision
 from difficmh.taggers.ram_head import RamConfig, RamHead, SwinConfig
 from difficmh.taggers.ram_tags import TagList
 from difficmh.vocabulary import TagScore
@@ -73,7 +74,7 @@ class RamTagger:
             found.extend(self._choose(scores) for scores in self.scores(images[start : start + limit]))
         return found
 
-    @torch.inference_mode()
+    @in_plain_precision
     def scores(self, images: Sequence[Pixels]) -> Tensor:
         """`(N, tags)` float32 in [0, 1] on the CPU, in order of the tags' numbers."""
         size = self.network.config.visual.image_size
@@ -96,7 +97,7 @@ def input_pixels(image: Pixels, size: int, device: torch.device | str = "cpu") -
     plain = torch.from_numpy(np.ascontiguousarray(image) if image.flags.writeable else image.copy())
     values = plain.to(device).permute(2, 0, 1)[None].float() / 255
     values = F.interpolate(values, (size, size), mode="bilinear", align_corners=False, antialias=False).clamp(0, 1)
-    mean, deviation = (torch.tensor(value, device=values.device).view(1, 3, 1, 1) for value in (MEAN, DEVIATION))
+    mean, deviation = (values.new_tensor(value).view(1, 3, 1, 1) for value in (MEAN, DEVIATION))
     return (values - mean) / deviation
 
 
