@@ -29,6 +29,9 @@ from difficmh.verified import Verified
 
 FORMAT = 1
 CONFIG, WEIGHTS, TABLES, VOCABULARY = "config.json", "model.safetensors", "tables.safetensors", "tags.json"
+TAG_NUMBERS = "tag_numbers.json"
+"""Numbers of the tags, in a capsule whose tags have any."""
+
 INDEX = f"{WEIGHTS}.index.json"
 """The shard of each tensor, in a capsule whose weights are shards."""
 
@@ -196,15 +199,16 @@ def verify_decoding(path: Path) -> None:
 
 
 def verify_tagger(path: Path) -> None:
-    """Checks the tagger's weights, which decoding does not need; a tagger needs `tags.json` and other files besides.
+    """Checks the tagger's weights, which decoding does not need, and the files that name what it finds.
 
     An altered one would give other tags, or other scores, and nobody would notice. Raises CapsuleError as `verify`, and
     where the manifest lists none.
     """
-    names = [name for name in read_manifest(path)["files"] if TAGGER_FILE.fullmatch(name)]
-    if not names:
+    listed = read_manifest(path)["files"]
+    weights = [name for name in listed if TAGGER_FILE.fullmatch(name)]
+    if not weights:
         raise CapsuleError(f"the manifest of {path} lists no tagger")
-    verify(path, names, again=False)
+    verify(path, [*weights, *(name for name in (VOCABULARY, TAG_NUMBERS) if name in listed)], again=False)
 
 
 def verify(path: Path, names: Iterable[str] | None = None, *, again: bool = True) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import difficmh
 from difficmh.bitstream import FINGERPRINT_DIGITS, BitstreamInfo, inspect
 from difficmh.capsule import (
-    VOCABULARY,
     capsule_fingerprint,
     capsule_names,
     capsule_of,
@@ -31,7 +30,7 @@ from difficmh.errors import CapsuleError, DifficmhError
 from difficmh.images import decode_image, encode_image, to_pixels
 from difficmh.sd21.official_format import OfficialStream, read_official
 from difficmh.tag_coder import TagPrior
-from difficmh.vocabulary import Vocabulary, tag_prior
+from difficmh.vocabulary import capsule_prior
 
 if TYPE_CHECKING:
     from difficmh.codec import Codec
@@ -188,7 +187,7 @@ def _maker(described: BitstreamInfo | OfficialStream) -> Path:
 def _prior_of(model: str) -> dict[str, TagPrior]:
     """The vocabulary of a model, by the digits that its streams carry."""
     path = capsule_path(model)
-    return {capsule_fingerprint(path)[:FINGERPRINT_DIGITS]: tag_prior(Vocabulary.load(path / VOCABULARY))}
+    return {capsule_fingerprint(path)[:FINGERPRINT_DIGITS]: capsule_prior(path)}
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

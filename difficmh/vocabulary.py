@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from difficmh.capsule import VOCABULARY, capsule_of
+from difficmh.capsule import VOCABULARY, capsule_of, verify
 from difficmh.errors import CapsuleError
 from difficmh.tag_coder import TagPrior
 
@@ -117,10 +117,17 @@ def known_prior(fingerprint: str) -> TagPrior | None:
     path = capsule_of(fingerprint)  # looked for each time: models come and go while a process runs
     if path is not None:
         with suppress(CapsuleError):  # a damaged vocabulary must not hide what else a stream says
-            return _prior_at(path)
+            return _prior_at(path, fingerprint)
     return None
 
 
 @cache
-def _prior_at(path: Path) -> TagPrior:
+def _prior_at(path: Path, fingerprint: str) -> TagPrior:
+    return capsule_prior(path)  # another model may take its place: it has another fingerprint
+
+
+def capsule_prior(path: Path) -> TagPrior:
+    """The coding prior of a capsule. Raises CapsuleError where its tags are damaged, or not those it was sealed with:
+    all that follows in a stream would have other names."""
+    verify(path, [VOCABULARY], again=False)
     return tag_prior(Vocabulary.load(path / VOCABULARY))

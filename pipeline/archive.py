@@ -167,7 +167,8 @@ class Archive:
     ) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """The metadata of each row that passes `where` and its image, as of `get`; `batch` are decoded together.
 
-        Memory is bounded by a row group and a batch. Raises as `query` and `get` do.
+        Memory is bounded by a row group and a batch. Raises as `query` and `get` do: a damaged bitstream is the end of
+        it (the decode job sets such rows aside).
         """
         clause = Where(where, METADATA_SCHEMA)
         for source in self.parts:

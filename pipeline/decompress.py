@@ -13,7 +13,6 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.archive import Archive
 from pipeline.attempts import WorkerContext
@@ -28,9 +27,6 @@ from pipeline.row_decoder import Counts, Decoded, Row, RowDecoder, decode_rows, 
 from pipeline.rows import strict_json
 from pipeline.steps import Steps
 from pipeline.storage import Storage
-
-if TYPE_CHECKING:
-    pass
 
 ENCODE_AHEAD_BYTES = 128 * 2**20
 """Pixels that wait for an encoder; with a batch just decoded on top, a worker stays within its memory."""

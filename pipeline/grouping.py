@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.image_files import UNDECODED_EXTENSIONS
 from pipeline.records import Sample
 
 LOOK_BACK = 32
@@ -87,13 +88,14 @@ class Group:
         return {name: content for name, content in self.metadata.items() if name not in claimed}
 
     def _keys(self) -> Iterator[tuple[str, str]]:
-        """The key of each image, and its extension."""
+        """The key of each image, and its extension. A raw file leaves the plain key to the JPEG beside it."""
         several = len(self.images) > 1 or self.is_late
         plain_key_taken = False
         for extension in self.images:
             prefix = _prefix(extension)
-            distinction = prefix or (extension if plain_key_taken else "")
-            plain_key_taken |= not prefix
+            is_beside = plain_key_taken or extension in UNDECODED_EXTENSIONS
+            distinction = prefix or (extension if is_beside else "")
+            plain_key_taken |= not prefix and not is_beside
             yield f"{self.key}.{distinction}" if several and distinction else self.key, extension
 
     def _owned(self) -> tuple[Mapping[str, list[str]], list[str]]:

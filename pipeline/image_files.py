@@ -10,11 +10,13 @@ HEAD_BYTES = 32
 # fmt: off
 IMAGE_EXTENSIONS = frozenset({
     "avif", "bmp", "dib", "gif", "heic", "heics", "heif", "heifs", "hif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe",
-    "jpeg", "jpeg2000", "jpf", "jpg", "jpx", "jxl", "mpo", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp",
-    # Raw files of cameras are not decoded, but nobody shall take them for labels.
-    "3fr", "arw", "cr2", "cr3", "dng", "iiq", "nef", "nrw", "orf", "pef", "raf", "rw2", "srw",
+    "jpeg", "jpeg2000", "jpf", "jpg", "jpx", "mpo", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp",
+})
+UNDECODED_EXTENSIONS = frozenset({
+    "3fr", "arw", "cr2", "cr3", "dng", "iiq", "jxl", "nef", "nrw", "orf", "pef", "raf", "rw2", "srw",
 })
 # fmt: on
+"""Raw files of cameras and JPEG XL: images that are not decoded, and that nobody shall take for labels."""
 
 _BEGINNINGS = (
     rb"\xff\xd8\xff",  # JPEG
@@ -32,4 +34,4 @@ _IMAGE = re.compile(rb"|".join(_BEGINNINGS), re.DOTALL)
 
 def looks_like_image(head: bytes, extension: str) -> bool:
     """Whether a file that begins with `head` and whose name ends in `.extension` is to be treated as an image."""
-    return bool(_IMAGE.match(head)) or extension.rpartition(".")[2] in IMAGE_EXTENSIONS
+    return bool(_IMAGE.match(head)) or extension.rpartition(".")[2] in IMAGE_EXTENSIONS | UNDECODED_EXTENSIONS

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from threading import Condition, Thread
 from typing import Generic, TypeVar
 
@@ -107,6 +108,11 @@ def map_ahead(
 
 def requests(request: Callable[[Item], Result], items: Iterable[Item], ahead: int = REQUESTS_AHEAD) -> Iterator[Result]:
     """`map` over objects of a store, PARALLEL_REQUESTS at a time; at most `ahead` are asked or wait to be taken."""
+    items = iter(items)
+    first = list(islice(items, 2))
+    if len(first) < 2:  # threads would cost more than they save
+        return map(request, first)
+    items = chain(first, items)
     return map_ahead(items, request, lambda item: 1, PARALLEL_REQUESTS, ahead)
 
 

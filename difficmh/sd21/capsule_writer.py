@@ -33,10 +33,20 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
-from difficmh.capsule import CONFIG, FORMAT, INDEX, MANIFEST, PROVENANCE, TABLES, VOCABULARY, write_manifest
+from difficmh.capsule import (
+    CONFIG,
+    FORMAT,
+    INDEX,
+    MANIFEST,
+    PROVENANCE,
+    TABLES,
+    TAG_NUMBERS,
+    VOCABULARY,
+    write_manifest,
+)
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetched, require_space
-from difficmh.taggers.ram_tags import NUMBERS_FILE, TagList
+from difficmh.taggers.ram_tags import TagList
 from difficmh.vocabulary import Vocabulary
 
 FAMILY = "sd21"
@@ -133,7 +143,7 @@ def decoding_files(contents: CapsuleContents, shards: Sequence[Shard]) -> tuple[
     """
     weights = [shard.file for shard in shards if shard.part not in NOT_DECODING]
     tokenizer = [place for place in contents.companions if place.startswith("tokenizer/")]
-    return (CONFIG, *sorted(weights), TABLES, VOCABULARY, NUMBERS_FILE, *sorted(tokenizer))
+    return (CONFIG, *sorted(weights), TABLES, VOCABULARY, TAG_NUMBERS, *sorted(tokenizer))
 
 
 # --- steps
@@ -150,7 +160,7 @@ def _check(contents: CapsuleContents, shards: Sequence[Shard]) -> None:
     if len(set(names)) != len(names):
         raise CapsuleError("two parts have a tensor of one name")
     taken = {shard.file for shard in shards}
-    taken |= {CONFIG, INDEX, PROVENANCE, MANIFEST, TABLES, VOCABULARY, NUMBERS_FILE}
+    taken |= {CONFIG, INDEX, PROVENANCE, MANIFEST, TABLES, VOCABULARY, TAG_NUMBERS}
     for place, file in contents.companions.items():
         path = PurePosixPath(place)
         if path.is_absolute() or ".." in path.parts or "\\" in place or str(path) != place or place in taken:
@@ -205,7 +215,7 @@ def _write_descriptions(folder: Path, contents: CapsuleContents, shards: Sequenc
     arrays = {name: np.ascontiguousarray(array) for name, array in contents.tables.items()}
     save_arrays(arrays, folder / TABLES)
     contents.vocabulary.save(folder / VOCABULARY)
-    contents.tags.save_numbers(folder / NUMBERS_FILE)
+    contents.tags.save_numbers(folder / TAG_NUMBERS)
     _write_json(folder / PROVENANCE, {role: _origin(source) for role, source in contents.sources.items()})
 
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from difficmh.capsule import VOCABULARY
+from difficmh.capsule import TAG_NUMBERS, VOCABULARY
 from difficmh.errors import CapsuleError
 from difficmh.vocabulary import PRIOR_ONE, Tag, Vocabulary
 
 FORMAT = 1
-NUMBERS_FILE = "tag_numbers.json"
 EXPECTED_TAGS = 8.0
 """Tags of a picture that the paper reports (arXiv 2511.22549: about 100 bits at 13 bits each)."""
 
@@ -89,16 +88,16 @@ class TagList:
         """From a capsule: numbers from `tag_numbers.json`, thresholds from `tags.json`. Raises CapsuleError."""
         vocabulary = Vocabulary.load(capsule / VOCABULARY)
         try:
-            content = json.loads((capsule / NUMBERS_FILE).read_text(encoding="utf-8"))
+            content = json.loads((capsule / TAG_NUMBERS).read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
-                raise CapsuleError(f"{NUMBERS_FILE} has format {content['format']}, this version reads {FORMAT}")
+                raise CapsuleError(f"{TAG_NUMBERS} has format {content['format']}, this version reads {FORMAT}")
             names = tuple(str(name) for name in content["names"])
         except CapsuleError:
             raise
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise CapsuleError(f"{NUMBERS_FILE} is no list of tags: {error}") from error
+            raise CapsuleError(f"{TAG_NUMBERS} is no list of tags: {error}") from error
         if sorted(names) != list(vocabulary.names):
-            raise CapsuleError(f"{NUMBERS_FILE} and {VOCABULARY} name different tags")
+            raise CapsuleError(f"{TAG_NUMBERS} and {VOCABULARY} name different tags")
         thresholds = {tag.name: tag.threshold for tag in vocabulary.tags}
         return cls(names, tuple(thresholds[name] for name in names))
 

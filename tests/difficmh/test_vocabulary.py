@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from difficmh.capsule import VOCABULARY, capsule_fingerprint, write_manifest
 from difficmh.errors import CapsuleError
 from difficmh.vocabulary import PRIOR_ONE, Tag, Vocabulary, known_prior, merge_nouns, prior_from_count
 
@@ -45,22 +46,36 @@ def test_files_that_are_no_vocabulary(tmp_path: Path, text: str) -> None:
         Vocabulary.load(tmp_path / "tags.json")
 
 
-def test_a_model_that_is_fetched_later_is_known_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And one whose vocabulary is damaged is as good as none, until it is mended."""
+def test_a_model_that_is_fetched_later_is_known_then(
+    tmp_path: Path, tiny_capsule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one whose vocabulary is not that it was sealed with is as good as none, until it is mended."""
     monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path))
     capsule = tmp_path / "mine"
-    fingerprint = "0123456789abcdef"
-    assert known_prior(fingerprint[:8]) is None
-    capsule.mkdir()
-    manifest = {"format": 1, "fingerprint": fingerprint, "files": {}}
-    (capsule / "manifest.json").write_text(json.dumps(manifest))
-    (capsule / "tags.json").write_text('{"format": 1, "tags": [{"name": "x", "prior": "abc"}]}')
-    assert known_prior(fingerprint[:8]) is None
-    Vocabulary((CAR, TREE)).save(capsule / "tags.json")
-    prior = known_prior(fingerprint[:8])
+    fingerprint = capsule_fingerprint(tiny_capsule)[:8]
+    assert known_prior(fingerprint) is None
+    shutil.copytree(tiny_capsule, capsule)
+    sealed = (capsule / VOCABULARY).read_text()
+    (capsule / VOCABULARY).write_text(sealed.replace('"name": "', '"name": "another '))
+    assert known_prior(fingerprint) is None
+    (capsule / VOCABULARY).write_text(sealed)
+    prior = known_prior(fingerprint)
     assert prior is not None
-    assert prior.names == ("car", "tree")
-    assert known_prior(fingerprint[:8]) is prior
+    assert known_prior(fingerprint) is prior
+
+
+def test_a_model_in_the_place_of_another_has_its_own_tags(
+    tmp_path: Path, tiny_capsule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path))
+    capsule = tmp_path / "mine"
+    shutil.copytree(tiny_capsule, capsule)
+    before = known_prior(capsule_fingerprint(capsule)[:8])
+    Vocabulary((CAR, TREE)).save(capsule / VOCABULARY)
+    after = known_prior(write_manifest(capsule)[:8])
+    assert before is not None
+    assert after is not None
+    assert before.names != after.names == ("car", "tree")
 
 
 def test_missing_file(tmp_path: Path) -> None:

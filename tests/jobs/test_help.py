@@ -1,4 +1,4 @@
-"""What the jobs that go through shards say of themselves, and that a driver loads no networks to say it."""
+"""What the jobs that go through shards say of themselves; a driver loads no networks to say it, nor to plan."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ for name in sys.argv[1:]:
     with contextlib.redirect_stdout(io.StringIO()) as file, contextlib.suppress(SystemExit):
         importlib.import_module(f"jobs.{name}").main(["--help"])
     shown[name] = file.getvalue()
+dry_run = ["--input", "nowhere.tar", "--archive", "nowhere", "--codec", "lite", "--dry-run"]
+with contextlib.redirect_stderr(io.StringIO()) as file:
+    assert importlib.import_module("jobs.compress_dataset").main(dry_run) == 2
+assert "nowhere.tar" in file.getvalue()
 assert not {"torch", "timm"} & set(sys.modules)
 print(json.dumps(shown))
 """

@@ -41,6 +41,11 @@ class TestKeys:
         samples, _, _ = read_members(("a.jpg", A), ("a.png", B), ("a.meta.json", b"{}"))
         assert [sample.metadata for sample in samples] == [{"meta.json": {}}, {"meta.json": {}}]
 
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_a_raw_file_leaves_the_key_to_the_picture_beside_it(self, order: int) -> None:
+        assert keys(*[("a.cr3", B), ("a.jpg", A)][::order]) == ["a.cr3", "a"][::order]
+        assert keys(("a.cr3", B)) == ["a"]
+
     def test_metadata_of_a_prefix_follows_its_image_first(self) -> None:
         """Of several files that name a time or a place, the first counts (`metadata.py`)."""
         members = (("a.json", b"1"), ("a.meta.json", b"2"), ("a.7.meta.json", b"3"), ("a.7.json", b"4"))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from difficmh.capsule import TAG_NUMBERS
 from difficmh.errors import CapsuleError
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.tag_coder import decode_tags, encode_tags
-from difficmh.taggers.ram_tags import NUMBERS_FILE, TagList
+from difficmh.taggers.ram_tags import TagList
 from difficmh.vocabulary import Vocabulary, tag_prior
 from tests.difficmh.taggers.small_ram import TAGS
 
@@ -36,7 +37,7 @@ def test_numbers_give_the_order_of_a_prompt() -> None:
 
 def test_a_capsule_keeps_names_numbers_and_thresholds(tmp_path: Path) -> None:
     TAGS.vocabulary().save(tmp_path / "tags.json")
-    TAGS.save_numbers(tmp_path / NUMBERS_FILE)
+    TAGS.save_numbers(tmp_path / TAG_NUMBERS)
     assert TagList.load(tmp_path) == TAGS
     assert Vocabulary.load(tmp_path / "tags.json").names == ("Ant", "bee", "cow", "moth", "zebra")
 
@@ -54,7 +55,7 @@ def test_a_capsule_keeps_names_numbers_and_thresholds(tmp_path: Path) -> None:
 def test_damaged_numbers_are_refused(tmp_path: Path, content: str | None, message: str) -> None:
     TAGS.vocabulary().save(tmp_path / "tags.json")
     if content is not None:
-        (tmp_path / NUMBERS_FILE).write_text(content)
+        (tmp_path / TAG_NUMBERS).write_text(content)
     with pytest.raises(CapsuleError, match=message):
         TagList.load(tmp_path)
 
