@@ -230,7 +230,7 @@ class _QuietPillow:
     """Keeps Pillow's warnings about odd files from the user, who gets an image or an ImageError.
 
     `warnings.catch_warnings` restores a list that all threads share, so threads would undo each other's work. Here the
-    first one in adds one entry and the last one out takes it away.
+    first one in adds one entry and the last one out takes it away; the remark in its pattern makes it like no other.
     """
 
     def __init__(self) -> None:
@@ -241,7 +241,7 @@ class _QuietPillow:
     def __enter__(self) -> None:
         with self._lock:
             if self._users == 0:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
+                warnings.filterwarnings("ignore", module=r"PIL\.(?#difficmh)")
                 self._entry = warnings.filters[0]
             self._users += 1
 

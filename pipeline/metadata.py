@@ -54,8 +54,8 @@ class _QuietPillow:
     """Keeps Pillow's warnings about damaged EXIF to itself: it is common and no news to anybody.
 
     Workers read on threads, which would undo each other's `warnings.catch_warnings`. As in `difficmh/images.py`, which
-    this layer may not import, the first one in adds one entry and the last one out takes it away. The pattern is
-    another than there: equal entries are one in Python's list, and gone for both when one takes it away.
+    this layer may not import, the first one in adds one entry and the last one out takes it away. The remark in the
+    pattern is another than there: equal entries are one in Python's list, and gone for both when one takes it away.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class _QuietPillow:
     def __enter__(self) -> None:
         with self._lock:
             if self._users == 0:
-                warnings.filterwarnings("ignore", module=r"PIL\.[A-Z]")
+                warnings.filterwarnings("ignore", module=r"PIL\.(?#pipeline)")
                 self._entry = warnings.filters[0]
             self._users += 1
 

@@ -170,24 +170,31 @@ class AnyAnalyzer:
 
 
 def agreement(original: Any, decoded: Any) -> float:
-    """The mean over the fields of two rows of one type: what is equal of texts, how parallel numbers are.
+    """The mean over the fields of two rows of one type: what is equal of texts, how parallel or close numbers are.
 
-    Texts and lists of texts: shared entries over all entries. Numbers and lists of them: the cosine between the two,
-    0 where it is negative or they differ in length. Fields that are equal agree by 1.
+    Texts and lists of texts: shared entries over all entries. Lists of numbers, also nested: the cosine between the
+    two, 0 where it is negative or they differ in shape. Single numbers: 1 less their distance over the larger one's
+    size, 0 at least. Fields that are equal agree by 1; what only says the shape of another field does not count.
     """
-    values = [(getattr(original, field.name), getattr(decoded, field.name)) for field in fields(original)]
-    return float(np.mean([_field_agreement(*pair) for pair in values]))
+    names = [field.name for field in fields(original)]
+    counted = [name for name in names if name.removesuffix("_shape") not in set(names) - {name}]
+    return float(np.mean([_field_agreement(getattr(original, name), getattr(decoded, name)) for name in counted]))
 
 
 def _field_agreement(original: Any, decoded: Any) -> float:
-    first, second = (np.atleast_1d(np.asarray(value)) for value in (original, decoded))
+    try:
+        first, second = np.asarray(original), np.asarray(decoded)
+    except ValueError:  # lists of lists of several lengths
+        return float(original == decoded)
     if first.shape == second.shape and bool((first == second).all()):
         return 1.0
     if first.dtype.kind in "US" or second.dtype.kind in "US":
-        texts = set(first.tolist()), set(second.tolist())
+        texts = set(first.ravel().tolist()), set(second.ravel().tolist())
         return len(texts[0] & texts[1]) / len(texts[0] | texts[1])
     if first.shape != second.shape:
         return 0.0
-    first, second = first.astype(np.float64), second.astype(np.float64)
+    first, second = first.astype(np.float64).ravel(), second.astype(np.float64).ravel()
+    if first.size == 1:
+        return max(0.0, 1 - float(abs(first - second)[0] / max(abs(first), abs(second))[0]))
     lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
     return max(0.0, float(first @ second) / lengths) if lengths else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from typing import Any
 
@@ -241,3 +242,11 @@ class TestColourProfiles:
 def test_what_a_codec_drew_is_rounded_and_cut_off() -> None:
     picture = torch.tensor([[[-0.5, 0.0]], [[0.4 / 255, 0.6 / 255]], [[1.0, 1.5]]])
     assert to_pixels(picture).tolist() == [[[0, 0, 255], [0, 1, 255]]]
+
+
+def test_a_filter_of_the_program_itself_stays() -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        before = list(warnings.filters)
+        decode_image(jpeg(1))
+        assert list(warnings.filters) == before

@@ -97,13 +97,38 @@ class Answer:
         (Answer(["a", "b"], [1, 0]), Answer(["b", "c"], [0, 1]), (1 / 3 + 0 + 1) / 3),
         (Answer([], []), Answer([], []), 1),
         (Answer(["a"], [1, 1]), Answer(["a"], [-1, -1]), 2 / 3),
-        (Answer(["a"], [3, 4]), Answer(["a"], [4, 3], count=2), (1 + 24 / 25 + 1) / 3),
+        (Answer(["a"], [3, 4]), Answer(["a"], [4, 3], count=2), (1 + 24 / 25 + 1 / 2) / 3),
         (Answer(["a"], [1]), Answer(["a"], [1, 2]), 2 / 3),
         (Answer([], [0, 0]), Answer([], [1, 1]), 2 / 3),
     ],
 )
 def test_agreement_of_any_two_rows(first: Answer, second: Answer, expected: float) -> None:
     assert agreement(first, second) == pytest.approx(expected)
+
+
+@dataclass(frozen=True)
+class Output:
+    """As an ONNX model answers, and another one."""
+
+    boxes: list[list[float]]
+    values: list[float]
+    values_shape: list[int]
+
+
+@pytest.mark.parametrize(
+    ("values", "shape", "boxes", "expected"),
+    [
+        ([1, 0], [2], [[1, 2], [3, 4]], 1),
+        ([0, 1], [2], [[1, 2], [3, 4]], 1 / 2),  # and not 2 / 3: that their shapes agree says nothing
+        ([1, 0], [1, 2], [[-1, -2], [-3, -4]], 1 / 2),
+        ([1, 0], [2], [[1, 2], [3, 4], [5]], 1 / 2),
+    ],
+)
+def test_agreement_of_nested_numbers(
+    values: list[float], shape: list[int], boxes: list[list[float]], expected: float
+) -> None:
+    first = Output([[1, 2], [3, 4]], [1, 0], [2])
+    assert agreement(first, Output(boxes, values, shape)) == pytest.approx(expected)
 
 
 def test_any_analyzer_is_named_after_itself() -> None:
