@@ -80,7 +80,7 @@ def capsule_names() -> list[str]:
 
 
 def _names(root: Path) -> list[str]:
-    return sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
+    return sorted(path.parent.name for path in root.glob(f"[!.]*/{MANIFEST}"))  # hidden: what a fetch left behind
 
 
 def capsule_path(name: str | Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from difficmh import cli_commands, cli_models
@@ -30,7 +31,9 @@ Decompressed pictures are reconstructions: a generative decoder may invent detai
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the tool on `arguments`, the process's own by default, and returns the exit code."""
-    options = _parser().parse_args(arguments)
+    with suppress(AttributeError):  # a name that the terminal cannot spell is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    options = _parsed(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -47,8 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_of_the_device(error: RuntimeError) -> bool:
-    """Whether torch complains of a GPU or of too little memory on it, which no line of this program can mend."""
-    return type(error).__name__ == "OutOfMemoryError" or "CUDA" in str(error) or "NVIDIA" in str(error)
+    """Whether torch complains of a GPU or of too little memory, which no line of this program can mend."""
+    told = ("CUDA", "NVIDIA", "DefaultCPUAllocator")
+    return type(error).__name__ == "OutOfMemoryError" or any(name in str(error) for name in told)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Exits with status 2 for wrong use. OUT may stand behind options, where argparse looks for no IN or OUT."""
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments)
+    if len(left) == 1 and not left[0].startswith("-") and getattr(options, "output", "") is None:
+        options.output = left[0]
+    elif left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -216,12 +217,15 @@ def _named_format(options: argparse.Namespace) -> str:
 
 
 def _target(options: argparse.Namespace, default: Path) -> Path:
-    """Where the result goes: never over the input, and over another file only if that is wanted."""
+    """Where the result goes: never over the input, and over another file only if that is wanted; where a link leads."""
     target = Path(options.output) if options.output else default
     if target.exists() and target.samefile(options.input):
         raise ValueError(f"{target} is the input")
     if target.is_dir():
         raise ValueError(f"{target} is a directory")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{target} is no file that could be replaced")
+    target = target.resolve() if target.is_symlink() else target
     if target.exists() and not options.force:
         raise ValueError(f"{target} exists; --force replaces it")
     if not target.parent.is_dir():
@@ -230,10 +234,12 @@ def _target(options: argparse.Namespace, default: Path) -> Path:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All of `data` at `path`, or nothing."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """All of `data` at `path`, or nothing; a file that was there hands on who may read it."""
+    partial = path.with_name(f".difficmh-{os.getpid()}.partial")
     try:
         partial.write_bytes(data)
+        with suppress(FileNotFoundError):
+            shutil.copymode(path, partial)
         partial.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

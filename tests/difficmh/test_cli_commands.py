@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,41 @@ def test_the_built_in_model_from_a_shell(photo: Path) -> None:
     assert "quality 3" in run("info", "photo.dicm")
     assert "photo.jpg" in run("decompress", "photo.dicm", "photo.jpg", "--mode", "preview")
     assert decode_image((photo.parent / "photo.jpg").read_bytes()).shape == (70, 90, 3)
+
+
+def test_out_may_stand_behind_options(stream: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = stream.with_name("behind.png")
+    assert main(["decompress", str(stream), "--codec", str(tiny_capsule), "--mode", "preview", str(target)]) == 0
+    assert target.is_file()
+    with pytest.raises(SystemExit):
+        main(["decompress", str(stream), "one.png", "--mode", "preview", "two.png"])
+    assert "unrecognized arguments: two.png" in capsys.readouterr().err
+
+
+def test_what_is_no_file_is_not_replaced(stream: Path, tiny_capsule: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = stream.with_name("pipe.png")
+    os.mkfifo(pipe)
+    assert main(["decompress", str(stream), str(pipe), "--codec", str(tiny_capsule), "--force"]) == 2
+    assert "no file that could be replaced" in complaint(capsys)
+    assert pipe.is_fifo()
+
+
+def test_a_link_is_followed_and_permissions_stay(stream: Path, tiny_capsule: Path) -> None:
+    real, link = stream.with_name("real.png"), stream.with_name("link.png")
+    real.write_bytes(b"old")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    assert (
+        main(["decompress", str(stream), str(link), "--codec", str(tiny_capsule), "--mode", "preview", "--force"]) == 0
+    )
+    assert link.is_symlink()
+    assert real.read_bytes().startswith(b"\x89PNG")
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_name_that_the_terminal_cannot_spell(photo: Path, tiny_capsule: Path) -> None:
+    odd = photo.rename(photo.with_name("ünï.bmp"))
+    command = [sys.executable, "-m", "difficmh.cli", "compress", str(odd), "--codec", str(tiny_capsule), "--no-tags"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (done.returncode, odd.with_suffix(".dicm").is_file()) == (0, True), done.stderr
