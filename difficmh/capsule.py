@@ -187,6 +187,13 @@ def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
     return str(manifest["fingerprint"])
 
 
+def share(file: Path) -> None:
+    """Gives a file the permissions of any other that this process makes: safetensors' are for their owner alone."""
+    mask = os.umask(0)  # there is no other way to ask for it
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
+
+
 def verify_decoding(path: Path) -> None:
     """Checks the files that decide what a bitstream means and what its picture looks like. Raises CapsuleError.
 

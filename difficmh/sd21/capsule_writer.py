@@ -33,7 +33,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
-from difficmh.capsule import CONFIG, FORMAT, INDEX, MANIFEST, PROVENANCE, TABLES, VOCABULARY, write_manifest
+from difficmh.capsule import CONFIG, FORMAT, INDEX, MANIFEST, PROVENANCE, TABLES, VOCABULARY, share, write_manifest
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetched, require_space
 from difficmh.taggers.ram_tags import NUMBERS_FILE, TagList
@@ -187,6 +187,7 @@ def _write_weights(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], shar
             save_tensors(tensors, folder / shard.file, metadata={"format": "pt"})
         except (SafetensorError, RuntimeError) as error:
             raise CapsuleError(f"{shard.file} was not written: {error}") from error
+        share(folder / shard.file)
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -204,6 +205,7 @@ def _write_descriptions(folder: Path, contents: CapsuleContents, shards: Sequenc
     _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
     arrays = {name: np.ascontiguousarray(array) for name, array in contents.tables.items()}
     save_arrays(arrays, folder / TABLES)
+    share(folder / TABLES)
     contents.vocabulary.save(folder / VOCABULARY)
     contents.tags.save_numbers(folder / NUMBERS_FILE)
     _write_json(folder / PROVENANCE, {role: _origin(source) for role, source in contents.sources.items()})

@@ -21,6 +21,7 @@ from difficmh.capsule import (
     VOCABULARY,
     WEIGHTS,
     read_name,
+    share,
     write_manifest,
 )
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
@@ -80,6 +81,8 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     (capsule / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
     save_tensors(decoding, capsule / WEIGHTS)
     save_arrays(tables.to_arrays(), capsule / TABLES)
+    for file in (capsule / WEIGHTS, capsule / TABLES):
+        share(file)
     if history:
         write_history(capsule, history)
     return write_manifest(capsule)
