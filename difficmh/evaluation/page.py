@@ -11,6 +11,7 @@ from difficmh.evaluation.measure import Measurement, Plan
 from difficmh.evaluation.plots import curves_png
 from difficmh.evaluation.report import written
 from difficmh.evaluation.summary import Summary
+from difficmh.unreadable import left_out
 
 SHOWN_SCORES = {"psnr": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULACRA 2"}
 
@@ -28,6 +29,7 @@ def render_page(summary: Summary, measurements: Sequence[Measurement], plan: Pla
         "summary": summary,
         "plan": plan,
         "cases": worst_cases(measurements, plan.crop_rate),
+        "left_out": left_out(summary.unreadable) if summary.unreadable else "",
         "judged_by": judging_metric(measurements).title,
         "score_names": SHOWN_SCORES,
         "plots": [(found.metric, curves_png([found])) for found in summary.metrics if any(found.figures.values())],

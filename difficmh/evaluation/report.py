@@ -9,12 +9,13 @@ from typing import Any
 
 from difficmh.evaluation.intervals import Interval
 from difficmh.evaluation.summary import MetricSummary, Summary
+from difficmh.unreadable import left_out
 
 CODEC_WIDTH = 26
 
 
 def table(summary: Summary) -> str:
-    """The findings as plain text: what each quality costs, each metric at equal rates, BD-rates."""
+    """The findings as plain text: what each quality costs, each metric at equal rates, BD-rates, what was left out."""
     width = max([CODEC_WIDTH, *(len(row.codec) + 1 for row in summary.rows)])
     lines = [f"{'codec':{width}}{'quality':>8}{'images':>8}{'bpp':>9}{'encode s':>10}{'decode s':>10}"]
     lines += [
@@ -24,6 +25,7 @@ def table(summary: Summary) -> str:
     ]
     for found in summary.metrics:
         lines += ["", *_metric_lines(found, summary.request.rates, width)]
+    lines += ["", left_out(summary.unreadable)] if summary.unreadable else []
     return "\n".join(lines)
 
 
@@ -59,6 +61,7 @@ def to_json(summary: Summary, plan: Mapping[str, Any]) -> str:
         "plan": dict(plan),
         "request": asdict(summary.request),
         "images": summary.images,
+        "unreadable": dict(summary.unreadable),
         "rows": [asdict(row) for row in summary.rows],
         "metrics": {found.metric.name: _metric_json(found) for found in summary.metrics},
     }

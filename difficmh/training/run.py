@@ -36,8 +36,8 @@ HELD_BACK = 60
 def train(job: TrainingJob) -> Path:
     """Runs one stage; returns its checkpoint.
 
-    Raises FileNotFoundError for missing weights or pictures, ImageError for a picture that cannot be read, ValueError
-    for too few of them, or a device that there is not.
+    Raises FileNotFoundError for missing weights or pictures, ImageError where no picture can be read, ValueError for
+    too few of them, or a device that there is not.
     """
     device = find_device(job.device)
     torch.manual_seed(job.seed)
