@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 def run(request: EvaluateRequest) -> int:
     """Evaluates and prints the findings; the exit status. Raises JobError before any work for what cannot work."""
     from difficmh.evaluation.earlier import read_earlier
-    from difficmh.evaluation.output import prepare_output, write_report
+    from difficmh.evaluation.output import prepare_output, refuse_earlier, write_report
     from difficmh.evaluation.rows import flat_rows
     from difficmh.evaluation.summary import Request
 
     try:
+        refuse_earlier(request.output, request.overwrite)
         findings = read_earlier(*read_files(request.earlier), request.rates) if request.earlier else found(request)
         prepare_output(request.output)  # measuring has done so already, --from has not
         write_rows(request.output, flat_rows(findings.measurements))

@@ -5,8 +5,9 @@
     python jobs/release_codec.py ... --measure detection:FastestDet.onnx --detect-in '*street*' --workers 2
 
 Arguments that are not listed go to jobs/evaluate_codec.py, which compares both modes of the codec with JPEG, WebP and
-AVIF. Then the card's sections on training and results are written anew; the rest of it stays as it is. A codec of
-another name than that of --companions starts from a card to be filled in.
+AVIF (`--overwrite` where --evaluation holds an earlier one). Then the card's sections on training and results are
+written anew; the rest of it stays as it is. A codec of another name than that of --companions starts from a card to be
+filled in.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ def main(command: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace, more: Sequence[str]) -> int:
     """The exit status: that of the evaluation where it fails."""
+    from difficmh.evaluation.output import refuse_earlier
     from difficmh.training.export import companions, export
 
     capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
+    refuse_earlier(evaluation, "--overwrite" in more)
     source = capsule_or_path(arguments.companions) if arguments.companions else capsule
     export(Path(arguments.checkpoint), arguments.name, companions(source, arguments.name), capsule)
     if status := evaluate(capsule, arguments.images, evaluation, more):

@@ -17,6 +17,8 @@ from difficmh.evaluation.statistics import Metric
 from difficmh.evaluation.summary import MetricSummary, Request, summarise
 from difficmh.unreadable import Unreadable
 
+EVALUATION = "evaluation.json"
+
 REPORT_PACKAGES = ("jinja2", "matplotlib.figure")
 """What is imported only where a report is written."""
 
@@ -33,6 +35,12 @@ class Findings:
     metrics: Sequence[Metric]
     kept: Sequence[MetricSummary] = ()
     unreadable: Unreadable = ()
+
+
+def refuse_earlier(output: Path, overwrite: bool) -> None:
+    """Raises ValueError where the folder holds an evaluation, which may have taken hours, unless to be overwritten."""
+    if not overwrite and (output / EVALUATION).exists():
+        raise ValueError(f"{output} holds an evaluation already: choose another place or --overwrite")
 
 
 def prepare_output(output: Path) -> None:
@@ -64,7 +72,7 @@ def write_report(output: Path, findings: Findings, request: Request) -> str:
     summary = summarise(measurements, findings.metrics, references, request)
     summary = replace(summary, metrics=[*summary.metrics, *findings.kept], unreadable=findings.unreadable)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "evaluation.json").write_text(to_json(summary, asdict(plan)), encoding="utf-8")
+    (output / EVALUATION).write_text(to_json(summary, asdict(plan)), encoding="utf-8")
     (output / "curves.png").write_bytes(curves_png(summary.metrics))
     (output / "index.html").write_text(render_page(summary, measurements, plan), encoding="utf-8")
     return table(summary)

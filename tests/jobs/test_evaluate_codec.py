@@ -63,8 +63,24 @@ def test_other_rates_without_measuring_again(images: Path, capsys: pytest.Captur
     assert (report["request"]["rates"], report["plan"], report["rows"]) == ([1.5], first["plan"], first["rows"])
     assert "decoded pictures measured" not in capsys.readouterr().err
     assert {path.name for path in (images / "again").iterdir()} == {path.name for path in (images / "out").iterdir()}
-    assert evaluate_codec.main([*again[:2], "--output", again[1], "--rates", "1,3", "--bd-range", "0.1,20"]) == 0
+    assert (
+        evaluate_codec.main([*again[:2], "--output", again[1], "--rates", "1,3", "--bd-range", "0.1,20", "--overwrite"])
+        == 0
+    )
     assert json.loads((images / "out" / "evaluation.json").read_text()) == first
+
+
+def test_an_earlier_evaluation_is_not_overwritten_unasked(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(images, "--codec", "jpeg@20")
+    wanted = ["--images", str(images / "photos"), "--output", str(images / "out"), "--codec", "jpeg@60"]
+    for words in (wanted, [*wanted[2:4], "--from", str(images / "out")]):
+        capsys.readouterr()
+        assert evaluate_codec.main(words) == 2
+        printed = capsys.readouterr().err
+        assert printed == f"error: {images / 'out'} holds an evaluation already: choose another place or --overwrite\n"
+        assert json.loads((images / "out" / "evaluation.json").read_text()) == first
+    assert evaluate_codec.main([*wanted, "--overwrite"]) == 0
+    assert json.loads((images / "out" / "evaluation.json").read_text()) != first
 
 
 def test_a_module_in_the_current_folder(images: Path) -> None:
@@ -98,7 +114,7 @@ def test_limit(images: Path) -> None:
 @pytest.mark.usefixtures("ray_local")
 def test_ray_measures_the_same(images: Path) -> None:
     codecs = ("--codec", "jpeg@20,60", "--codec", "webp@20")
-    here, there = run(images, *codecs), run(images, *codecs, "--workers", "1")
+    here, there = run(images, *codecs), run(images, *codecs, "--workers", "1", "--overwrite")
     assert there["metrics"] == here["metrics"]
     assert there["images"] == here["images"]
 

@@ -226,6 +226,11 @@ def test_a_release_of_what_is_no_checkpoint_is_one_line(tmp_path: Path, capsys: 
     wanted = ("--capsule", tmp_path / "a", "--name", "mine", "--images", "b", "--evaluation", tmp_path / "c")
     assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "none.pt") == 2
     assert one_error(capsys) == f"error: {tmp_path / 'none.pt'}: No such file or directory"
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "evaluation.json").touch()
+    assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "none.pt") == 2
+    assert "c holds an evaluation already" in one_error(capsys)
+    wanted = (*wanted, "--overwrite")
     torch.save({"weights": 5}, tmp_path / "odd.pt")
     assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "odd.pt") == 2
     assert "odd.pt is no checkpoint of this program's training" in one_error(capsys)
