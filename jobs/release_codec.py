@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from difficmh.capsule import capsule_or_path, write_manifest
 from pipeline.job import plain_exit_code
@@ -76,14 +77,8 @@ def parser() -> argparse.ArgumentParser:
     add("--capsule", required=True, metavar="DIR", help="directory of the capsule")
     add("--companions", metavar="CAPSULE", help="where tag vocabulary, tagger and licence come from, such as lite")
     add("--name", required=True, help="name of the codec")
-    add(
-        "--images",
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="URL",
-        help="pictures to measure on, not trained on",
-    )
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    add("--images", **several, required=True, metavar="URL", help="pictures to measure on, not trained on")
     add("--evaluation", required=True, metavar="DIR", help="folder for the report of the evaluation")
     return parser
 
