@@ -34,12 +34,12 @@ def main(command: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace, more: Sequence[str]) -> int:
     """The exit status: that of the evaluation where it fails."""
     from difficmh.evaluation.output import refuse_earlier
-    from difficmh.training.export import companions, export
+    from difficmh.training.export import export_with_companions
 
     capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
     refuse_earlier(evaluation, "--overwrite" in more)
     source = capsule_or_path(arguments.companions) if arguments.companions else capsule
-    export(Path(arguments.checkpoint), arguments.name, companions(source, arguments.name), capsule)
+    export_with_companions(Path(arguments.checkpoint), arguments.name, source, capsule)
     if status := evaluate(capsule, arguments.images, evaluation, more):
         return status
     write_sections(capsule, arguments.name, evaluation)

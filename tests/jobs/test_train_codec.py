@@ -206,7 +206,10 @@ def test_an_exported_codec_is_called_as_its_folder_and_has_the_card_of_no_other(
     )
     assert "trained for 3 tags" in one_error(capsys)
     assert run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "third") == 2
-    assert "no capsule" in one_error(capsys)
+    assert one_error(capsys).endswith("third that tag vocabulary and tagger could come from: give --companions lite")
+    missing = tmp_path / "nope.pt"
+    assert run("export_codec.py", "--checkpoint", missing, "--capsule", tmp_path / "third") == 2
+    assert one_error(capsys) == f"error: {missing}: No such file or directory"
     assert not any((tmp_path / name).exists() for name in ("other", "third"))
 
 
