@@ -92,7 +92,11 @@ def capsule_path(name: str | Path) -> Path:
             return candidate
     if FETCHABLE.fullmatch(str(name)):
         raise CapsuleError(f"{name} is not on this machine: `difficmh models fetch {name}` makes its capsule")
-    raise CapsuleError(f"no codec {str(name)!r}: here are {', '.join(capsule_names()) or 'none'}; or give a directory")
+    place = Path(name).resolve()
+    lack = f"has no {MANIFEST}" if place.is_dir() else "is no directory"
+    fetching = "; make it once: difficmh models fetch sd21-r4" if str(name).startswith("sd21") else ""
+    here = ", ".join(capsule_names()) or "none"
+    raise CapsuleError(f"no codec {str(name)!r}: here are {here}, and {place} {lack}{fetching}")
 
 
 def capsule_of(fingerprint: str) -> Path | None:
