@@ -188,6 +188,9 @@ def test_data_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureF
     wanted = ["--data", f"{tmp_path}/*.tar", "--output", tmp_path / "run", "--stage", "rate_distortion", "--minutes", 1]
     assert run("train_codec.py", *wanted) == 2
     assert one_error(capsys).startswith(f"error: {tmp_path}/*.tar")
+    (tmp_path / "odd").touch()  # tags may come from a tagger, which takes seconds to load: places go first
+    assert run("train_codec.py", *wanted, "--tags", tmp_path / "odd") == 2
+    assert one_error(capsys) == f"error: {tmp_path}/*.tar: No such file or directory"
 
 
 def test_an_exported_codec_is_called_as_its_folder_and_has_the_card_of_no_other(
