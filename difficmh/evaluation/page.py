@@ -11,7 +11,7 @@ from difficmh.evaluation.measure import Measurement, Plan
 from difficmh.evaluation.plots import curves_png
 from difficmh.evaluation.report import written
 from difficmh.evaluation.summary import Summary
-from difficmh.unreadable import left_out
+from difficmh.unreadable import counted, left_out
 
 SHOWN_SCORES = {"psnr": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULACRA 2"}
 
@@ -24,6 +24,7 @@ def render_page(summary: Summary, measurements: Sequence[Measurement], plan: Pla
         loader=PackageLoader("difficmh.evaluation", "."), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["interval"] = written
+    environment.filters["counted"] = counted
     environment.globals["data_uri"] = data_uri
     content: dict[str, Any] = {
         "summary": summary,
