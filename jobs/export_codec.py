@@ -25,12 +25,12 @@ def main(command: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the capsule; the exit status."""
-    from difficmh.training.export import companions, export
+    from difficmh.training.export import export_with_companions
 
     capsule = Path(arguments.capsule)
     name = arguments.name or capsule.absolute().name
-    kept = companions(capsule_or_path(arguments.companions) if arguments.companions else capsule, name)
-    fingerprint = export(Path(arguments.checkpoint), name, kept, capsule)
+    source = capsule_or_path(arguments.companions) if arguments.companions else capsule
+    fingerprint = export_with_companions(Path(arguments.checkpoint), name, source, capsule)
     print(f"{capsule}: codec {name}, fingerprint {fingerprint}")
     return 0
 

@@ -5,8 +5,9 @@
     python jobs/release_codec.py ... --measure detection:FastestDet.onnx --detect-in '*street*' --workers 2
 
 Arguments that are not listed go to jobs/evaluate_codec.py, which compares both modes of the codec with JPEG, WebP and
-AVIF. Then the card's sections on training and results are written anew; the rest of it stays as it is. A codec of
-another name than that of --companions starts from a card to be filled in.
+AVIF (`--overwrite` where --evaluation holds an earlier one). Then the card's sections on training and results are
+written anew; the rest of it stays as it is. A codec of another name than that of --companions starts from a card to be
+filled in.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from difficmh.capsule import capsule_or_path, write_manifest
 from pipeline.job import plain_exit_code
@@ -31,11 +33,13 @@ def main(command: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace, more: Sequence[str]) -> int:
     """The exit status: that of the evaluation where it fails."""
-    from difficmh.training.export import companions, export
+    from difficmh.evaluation.output import refuse_earlier
+    from difficmh.training.export import export_with_companions
 
     capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
+    refuse_earlier(evaluation, "--overwrite" in more)
     source = capsule_or_path(arguments.companions) if arguments.companions else capsule
-    export(Path(arguments.checkpoint), arguments.name, companions(source, arguments.name), capsule)
+    export_with_companions(Path(arguments.checkpoint), arguments.name, source, capsule)
     if status := evaluate(capsule, arguments.images, evaluation, more):
         return status
     write_sections(capsule, arguments.name, evaluation)
@@ -73,14 +77,8 @@ def parser() -> argparse.ArgumentParser:
     add("--capsule", required=True, metavar="DIR", help="directory of the capsule")
     add("--companions", metavar="CAPSULE", help="where tag vocabulary, tagger and licence come from, such as lite")
     add("--name", required=True, help="name of the codec")
-    add(
-        "--images",
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="URL",
-        help="pictures to measure on, not trained on",
-    )
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    add("--images", **several, required=True, metavar="URL", help="pictures to measure on, not trained on")
     add("--evaluation", required=True, metavar="DIR", help="folder for the report of the evaluation")
     return parser
 

@@ -17,7 +17,7 @@ from functools import partial
 
 from difficmh.training.command import TrainingCommand, parse
 from difficmh.training.job import TrainingJob
-from difficmh.training.run import previous_weights, train
+from difficmh.training.run import check_places, train
 from pipeline.errors import JobError, describe
 from pipeline.job import connect_ray, plain_exit_code
 
@@ -40,7 +40,7 @@ def train_with_ray(job: TrainingJob, workers: int) -> None:
 
     Raises what went wrong in the first of them that failed, JobError for what Ray has to say beyond that.
     """
-    previous_weights(job)  # what is missing is said here, before a cluster starts
+    check_places(job)  # what is missing is said here, before a cluster starts
     import ray.train
     from ray.train.torch import TorchTrainer
 

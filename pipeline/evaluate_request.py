@@ -52,7 +52,7 @@ MEASURING = {
     "device": "--device",
     "storage_options": "--storage-options",
 }
-ALSO_LATER = ("--output", "--rates", "--bd-range")
+ALSO_LATER = ("--output", "--overwrite", "--rates", "--bd-range")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class EvaluateRequest:
     device: str
     storage_options: Mapping[str, Any]
     earlier: Path | None = None
+    overwrite: bool = False
 
     @property
     def worker_gpus(self) -> int:
@@ -112,6 +113,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     add("--measure", **several, dest="measures", metavar="NAME", help="any number, see below")
     add("--from", type=Path, dest="earlier", metavar="DIR", help="output of an earlier run, for other rates")
     add("--output", type=Path, required=True, metavar="DIR", help="local folder for the report")
+    add("--overwrite", action="store_true", help="replace an earlier evaluation in that folder")
     add("--limit", type=whole_number(1), metavar="N", help="the first N images only")
     add("--detect-in", default="*", metavar="PATTERN", help="detect only in images of such names, such as '*street*'")
 

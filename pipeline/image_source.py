@@ -36,8 +36,8 @@ def read_images(
     """Each image, still encoded, in the order of the URLs; without labels unless `labelled`.
 
     A URL is an image file, a folder of them (at any depth), or whatever `listing.expand` takes for shards. Raises
-    JobError where one leads to no images, or to images and shards alike, or a shard is damaged: an evaluation of fewer
-    images than meant would mislead.
+    JobError where one leads to no images, or to images and shards alike, or a shard is damaged: nobody could say
+    how many images an evaluation of the rest would lack.
     """
     distinct = Distinct()
     for url in urls:

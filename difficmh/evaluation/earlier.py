@@ -44,7 +44,9 @@ def read_earlier(
         ]
     except (KeyError, TypeError) as error:
         raise ValueError(f"evaluation.json: another version wrote it ({error}), measure again") from error
-    return Findings(plan, measurements, [one for one in metrics.values() if one.family != "distribution"], kept)
+    unreadable = list(content.get("unreadable", {}).items())
+    computed = [one for one in metrics.values() if one.family != "distribution"]
+    return Findings(plan, measurements, computed, kept, unreadable)
 
 
 def _tuple(value: Any) -> Any:

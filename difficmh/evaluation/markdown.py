@@ -40,7 +40,7 @@ def _at_quality(metric: Content, codec: str, quality: int) -> str:
 def _bd_rates(content: Content) -> Iterator[str]:
     low, high = content["request"]["bd_range"]
     for found in content["metrics"].values():
-        if not found["bd_rates"]:
+        if not any(any(compared.values()) for compared in found["bd_rates"].values()):
             continue
         yield f"\n### BD-rate in {found['title']}, {low:g} to {high:g} bits per pixel\n"
         references = list(found["bd_rates"])
@@ -54,6 +54,8 @@ def _bd_rates(content: Content) -> Iterator[str]:
 def _at_rates(content: Content) -> Iterator[str]:
     rates: Sequence[float] = content["request"]["rates"]
     for found in content["metrics"].values():
+        if not any(any(values) for values in found["at_rates"].values()):
+            continue
         better = "" if found["higher_is_better"] else ", lower is better"
         yield f"\n### {found['title']}{better}\n"
         if found["note"]:

@@ -15,6 +15,9 @@ from difficmh.evaluation.plots import curves_png
 from difficmh.evaluation.report import table, to_json
 from difficmh.evaluation.statistics import Metric
 from difficmh.evaluation.summary import MetricSummary, Request, summarise
+from difficmh.unreadable import Unreadable
+
+EVALUATION = "evaluation.json"
 
 REPORT_PACKAGES = ("jinja2", "matplotlib.figure")
 """What is imported only where a report is written."""
@@ -22,12 +25,22 @@ REPORT_PACKAGES = ("jinja2", "matplotlib.figure")
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured by a plan; `kept` are summaries of metrics whose evidence is no longer there."""
+    """What was measured by a plan.
+
+    `kept` are summaries of metrics whose evidence is no longer there, `unreadable` pictures that were left out.
+    """
 
     plan: Plan
     measurements: Sequence[Measurement]
     metrics: Sequence[Metric]
     kept: Sequence[MetricSummary] = ()
+    unreadable: Unreadable = ()
+
+
+def refuse_earlier(output: Path, overwrite: bool) -> None:
+    """Raises ValueError where the folder holds an evaluation, which may have taken hours, unless to be overwritten."""
+    if not overwrite and (output / EVALUATION).exists():
+        raise ValueError(f"{output} holds an evaluation already: choose another place or --overwrite")
 
 
 def prepare_output(output: Path) -> None:
@@ -57,9 +70,9 @@ def write_report(output: Path, findings: Findings, request: Request) -> str:
     codecs = dict.fromkeys(one.codec for one in measurements)
     references = [codec for codec in codecs if codec in BASELINES]
     summary = summarise(measurements, findings.metrics, references, request)
-    summary = replace(summary, metrics=[*summary.metrics, *findings.kept])
+    summary = replace(summary, metrics=[*summary.metrics, *findings.kept], unreadable=findings.unreadable)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "evaluation.json").write_text(to_json(summary, asdict(plan)), encoding="utf-8")
+    (output / EVALUATION).write_text(to_json(summary, asdict(plan)), encoding="utf-8")
     (output / "curves.png").write_bytes(curves_png(summary.metrics))
     (output / "index.html").write_text(render_page(summary, measurements, plan), encoding="utf-8")
     return table(summary)

@@ -11,6 +11,7 @@ from difficmh.evaluation.measure import Measurement, Plan
 from difficmh.evaluation.plots import curves_png
 from difficmh.evaluation.report import written
 from difficmh.evaluation.summary import Summary
+from difficmh.unreadable import counted, left_out
 
 SHOWN_SCORES = {"psnr": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULACRA 2"}
 
@@ -23,11 +24,13 @@ def render_page(summary: Summary, measurements: Sequence[Measurement], plan: Pla
         loader=PackageLoader("difficmh.evaluation", "."), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["interval"] = written
+    environment.filters["counted"] = counted
     environment.globals["data_uri"] = data_uri
     content: dict[str, Any] = {
         "summary": summary,
         "plan": plan,
         "cases": worst_cases(measurements, plan.crop_rate),
+        "left_out": left_out(summary.unreadable) if summary.unreadable else "",
         "judged_by": judging_metric(measurements).title,
         "score_names": SHOWN_SCORES,
         "plots": [(found.metric, curves_png([found])) for found in summary.metrics if any(found.figures.values())],

@@ -9,34 +9,53 @@ from typing import Any
 
 from difficmh.evaluation.intervals import Interval
 from difficmh.evaluation.summary import MetricSummary, Summary
+from difficmh.unreadable import left_out
 
-CODEC_WIDTH = 26
+TITLES = ("codec", "quality", "images", "bpp", "encode s", "decode s")
 
 
 def table(summary: Summary) -> str:
-    """The findings as plain text: what each quality costs, each metric at equal rates, BD-rates."""
-    width = max([CODEC_WIDTH, *(len(row.codec) + 1 for row in summary.rows)])
-    lines = [f"{'codec':{width}}{'quality':>8}{'images':>8}{'bpp':>9}{'encode s':>10}{'decode s':>10}"]
-    lines += [
-        f"{row.codec:{width}}{row.quality:8d}{row.images:8d}{row.bits_per_pixel.value:9.4f}"
-        f"{row.compress_seconds:10.3f}{row.decompress_seconds:10.3f}"
+    """The findings as plain text: what each quality costs, each metric at equal rates, BD-rates, what was left out."""
+    rows = [
+        (
+            row.codec,
+            f"{row.quality}",
+            f"{row.images}",
+            f"{row.bits_per_pixel.value:.4f}",
+            f"{row.compress_seconds:.3f}",
+            f"{row.decompress_seconds:.3f}",
+        )
         for row in summary.rows
     ]
+    lines = aligned([TITLES, *rows])
     for found in summary.metrics:
-        lines += ["", *_metric_lines(found, summary.request.rates, width)]
+        if found.at_rates:
+            lines += ["", *_metric_lines(found, summary.request.rates)]
+    lines += ["", left_out(summary.unreadable)] if summary.unreadable else []
     return "\n".join(lines)
 
 
-def _metric_lines(found: MetricSummary, rates: Sequence[float], width: int) -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, each column as wide as its widest cell; all but the first are set to the right."""
+    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([f"{row[0]:{first}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    ]
+
+
+def _metric_lines(found: MetricSummary, rates: Sequence[float]) -> Iterator[str]:
     better = "" if found.metric.higher_is_better else ", lower is better"
     original = "" if found.on_originals is None else f", {found.on_originals:.3f} on the originals"
     yield f"{found.metric.title}{better}{original}; at bits per pixel"
-    yield f"{'':{width}}" + "".join(f"{rate:>24g}" for rate in rates)
-    for codec, values in found.at_rates.items():
-        yield f"{codec:{width}}" + "".join(f"{written(value):>24}" for value in values)
+    rows = [(codec, *map(written, values)) for codec, values in found.at_rates.items()]
+    yield from aligned([("", *(f"{rate:g}" for rate in rates)), *rows])
     for reference, compared in found.bd_rates.items():
-        listed = ", ".join(f"{codec} {written(rate, '+.1f')} %" for codec, rate in compared.items())
-        yield f"  BD-rate against {reference}: {listed}"
+        if compared:
+            listed = ", ".join(
+                f"{codec} {written(rate, '+.1f')}{' %' if rate else ''}" for codec, rate in compared.items()
+            )
+            yield f"  BD-rate against {reference}: {listed}"
 
 
 def written(value: Interval | None, form: str = ".3f", unit: str = "") -> str:
@@ -59,6 +78,7 @@ def to_json(summary: Summary, plan: Mapping[str, Any]) -> str:
         "plan": dict(plan),
         "request": asdict(summary.request),
         "images": summary.images,
+        "unreadable": dict(summary.unreadable),
         "rows": [asdict(row) for row in summary.rows],
         "metrics": {found.metric.name: _metric_json(found) for found in summary.metrics},
     }

@@ -18,6 +18,7 @@ from difficmh.evaluation.intervals import RESAMPLES, Interval, draws, interval
 from difficmh.evaluation.measure import Measurement
 from difficmh.evaluation.statistics import Metric, Statistic, mean
 from difficmh.rate_distortion import Curve, Point, bd_rate, linear_at, monotone_at
+from difficmh.unreadable import Unreadable
 
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4)
 BD_RANGE = (0.05, 0.5)
@@ -76,12 +77,13 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """All that a report says. `images` are the names of the pictures."""
+    """All that a report says. `images` are the names of the pictures, without those that could not be read."""
 
     request: Request
     images: list[str]
     rows: list[Row]
     metrics: list[MetricSummary]
+    unreadable: Unreadable = ()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from difficmh.capsule import (
     TABLES,
     TAG_NUMBERS,
     VOCABULARY,
+    share,
     write_manifest,
 )
 from difficmh.errors import CapsuleError
@@ -197,6 +198,7 @@ def _write_weights(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], shar
             save_tensors(tensors, folder / shard.file, metadata={"format": "pt"})
         except (SafetensorError, RuntimeError) as error:
             raise CapsuleError(f"{shard.file} was not written: {error}") from error
+        share(folder / shard.file)
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -214,6 +216,7 @@ def _write_descriptions(folder: Path, contents: CapsuleContents, shards: Sequenc
     _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
     arrays = {name: np.ascontiguousarray(array) for name, array in contents.tables.items()}
     save_arrays(arrays, folder / TABLES)
+    share(folder / TABLES)
     contents.vocabulary.save(folder / VOCABULARY)
     contents.tags.save_numbers(folder / TAG_NUMBERS)
     _write_json(folder / PROVENANCE, {role: _origin(source) for role, source in contents.sources.items()})

@@ -22,6 +22,7 @@ from torch import Tensor
 from difficmh.errors import ImageError
 from difficmh.images import decode_image
 from difficmh.training.files import PictureFile, picture_files
+from difficmh.unreadable import left_out
 
 CROP = 192
 """Pixels a side of what is trained on: a multiple of 64, and more than the 160 that MS-SSIM needs."""
@@ -45,25 +46,32 @@ class TrainingSample:
 def read_samples(paths: Iterable[Path], threads: int = 2) -> list[TrainingSample]:
     """All pictures of tar shards or folders, decoded, in order; what was passed over as none is counted and printed.
 
-    Raises FileNotFoundError where there are none, ValueError for a folder with shards in it, and ImageError, with its
-    key, for a file whose name calls it a picture and that is none.
+    So are files whose names call them pictures and that cannot be read. Raises FileNotFoundError where there are no
+    pictures, ValueError for a folder with shards in it, and ImageError where none of the pictures can be read.
     """
     paths, passed_over = tuple(paths), Counter[str]()
     with ThreadPoolExecutor(threads) as pool:
-        samples = list(pool.map(_decode, picture_files(paths, passed_over)))
+        decoded = list(pool.map(_decode, picture_files(paths, passed_over)))
+    samples = [one for one in decoded if isinstance(one, TrainingSample)]
+    unreadable = [one for one in decoded if not isinstance(one, TrainingSample)]
     if passed_over:
         kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in passed_over.most_common())
         print(f"{passed_over.total()} files passed over as no images: {kinds}", flush=True)
+    if unreadable and not samples:
+        raise ImageError(f"no picture to train on: {left_out(unreadable)}")
+    if unreadable:
+        print(left_out(unreadable), flush=True)
     if not samples:
         raise FileNotFoundError(f"no images in {', '.join(str(path) for path in paths)}")
     return samples
 
 
-def _decode(file: PictureFile) -> TrainingSample:
+def _decode(file: PictureFile) -> TrainingSample | tuple[str, str]:
+    """The picture, or its key and why it cannot be read."""
     try:
         return TrainingSample(file.key, decode_image(file.data), file.metadata)
     except ImageError as error:
-        raise ImageError(f"{file.key}: {error}") from error
+        return file.key, str(error)
 
 
 class CropSource:

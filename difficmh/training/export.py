@@ -21,6 +21,7 @@ from difficmh.capsule import (
     VOCABULARY,
     WEIGHTS,
     read_name,
+    share,
     write_manifest,
 )
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_pmf
@@ -29,7 +30,7 @@ from difficmh.errors import CapsuleError
 from difficmh.model import CodecModel
 from difficmh.symbols import Z_LIMIT, EntropyTables
 from difficmh.training.card import CARD
-from difficmh.training.history import HISTORY_FILE, read_history, write_history
+from difficmh.training.history import HISTORY_FILE, read_checkpoint, read_history, write_history
 from difficmh.training.image_tags import learned_vocabulary
 from difficmh.training.rate import TRAINING_ONLY, RateModel
 from difficmh.training.trainer import averaged_state
@@ -46,11 +47,19 @@ def companions(source: Path, name: str) -> list[Path]:
     Raises CapsuleError where there is no such directory.
     """
     if not source.is_dir():
-        raise CapsuleError(f"there is no capsule {source} that tag vocabulary and tagger could come from")
+        raise CapsuleError(
+            f"there is no capsule {source} that tag vocabulary and tagger could come from: give --companions lite"
+        )
     made = {MANIFEST, HISTORY_FILE, *DECODING_FILES} - {VOCABULARY}
     if (source / CONFIG).is_file() and read_name(source) != name:
         made.add(CARD)
     return [file for file in sorted(source.iterdir()) if file.is_file() and file.name not in made]
+
+
+def export_with_companions(checkpoint: Path, name: str, source: Path, capsule: Path) -> str:
+    """`export` with the `companions` of a capsule. Raises as both do, for what is no checkpoint first."""
+    read_checkpoint(checkpoint, mmap=True)
+    return export(checkpoint, name, companions(source, name), capsule)
 
 
 def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> str:
@@ -80,6 +89,8 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     (capsule / CONFIG).write_text(json.dumps(content, indent=1) + "\n")
     save_tensors(decoding, capsule / WEIGHTS)
     save_arrays(tables.to_arrays(), capsule / TABLES)
+    for file in (capsule / WEIGHTS, capsule / TABLES):
+        share(file)
     if history:
         write_history(capsule, history)
     return write_manifest(capsule)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,9 +38,10 @@ HELD_BACK = 60
 def train(job: TrainingJob) -> Path:
     """Runs one stage; returns its checkpoint.
 
-    Raises FileNotFoundError for missing weights or pictures, ImageError for a picture that cannot be read, ValueError
-    for too few of them, or a device that there is not.
+    Raises FileNotFoundError for missing weights or pictures, ImageError where no picture can be read, ValueError for
+    too few of them, or a device that there is not.
     """
+    check_places(job)
     device = find_device(job.device)
     torch.manual_seed(job.seed)
     tags = tag_source(job.tags, job.device) if job.tags else None
@@ -55,12 +58,21 @@ def train(job: TrainingJob) -> Path:
     return job.checkpoint
 
 
+def check_places(job: TrainingJob) -> None:
+    """Raises FileNotFoundError where pictures or weights to start from are missing; takes no time."""
+    for path in job.data:
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    previous_weights(job)
+
+
 def load_data(job: TrainingJob, tags: TagSource | None, vocabulary: int) -> TrainingData:
     """Reads the pictures, once; they are held once, on the device."""
     samples = [sample for sample in read_samples(job.data) if min(sample.pixels.shape[:2]) >= SMALLEST_SIDE]
     kept = [sample for i, sample in enumerate(samples) if i % HELD_BACK]
     if not kept:
         raise ValueError(f"{len(samples)} pictures of {SMALLEST_SIDE} pixels a side are too few: two at least")
+    print(f"{len(kept)} pictures to train on, {len(samples) - len(kept)} held back", flush=True)
     matrix = tag_matrix(kept, tags, vocabulary)
     if tags:
         print(f"{int(matrix.any(dim=1).sum())} of {len(kept)} pictures have tags", flush=True)

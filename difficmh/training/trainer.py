@@ -94,11 +94,11 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Trains until the budget is spent."""
+        """Trains until the budget is spent, and says so."""
         self.job.output.mkdir(parents=True, exist_ok=True)
         self.resume()
         recent: list[dict[str, float]] = []
-        saved = self.seconds
+        saved, steps = self.seconds, self.steps
         while self.progress < 1:
             started = time.monotonic()
             recent.append(self.stage.step(self._batch(), self.progress, self.generator))
@@ -116,6 +116,10 @@ class Trainer:
                     distributed.barrier()  # that no worker's next step lasts as long as the leader's table
         self.save()
         self._validate()
+        if self.leads:
+            trained = f"{self.steps} steps, {self.minutes:.2f} of {self.job.minutes:g} minutes"
+            nothing = f"nothing left of {self.job.minutes:g} minutes: give more --minutes"
+            print(trained if self.steps > steps else nothing, flush=True)
 
     def _batch(self) -> Batch:
         images, chosen = self.data.source.batch(self.job.batch, CROP, self.generator)

@@ -109,8 +109,21 @@ def test_a_released_model_that_is_not_here_is_to_be_fetched(tmp_path: Path, monk
     monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path))
     with pytest.raises(CapsuleError, match="difficmh models fetch sd21-r4"):
         capsule_path("sd21-r4")
-    with pytest.raises(CapsuleError, match="no codec 'sd21'"):
+    with pytest.raises(
+        CapsuleError, match=r"no codec 'sd21': here are lite, .*; make it once: .* models fetch sd21-r4"
+    ):
         capsule_path("sd21")
+
+
+def test_where_a_codec_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name, place in (("../my-codec", "my-codec is no directory"), ("../empty", "empty has no manifest.json")):
+        with pytest.raises(CapsuleError) as raised:
+            capsule_path(name)
+        assert str(raised.value) == f"no codec '{name}': here are lite, and {tmp_path / place}"
 
 
 def test_a_user_without_a_home_has_the_built_in_models(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import difficmh
 from difficmh import bitstream, capsule, cli_commands
 from difficmh.cdf_tables import gaussian_tables
 from difficmh.cli import main
+from difficmh.codec import Tagger
 from difficmh.errors import BitstreamError, CapsuleError
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
 from difficmh.tag_coder import TagPrior, decode_tags, encode_tags
@@ -35,6 +36,9 @@ class ColourCodec:
 
     def tag(self, images: Sequence[np.ndarray]) -> list[list[TagScore]]:
         return [[TagScore("car", 0.9), TagScore("road", 0.8)] for _ in images]
+
+    def tagger(self) -> Tagger:
+        return self.tag
 
     def compress(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import difficmh
 from difficmh import cli_commands
 from difficmh.capsule import capsule_fingerprint
 from difficmh.cli import main
+from difficmh.codec import Tagger
 from difficmh.images import decode_image
 from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
 
@@ -41,6 +44,27 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     assert err.startswith("difficmh: ")
     assert err.count("\n") == 1
     return err
+
+
+def test_the_time_of_a_picture_is_without_the_loading_of_the_tagger(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    codec = difficmh.load("lite")
+    make, now = codec.tagger, time.perf_counter
+
+    def tagger() -> Tagger:
+        events.append("tagger")
+        return make()
+
+    def clock() -> float:
+        events.append("clock")
+        return now()
+
+    monkeypatch.setattr(difficmh, "load", lambda *_, **__: replace(codec, tagger=tagger))
+    monkeypatch.setattr(cli_commands.time, "perf_counter", clock)
+    assert main(["compress", str(photo)]) == 0
+    assert events[:2] == ["tagger", "clock"]
 
 
 @pytest.mark.parametrize("mode", ["preview", "full"])

@@ -63,8 +63,24 @@ def test_other_rates_without_measuring_again(images: Path, capsys: pytest.Captur
     assert (report["request"]["rates"], report["plan"], report["rows"]) == ([1.5], first["plan"], first["rows"])
     assert "decoded pictures measured" not in capsys.readouterr().err
     assert {path.name for path in (images / "again").iterdir()} == {path.name for path in (images / "out").iterdir()}
-    assert evaluate_codec.main([*again[:2], "--output", again[1], "--rates", "1,3", "--bd-range", "0.1,20"]) == 0
+    assert (
+        evaluate_codec.main([*again[:2], "--output", again[1], "--rates", "1,3", "--bd-range", "0.1,20", "--overwrite"])
+        == 0
+    )
     assert json.loads((images / "out" / "evaluation.json").read_text()) == first
+
+
+def test_an_earlier_evaluation_is_not_overwritten_unasked(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(images, "--codec", "jpeg@20")
+    wanted = ["--images", str(images / "photos"), "--output", str(images / "out"), "--codec", "jpeg@60"]
+    for words in (wanted, [*wanted[2:4], "--from", str(images / "out")]):
+        capsys.readouterr()
+        assert evaluate_codec.main(words) == 2
+        printed = capsys.readouterr().err
+        assert printed == f"error: {images / 'out'} holds an evaluation already: choose another place or --overwrite\n"
+        assert json.loads((images / "out" / "evaluation.json").read_text()) == first
+    assert evaluate_codec.main([*wanted, "--overwrite"]) == 0
+    assert json.loads((images / "out" / "evaluation.json").read_text()) != first
 
 
 def test_a_module_in_the_current_folder(images: Path) -> None:
@@ -98,7 +114,7 @@ def test_limit(images: Path) -> None:
 @pytest.mark.usefixtures("ray_local")
 def test_ray_measures_the_same(images: Path) -> None:
     codecs = ("--codec", "jpeg@20,60", "--codec", "webp@20")
-    here, there = run(images, *codecs), run(images, *codecs, "--workers", "1")
+    here, there = run(images, *codecs), run(images, *codecs, "--workers", "1", "--overwrite")
     assert there["metrics"] == here["metrics"]
     assert there["images"] == here["images"]
 
@@ -179,13 +195,28 @@ def test_json_of_another_form_matters_to_detection_only(images: Path, capsys: py
         evaluate_codec.prepared(request)
 
 
-def test_a_file_that_is_no_picture_is_named(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (images / "photos" / "c.jpg").write_bytes(b"none")
-    assert (
-        evaluate_codec.main(["--images", str(images / "photos"), "--output", str(images / "out"), "--codec", "jpeg@9"])
-        == 2
-    )
-    assert "c.jpg" in capsys.readouterr().err
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deep = images / "photos" / "deep"
+    whole = (deep / "b.jpg").read_bytes()
+    (deep / "a2.jpg").write_bytes(whole[: len(whole) // 2])
+    report = run(images, "--codec", "jpeg@9", "--limit", "2")
+    assert (report["images"], list(report["unreadable"])) == (["deep/a.PNG", "deep/b.jpg"], ["deep/a2.jpg"])
+    printed = capsys.readouterr()
+    assert "2 of 2 decoded pictures measured" in printed.err
+    line = printed.out.splitlines()[-1]
+    assert line.startswith("1 picture left out that cannot be read: deep/a2.jpg (not a readable image: ")
+    assert line.partition(" (")[0] in (images / "out" / "index.html").read_text()
+    assert evaluate_codec.main(["--from", str(images / "out"), "--output", str(images / "again")]) == 0
+    assert json.loads((images / "again" / "evaluation.json").read_text())["unreadable"] == report["unreadable"]
+
+
+def test_no_picture_that_can_be_read_is_an_error(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "c.jpg").write_bytes(b"none")
+    arguments = ["--images", str(images / "c.jpg"), "--output", str(images / "out"), "--codec", "jpeg@9"]
+    assert evaluate_codec.main(arguments) == 2
+    expected = "error: no picture to measure: 1 picture left out that cannot be read: c.jpg (not an image"
+    assert capsys.readouterr().err.startswith(expected)
+    assert not (images / "out").exists()
 
 
 def test_a_damaged_shard_is_no_evaluation(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,6 +188,9 @@ def test_data_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureF
     wanted = ["--data", f"{tmp_path}/*.tar", "--output", tmp_path / "run", "--stage", "rate_distortion", "--minutes", 1]
     assert run("train_codec.py", *wanted) == 2
     assert one_error(capsys).startswith(f"error: {tmp_path}/*.tar")
+    (tmp_path / "odd").touch()  # tags may come from a tagger, which takes seconds to load: places go first
+    assert run("train_codec.py", *wanted, "--tags", tmp_path / "odd") == 2
+    assert one_error(capsys) == f"error: {tmp_path}/*.tar: No such file or directory"
 
 
 def test_an_exported_codec_is_called_as_its_folder_and_has_the_card_of_no_other(
@@ -206,7 +209,10 @@ def test_an_exported_codec_is_called_as_its_folder_and_has_the_card_of_no_other(
     )
     assert "trained for 3 tags" in one_error(capsys)
     assert run("export_codec.py", "--checkpoint", checkpoint, "--capsule", tmp_path / "third") == 2
-    assert "no capsule" in one_error(capsys)
+    assert one_error(capsys).endswith("third that tag vocabulary and tagger could come from: give --companions lite")
+    missing = tmp_path / "nope.pt"
+    assert run("export_codec.py", "--checkpoint", missing, "--capsule", tmp_path / "third") == 2
+    assert one_error(capsys) == f"error: {missing}: No such file or directory"
     assert not any((tmp_path / name).exists() for name in ("other", "third"))
 
 
@@ -226,6 +232,11 @@ def test_a_release_of_what_is_no_checkpoint_is_one_line(tmp_path: Path, capsys: 
     wanted = ("--capsule", tmp_path / "a", "--name", "mine", "--images", "b", "--evaluation", tmp_path / "c")
     assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "none.pt") == 2
     assert one_error(capsys) == f"error: {tmp_path / 'none.pt'}: No such file or directory"
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "evaluation.json").touch()
+    assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "none.pt") == 2
+    assert "c holds an evaluation already" in one_error(capsys)
+    wanted = (*wanted, "--overwrite")
     torch.save({"weights": 5}, tmp_path / "odd.pt")
     assert run("release_codec.py", *wanted, "--companions", "lite", "--checkpoint", tmp_path / "odd.pt") == 2
     assert "odd.pt is no checkpoint of this program's training" in one_error(capsys)

@@ -71,6 +71,17 @@ def test_pictures_that_no_other_codec_codes_at_the_rate_are_not_compared(both: l
     assert page.count("Not compared: the first codec, or every other, does not reach the rate.") == 1
 
 
+def test_one_is_no_plural_and_a_dash_has_no_unit(both: list[Measurement]) -> None:
+    alone = [one for one in both if (one.codec, one.image) == ("webp", "a")]
+    page = render_page(summarise(alone, [PSNR], [], Request(resamples=5)), alone, Plan(("webp",)))
+    assert "<title>Evaluation of 1 codec on 1 picture</title>" in page
+    assert "<p>1 picture through webp." in page
+    request = Request(resamples=5, bd_range=(2.0, 3.0))
+    page = render_page(summarise(both, [PSNR], ["webp"], request), both, Plan(("difficmh:lite", "webp")))
+    assert "codecs on 2 pictures" in page
+    assert "lite –</p>" in page
+
+
 def test_names_are_escaped_and_the_page_needs_nothing_else(tmp_path: Path, both: list[Measurement]) -> None:
     names = {"a": "<script>alert(1)</script>.jpg", "b": 'street "&" b.jpg'}
     plan = Plan(("difficmh:<b>lite</b>", "webp"), crop_rate=0.15)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from difficmh.evaluation.fidelity import MS_SSIM, PSNR
+from difficmh.evaluation.markdown import results
 from difficmh.evaluation.report import table, to_json
 from difficmh.evaluation.statistics import Counts, Metric, f1, mean
 from difficmh.evaluation.summary import MetricSummary, Request, Summary, summarise
@@ -100,6 +101,34 @@ def test_what_the_originals_give() -> None:
 def test_nothing_measured() -> None:
     with pytest.raises(ValueError, match="no measurements"):
         summarise([], [PSNR], [], REQUEST)
+
+
+def test_columns_are_as_wide_as_their_cells() -> None:
+    """They ran into each other where a figure has many digits."""
+    wide = Metric("wide", "Wide", mean, family="task")
+    measured = [
+        measurement(codec, quality, image, 0.1 * quality, wide=value)
+        for codec in ("webp", "a codec of a longer name")
+        for quality in (1, 2)
+        for image, value in (("a", -123456.0), ("b", 987654.0))
+    ]
+    lines = table(summarise(measured, [wide], [], replace(REQUEST, rates=(0.1, 0.9)))).splitlines()
+    assert lines[1] == f"{'webp':24}        1       2  0.1000     0.500     0.500"
+    assert lines[-3] == f"{'':24}{'0.1':>36}  0.9"
+    assert lines[-1] == "a codec of a longer name  432099.000 [-123456.00, 987654.00]    –"
+
+
+def test_nothing_to_compare_is_not_written() -> None:
+    """A codec alone, BD-rates out of range, and a metric of no picture."""
+    alone = [one for one in TWO if one.codec == "webp"]
+    labels = Metric("labels", "mAP@50 against labels", mean, family="task")
+    text = table(summarise(alone, [PSNR, labels], ["webp"], REQUEST))
+    assert "PSNR" in text
+    assert [words for words in ("BD-rate", "mAP@50") if words in text] == []
+    far = summarise(TWO, [PSNR], ["webp"], replace(REQUEST, bd_range=(2.0, 3.0)))
+    assert "  BD-rate against webp: lite –" in table(far).splitlines()
+    content = json.loads(to_json(summarise(alone, [PSNR, labels], ["webp"], REQUEST), {}))
+    assert [words for words in ("BD-rate", "mAP@50") if words in results(content)] == []
 
 
 def test_table_and_json(summary: Summary) -> None:

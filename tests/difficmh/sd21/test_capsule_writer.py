@@ -62,6 +62,8 @@ def test_a_capsule_holds_all_that_was_given(tmp_path: Path, contents: CapsuleCon
     capsule = tmp_path / "new" / "capsule"
     fingerprint = write_capsule(contents, capsule)
     verify(capsule)
+    usual = (tmp_path / "vocab.json").stat().st_mode  # workers may run under another user
+    assert {file.stat().st_mode for file in capsule.rglob("*") if file.is_file()} == {usual}
     assert read_manifest(capsule)["fingerprint"] == fingerprint
     assert [path.name for path in capsule.parent.iterdir()] == ["capsule"]
     for part, tensors in contents.parts.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def test_weights_that_make_no_codec_are_refused_before_anything_is_written(
     with pytest.raises(CapsuleError, match=words):
         export(tmp_path / "checkpoint.pt", "mine", [tiny_capsule / "tags.json"], tmp_path / "capsule")
     assert not (tmp_path / "capsule").exists()
+
+
+def test_an_exported_capsule_can_be_read_by_whom_the_umask_says(tiny_capsule: Path, tmp_path: Path) -> None:
+    """Workers may run under another user."""
+    mask = os.umask(0o027)
+    try:
+        export(tiny_capsule.parent / "checkpoint.pt", "mine", [tiny_capsule / "tags.json"], tmp_path / "capsule")
+    finally:
+        os.umask(mask)
+    assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "capsule").iterdir()} == {"0o640"}
 
 
 def test_a_capsule_without_a_name_is_called_as_its_folder(tmp_path: Path) -> None:

@@ -147,9 +147,20 @@ def test_what_is_passed_over_is_counted(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
 
 
-def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"^a\.png: not an image"):
-        read_samples([shard(tmp_path / "one.tar", ("a.jpg", encoded(9)), ("a.png", b"text"))])
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [("a.jpg", encoded(9)), ("a.png", b"text"), ("b.png", encoded(9)[:-30])]
+    (sample,) = read_samples([shard(tmp_path / "one.tar", *files)])
+    assert sample.key == "a"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("2 pictures left out that cannot be read: a.png (not an image of a known format); b (")
+
+
+def test_where_no_picture_can_be_read_the_first_are_named(tmp_path: Path) -> None:
+    files = [(f"{k:02}.png", b"text") for k in range(12)]
+    with pytest.raises(ImageError, match=r"^no picture to train on: 12 pictures left out .*; 09 \(not .*\); 2 more$"):
+        read_samples([shard(tmp_path / "one.tar", *files)])
 
 
 def test_the_suffixes_are_those_of_what_is_read() -> None:

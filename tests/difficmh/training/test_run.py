@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from difficmh.cdf_tables import TOTAL
-from difficmh.errors import CapsuleError, ImageError
+from difficmh.errors import CapsuleError
 from difficmh.training.image_tags import TagSource
 from difficmh.training.job import TrainingJob
 from difficmh.training.rate import TRAINING_ONLY, RateModel
@@ -92,11 +92,13 @@ def test_shards_are_named_themselves_not_by_their_folder(tmp_path: Path) -> None
         load_data(job(tmp_path, data=data), None, 0)
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
-    data = folder(tmp_path / "data", (200, 200), (200, 200))
+def test_a_file_that_is_no_picture_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder(tmp_path / "data", (200, 200), (200, 200), (200, 200))
     (data / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"broken\.jpg"):
-        load_data(job(tmp_path, data=data), None, 0)
+    load_data(job(tmp_path, data=data), None, 0)
+    left_out, counted = capsys.readouterr().out.splitlines()
+    assert left_out.startswith("1 picture left out that cannot be read: broken.jpg (")
+    assert counted == "2 pictures to train on, 1 held back"
 
 
 def test_pictures_are_read_as_the_codec_reads_them(tmp_path: Path) -> None:

@@ -232,9 +232,20 @@ def test_training_ends_with_its_budget_and_validates(
     printed = capsys.readouterr().out
     assert "quality 6" in printed
     assert "full PSNR" in printed
+    assert printed.splitlines()[-1] == f"{training.steps} steps, {training.minutes:.2f} of 0.02 minutes"
     config, weights = averaged_state(training.job.checkpoint)
     assert config["latent_channels"] == CONFIG.latent_channels
     assert set(weights) == set(training.model.state_dict())
+
+
+def test_a_spent_budget_is_said(source: CropSource, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = trainer(source, "rate_distortion", tmp_path)
+    first.steps, first.seconds = 7, 60.0
+    first.save()
+    again = trainer(source, "rate_distortion", tmp_path)
+    again.run()
+    assert again.steps == 7
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing left of 1 minutes: give more --minutes"
 
 
 def test_a_stage_does_not_go_on_with_other_tags(source: CropSource, tmp_path: Path) -> None:
