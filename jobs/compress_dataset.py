@@ -61,7 +61,7 @@ def run(request: CompressRequest, options: RunOptions) -> int:
     with reaching(job.archive):
         plan = make_plan(archive, manifest, sources, job.overwrite)
     check_images(plan, inputs)
-    print(plan_line(plan, job.archive), flush=True)
+    print(plan_line(plan, archive.url), flush=True)
     if options.dry_run:
         return 0
     with reaching(job.archive):

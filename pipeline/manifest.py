@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.commit import DATA, REJECTS, REPORTS, report_path
 from pipeline.errors import JobError
+from pipeline.places import check_lasting
 from pipeline.prefetch import requests
 from pipeline.records import ShardReport, ShardSource
 from pipeline.retry import BRIEF
@@ -109,10 +110,11 @@ class Plan:
 def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSource], overwrite: bool) -> Plan:
     """The shards of `sources` without a valid report, or whose outputs are not what it says. Writes nothing.
 
-    Raises JobError where `storage` holds another job's output, and where the output was made with another configuration
-    or a shard's source changed since it was done, unless `overwrite`, which puts them back among the pending ones
-    (`redo`); FileNotFoundError where there is no bucket for the output.
+    Raises JobError where `storage` would not last or holds another job's output, and where the output was made with
+    another configuration or a shard's source changed since it was done, unless `overwrite`, which puts them back among
+    the pending ones (`redo`); FileNotFoundError where there is no bucket for the output.
     """
+    check_lasting(storage)
     _check_kind(replace(storage, retry=BRIEF), manifest)  # the first contact
     reports = {info.path: info for info in storage.scan(REPORTS, deep=False)}
     if not reports:

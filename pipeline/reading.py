@@ -151,7 +151,7 @@ def plan_output(
         if archive.storage.holds(output):
             raise JobError(f"{output.url} lies inside the archive, which is only read; choose another place")
         plan = make_plan(output, manifest, archive.parts, request.overwrite)
-        print(plan_line(plan, request.output))
+        print(plan_line(plan, output.url))
         if not options.dry_run:
             establish(output, manifest, plan)
     return output, plan

@@ -87,6 +87,7 @@ def test_a_relative_path_is_the_same_place(
     reading.archive(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main("--archive", "archive", "--output", "out/") == 0
+    assert f"{tmp_path}/out: 0 shards done" in capsys.readouterr().out
     assert main("--archive", tmp_path / "archive", "--output", tmp_path / "out") == 0
     assert "2 shards done, 0 to do" in capsys.readouterr().out
 

@@ -196,3 +196,13 @@ def test_manifests_that_cannot_be_used(storage: Storage, text: str, reason: str)
     write(storage, "archive.json", text.encode())
     with pytest.raises(JobError, match=reason):
         read_manifest(storage, "archive")
+
+
+def test_what_ray_deletes_is_no_place_for_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    for place in ("archive", ".", str(copy / "archive"), f"file://{copy}/archive"):
+        with pytest.raises(JobError, match=r"_ray_pkg_0.* is in Ray's own copy .*: give an absolute path or a URL$"):
+            make_plan(Storage.from_url(place), MANIFEST, SOURCES, overwrite=False)
+    make_plan(Storage.from_url(str(tmp_path / "archive")), MANIFEST, SOURCES, overwrite=False)
