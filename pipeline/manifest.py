@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.commit import DATA, REJECTS, REPORTS, report_path
 from pipeline.errors import JobError
-from pipeline.places import check_lasting
+from pipeline.places import check_empty, check_lasting
 from pipeline.prefetch import requests
 from pipeline.records import ShardReport, ShardSource
 from pipeline.retry import BRIEF
@@ -110,8 +110,8 @@ class Plan:
 def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSource], overwrite: bool) -> Plan:
     """The shards of `sources` without a valid report, or whose outputs are not what it says. Writes nothing.
 
-    Raises JobError where `storage` would not last or holds another job's output, and where the output was made with
-    another configuration or a shard's source changed since it was done, unless `overwrite`, which puts them back among
+    Raises JobError where `storage` would not last or holds other files, and where the output was made with another
+    configuration or a shard's source changed since it was done, unless `overwrite`, which puts them back among
     the pending ones (`redo`); FileNotFoundError where there is no bucket for the output.
     """
     check_lasting(storage)
@@ -120,6 +120,8 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     if not reports:
         storage.check_bucket()
     present = read_manifest(storage, manifest.kind)
+    if present is None:
+        check_empty(storage)
     _check_manifest(storage, present, manifest, len(reports.keys() - set(map(report_path, sources))), overwrite)
     with_report = [source for source in sources if report_path(source) in reports]
     sizes = {info.path: info.size for folder in (DATA, REJECTS) for info in storage.scan(folder, deep=False)}

@@ -206,3 +206,52 @@ def test_what_ray_deletes_is_no_place_for_an_output(tmp_path: Path, monkeypatch:
         with pytest.raises(JobError, match=r"_ray_pkg_0.* is in Ray's own copy .*: give an absolute path or a URL$"):
             make_plan(Storage.from_url(place), MANIFEST, SOURCES, overwrite=False)
     make_plan(Storage.from_url(str(tmp_path / "archive")), MANIFEST, SOURCES, overwrite=False)
+
+
+def refused_among(storage: Storage, named: str) -> None:
+    with pytest.raises(JobError, match=f"holds other files, such as {named}: choose an empty place$"):
+        make_plan(storage, MANIFEST, SOURCES, overwrite=True)
+
+
+def test_an_output_begins_in_an_empty_place(storage: Storage) -> None:
+    write(storage, ".DS_Store", b"hidden")
+    write(storage, ".git/config", b"hidden")
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    write(storage, "day/a.jpg", b"not ours")
+    refused_among(storage, "day/a.jpg")
+    write(storage, "archive.json", MANIFEST.to_json().encode())
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+
+
+def test_foreign_reports_are_no_output(storage: Storage) -> None:
+    write(storage, "reports/annual.json", b"{}")
+    refused_among(storage, "reports/annual.json")
+
+
+def test_what_a_first_run_leaves_when_it_is_killed_may_be_resumed(storage: Storage) -> None:
+    plan = make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    folder = Path(storage.url)
+    folder.mkdir()
+    (folder / ".writing-0.tmp").write_bytes(b"a manifest that was not finished")
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    write(storage, "capsule/codec.txt", b"more than the manifest")
+    assert make_plan(storage, MANIFEST, SOURCES, overwrite=False).pending == plan.pending
+    make_plan(storage, replace(MANIFEST, settings={"quality": 4}), SOURCES, overwrite=True)
+
+
+@pytest.mark.s3
+def test_an_output_begins_in_an_empty_part_of_a_bucket(s3: Bucket) -> None:
+    for key in ("new/", "new/.hidden", "newer/a.jpg"):
+        s3.put(key, b"")
+    storage = Storage.from_url(f"{s3.url}/new", s3.storage_options)
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    s3.put("new/day/a.jpg", b"not ours")
+    refused_among(storage, "day/")
+
+
+def test_other_stores_are_looked_into_too() -> None:
+    storage = Storage.from_url("memory://an-output")
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    write(storage, "day/a.jpg", b"not ours")
+    refused_among(storage, "day")
+    storage.delete("day/a.jpg")
