@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.addresses import public
-from pipeline.errors import JobError, Verdict, decide
+from pipeline.errors import JobError, Verdict, decide, describe
 from pipeline.explanations import explain
 from pipeline.file_systems import (
     can_be_listed,
@@ -62,12 +62,14 @@ def expand(
     """The shards that `urls` stand for, sorted by URL, each once.
 
     One listing per folder, not one request per shard. `etag` is the store's, or made of size and time of change.
-    Raises InputError where a URL matches nothing, a named shard is missing, the store cannot be listed, or addresses
-    of the web differ only in their queries: those are no part of a shard's name, which outputs are called by.
+    Raises InputError where a URL is empty or matches nothing, a named shard is missing, the store cannot be listed, or
+    addresses of the web differ only in their queries: those are no part of a shard's name, which outputs are called by.
     """
     sources: dict[str, ShardSource] = {}
     stores = _Stores(storage_options or {})
     for url in urls:
+        if not url.strip():
+            raise InputError(f"{url!r} names no input")
         try:
             found = _Lister(url, stores.of(url), retry).sources()
         except JobError as error:  # in words already
@@ -216,7 +218,9 @@ class _Lister:
     def _info(self, path: str) -> Mapping[str, Any] | None:
         try:
             info: Mapping[str, Any] = self._try(self._fs.info, path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if not can_be_listed(self._fs):
+                _refuse_failure(error.__cause__, self._full(path))
             self._try(check_bucket, self._fs, path)
             return None
         return info
@@ -250,6 +254,15 @@ class _Lister:
 
     def _try(self, call: Any, *arguments: Any, **options: Any) -> Any:
         return self.retry(lambda: call(*arguments, **options))
+
+
+def _refuse_failure(cause: BaseException | None, address: str) -> None:
+    """Raises what happened to a request over http(s), unless a file was missing: fsspec tells all as a missing file."""
+    if cause is None or getattr(cause, "status", None) in (404, 410):
+        return
+    if decide(cause) is Verdict.REJECT:  # such as 400: nothing that it would be told apart from a defect by
+        raise InputError(f"{public(address)}: {describe(cause)}") from cause
+    raise cause
 
 
 def _is_shard(path: str) -> bool:
