@@ -16,7 +16,15 @@ from difficmh.limits import check_drawing
 from pipeline.analyze import AnalyzeJob
 from pipeline.explanations import reaching
 from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code
-from pipeline.reading import ReadRequest, describe_output, open_archive, parsed, plan_output, reading_parser
+from pipeline.reading import (
+    ReadRequest,
+    describe_output,
+    open_archive,
+    parsed,
+    plan_output,
+    reading_parser,
+    start_output,
+)
 
 EXAMPLES = """examples:
   python jobs/analyze_dataset.py --archive ./archive --analyzer imagenet --output ./labels
@@ -67,8 +75,9 @@ def run(request: AnalyzeRequest, options: RunOptions) -> int:
     output, plan = plan_output(manifest, archive, request, options)
     if options.dry_run:
         return 0
+    size = start_output(manifest, output, plan, request, partial(ray.init, **QUIET_RAY))
     job = AnalyzeJob(archive, output, plan.fingerprint, request.where, request.drawing, analyzer_factory)
-    return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
+    return execute(plan, job, output, request, size)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,15 @@ from difficmh.limits import check_drawing
 from pipeline.decompress import DecodeJob
 from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, whole_number
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
-from pipeline.reading import ReadRequest, describe_output, open_archive, parsed, plan_output, reading_parser
+from pipeline.reading import (
+    ReadRequest,
+    describe_output,
+    open_archive,
+    parsed,
+    plan_output,
+    reading_parser,
+    start_output,
+)
 
 EXAMPLES = """examples:
   python jobs/decode_dataset.py --archive ./archive --output ./pictures --mode preview
@@ -54,10 +62,11 @@ def run(request: DecodeRequest, options: RunOptions) -> int:
     output, plan = plan_output(manifest, archive, request, options)
     if options.dry_run:
         return 0
+    size = start_output(manifest, output, plan, request, partial(ray.init, **QUIET_RAY))
     style = PictureStyle(request.format, request.layout)
     encoder = partial(encode_image, quality=request.quality)
     job = DecodeJob(archive, output, plan.fingerprint, request.where, request.drawing, style, encoder)
-    return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
+    return execute(plan, job, output, request, size)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

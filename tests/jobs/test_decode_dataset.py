@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from jobs import decode_dataset
+from pipeline.actors import pool_size
 from pipeline.storage import Storage
 from tests.jobs import reading
 from tests.pipeline.archives import put, write_archive
@@ -72,6 +73,16 @@ def test_what_the_model_cannot_draw_claims_no_output(
     assert asked[1] in line
     assert line.startswith(f"error: {url}: ")
     assert "ValueError" not in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_that_fails_claims_no_output(
+    main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.job.pool_size", pool_size)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    assert main("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--device", "cuda") == 2
+    assert "no machine with a GPU" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
