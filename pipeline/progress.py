@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from pipeline.manifest import Plan
 from pipeline.totals import RejectLimit, Totals
 
 PLAIN_SECONDS = 10.0
+SHOWN_REASONS = 3
+REASON_LENGTH = 150
 _TRY_AGAIN = "delete their reports and run again to try them again"
 
 
@@ -141,11 +144,25 @@ def summary_lines(plan: Plan, summary: Summary, seconds: float) -> list[str]:
         lines.append(f"seconds     {steps} (of all workers)")
     if totals.rejects:
         lines.append("rejects     with their bytes and the reason for each in rejects/")
+        lines += [f"            {_short(reason)} ({count})" for reason, count in _commonest(ours)]
     if totals.failed_shards:
         lines.append(f"failed      {totals.failed_shards} shards rejected as a whole; reports/ say why, {_TRY_AGAIN}")
     if summary.unfinished:
         lines.append(f"unfinished  {summary.unfinished} shards; run again to resume ({summary.last_error})")
     return lines
+
+
+def _commonest(totals: Totals) -> list[tuple[str, int]]:
+    """The reasons for most rejects of a run, and how many had others."""
+    common = Counter(totals.reasons).most_common(SHOWN_REASONS)
+    others = totals.rejects - sum(count for _, count in common)
+    return [*common, ("other reasons", others)] if common and others > 0 else common
+
+
+def _short(reason: str) -> str:
+    """Plain text, as standard output may be Latin-1 or less."""
+    text = reason.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]}..."
 
 
 def exit_status(summary: Summary, limit: RejectLimit) -> int:

@@ -104,6 +104,21 @@ def test_rejects_can_be_looked_up() -> None:
     assert "rejects/" not in "\n".join(summary_lines(PLAN, Summary(BEFORE, Totals()), 1))
 
 
+def test_the_commonest_reasons_for_rejects_of_this_run_are_said() -> None:
+    reasons = {"analyze KeyError: 'missing'": 7, "decode ImageError: zerst\u00f6rt": 3, "a": 2, "b": 1}
+    ours = replace(OURS, rejects=13, reasons=reasons)
+    lines = summary_lines(PLAN, Summary(BEFORE + ours, ours), 1)
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("rejects"))
+    assert lines[first + 1 : first + 5] == [
+        "            analyze KeyError: 'missing' (7)",
+        "            decode ImageError: zerst\\xf6rt (3)",
+        "            a (2)",
+        "            other reasons (1)",
+    ]
+    long = replace(OURS, reasons={"x" * 600: 2})
+    assert max(map(len, summary_lines(PLAN, Summary(long, long), 1))) <= 180
+
+
 def test_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     limit = RejectLimit.parse("2")
     assert exit_status(SUMMARY, limit) == 0
