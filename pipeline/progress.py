@@ -134,11 +134,14 @@ def plan_line(plan: Plan, url: str) -> str:
 def summary_lines(plan: Plan, summary: Summary, seconds: float) -> list[str]:
     """The end of a job for a person: what was done, what it came to, what is left."""
     totals, ours = summary.totals, summary.this_run
+    passed_by = "skipped" if plan.kind == "archive" else "not asked for"
     lines = [
         f"shards      {totals.shards} done ({ours.shards} in this run, {duration(seconds)})",
-        f"images      {totals.images} ({totals.rejects} rejected, {totals.skipped} skipped)",
+        f"images      {totals.images} ({totals.rejects} rejected, {totals.skipped} {passed_by})",
         f"size        {_volume(totals, plan.kind)}",
     ]
+    if plan.kind != "archive" and totals.skipped and not totals.images + totals.rejects:
+        lines.append("where       no image matches --where")
     if ours.seconds:
         steps = ", ".join(f"{step} {share:.1f}" for step, share in ours.seconds.items())
         lines.append(f"seconds     {steps} (of all workers)")

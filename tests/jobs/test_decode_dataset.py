@@ -92,6 +92,24 @@ def test_dry_run_writes_nothing(main: Any, tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_says_how_many_images_match(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--dry-run")
+    assert main(*known, "--where", "'car' = ANY(tags)") == 0
+    assert "1 of 3 images match --where" in capsys.readouterr().out.splitlines()
+    assert main(*known) == 0
+    assert "--where" not in capsys.readouterr().out
+
+
+def test_a_query_without_a_hit_says_so(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--where")
+    assert main(*known, "key = 'nowhere'", "--dry-run") == 0
+    assert "0 of 3 images match --where" in capsys.readouterr().out
+    assert main(*known, "key = 'nowhere'") == 0
+    shown = capsys.readouterr().out
+    assert "images      0 (0 rejected, 3 not asked for)" in shown
+    assert "no image matches --where" in shown
+
+
 def test_a_relative_path_is_the_same_place(
     main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

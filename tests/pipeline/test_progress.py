@@ -119,6 +119,13 @@ def test_the_commonest_reasons_for_rejects_of_this_run_are_said() -> None:
     assert max(map(len, summary_lines(PLAN, Summary(long, long), 1))) <= 180
 
 
+def test_a_query_without_a_hit_is_no_success_in_silence() -> None:
+    none, some = Totals(shards=20, skipped=12), Totals(shards=20, skipped=11, rejects=1)
+    assert "no image matches --where" in "\n".join(summary_lines(PICTURES, Summary(none, none), 1))
+    for plan, totals in ((PICTURES, some), (PLAN, none), (PICTURES, Totals(shards=20))):
+        assert "--where" not in "\n".join(summary_lines(plan, Summary(totals, totals), 1))
+
+
 def test_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     limit = RejectLimit.parse("2")
     assert exit_status(SUMMARY, limit) == 0
