@@ -32,12 +32,14 @@ from pipeline.file_systems import (
     object_size,
     object_tag,
 )
+from pipeline.image_files import named_like_image
 from pipeline.local_files import LocalFiles, once
 from pipeline.prefetch import requests
 from pipeline.records import ShardSource
 from pipeline.retry import BRIEF, Retry
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+HOW_TO_PACK = "tar -cf cam.tar --sort=name DIR"
 MAX_NAMES = 1_000_000
 """Most names that the braces of one URL may stand for."""
 
@@ -71,7 +73,8 @@ def expand(
         if not url.strip():
             raise InputError(f"{url!r} names no input")
         try:
-            found = _Lister(url, stores.of(url), retry).sources()
+            lister = _Lister(url, stores.of(url), retry)
+            found = lister.sources()
         except JobError as error:  # in words already
             raise InputError(str(error)) from error
         except Exception as error:
@@ -79,7 +82,8 @@ def expand(
                 raise  # not a known kind of trouble with a store: a defect, whose trace is wanted
             raise InputError(explain(error, url)) from error
         if not found:
-            raise InputError(f"{url}: no shards there; folders and wildcards match {', '.join(SHARD_SUFFIXES)}")
+            pack = f"; pack the pictures there first: {HOW_TO_PACK}" if lister.saw_pictures else ""
+            raise InputError(f"{url}: no shards there; folders and wildcards match {', '.join(SHARD_SUFFIXES)}{pack}")
         for source in found:
             if sources.setdefault(source.url, source).address != source.address:
                 raise InputError(f"{source.url}: several inputs are called so, and differ only in what is never stored")
@@ -149,6 +153,8 @@ class _Lister:
         self.retry = retry
         self._fs = store
         self._is_local = isinstance(store, LocalFiles)
+        self.saw_pictures = False
+        """Whether images lie among what was looked at, loose."""
 
     def sources(self) -> list[ShardSource]:
         urls = [self.url] if self._is_there(self._path(self.url)) else expand_braces(self.url)
@@ -180,7 +186,7 @@ class _Lister:
         if not can_be_listed(self._fs):
             raise InputError(f"{self.url}: wildcards need a store that can be listed; name the shards, as by {{0..9}}")
         found: Infos = self._try(self._fs.glob, pattern, detail=True)
-        matches = {path: info for path, info in found.items() if info["type"] != "directory" and _is_shard(path)}
+        matches = self._shards({path: info for path, info in found.items() if info["type"] != "directory"})
         for path in found.keys() - matches.keys():
             if found[path]["type"] == "directory":
                 matches |= self._below(path)
@@ -189,6 +195,11 @@ class _Lister:
     def _below(self, folder: str) -> Infos:
         """All shards below a folder."""
         found: Infos = self._try(self._fs.find, folder, detail=True)
+        return self._shards(found)
+
+    def _shards(self, found: Infos) -> dict[str, Mapping[str, Any]]:
+        """Those of the files found that are called like shards."""
+        self.saw_pictures = self.saw_pictures or any(map(named_like_image, found))
         return {path: info for path, info in found.items() if _is_shard(path)}
 
     def _named(self, paths: Sequence[str]) -> Infos:

@@ -158,6 +158,22 @@ def test_no_input_is_not_the_current_folder(tree: Path, monkeypatch: pytest.Monk
         expand([empty])
 
 
+PACK = r"; pack the pictures there first: tar -cf cam\.tar --sort=name DIR"
+
+
+@pytest.mark.parametrize("place", ["", "/*", "/*.jpg", "/**"])
+def test_pictures_are_to_be_packed(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=rf"no shards there; .*{PACK}$"):
+        expand([f"{tmp_path}{place}"])
+
+
+def test_where_there_are_no_pictures_there_is_nothing_to_pack(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no shards there; .*\.tgz$"):
+        expand([str(tmp_path)])
+
+
 @pytest.fixture
 def web(tree: Path) -> Iterator[str]:
     with serving(tree) as url:
