@@ -14,7 +14,7 @@ import difficmh
 from difficmh.analyzers.factory import analyzer_files, parse_analyzer
 from difficmh.limits import check_drawing
 from pipeline.analyze import AnalyzeJob
-from pipeline.explanations import reaching
+from pipeline.errors import JobError
 from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code
 from pipeline.reading import (
     ReadRequest,
@@ -67,8 +67,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[AnalyzeRequest, RunOptions]:
 
 def run(request: AnalyzeRequest, options: RunOptions) -> int:
     """Analyzes what is not analyzed yet; the exit status. Raises JobError where the job cannot go on."""
-    with reaching(request.analyzer):
+    try:
         analyzer_factory = parse_analyzer(request.analyzer)
+    except difficmh.AnalyzerError as error:
+        raise JobError(str(error)) from error
     archive = open_archive(request, options, difficmh.load, check_drawing)
     own = {"analyzer": request.analyzer, **analyzer_files(analyzer_factory)}
     manifest = describe_output("results", "analyze_dataset", archive, request, own)

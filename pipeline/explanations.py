@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.addresses import without_password
-from pipeline.errors import JobError, Verdict, decide, describe, error_code
+from pipeline.errors import JobError, Verdict, decide, describe, error_code, in_words
 
 _WRONG_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 _NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
@@ -47,7 +47,7 @@ def explain(error: Exception, url: str) -> str:
         return f"{url}: {describe(error)}; install the package that reads this kind of URL"
     if decide(error) is Verdict.RETRY:
         return f"{url}: cannot be reached, check endpoint and network: {describe(error)}"
-    return f"{url}: {describe(error)}"
+    return f"{url}: {in_words(error)}"
 
 
 def _status(error: Exception) -> object:

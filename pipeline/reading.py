@@ -16,7 +16,7 @@ from pipeline.capsule import read_config
 from pipeline.errors import JobError
 from pipeline.explanations import reaching
 from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, start, whole_number
-from pipeline.manifest import Manifest, Plan, establish, make_plan
+from pipeline.manifest import ARCHIVE_FINGERPRINT, Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
 from pipeline.protocols import Decoder, Mode
@@ -132,7 +132,7 @@ def open_archive(
 def describe_output(kind: str, job: str, archive: Archive, request: ReadRequest, own: Mapping[str, Any]) -> Manifest:
     """The manifest of the job's output. `own` are the job's settings that decide what is written."""
     made = archive.manifest
-    source = {"archive": without_password(archive.storage.url), "archive_fingerprint": made.job_fingerprint}
+    source = {"archive": without_password(archive.storage.url), ARCHIVE_FINGERPRINT: made.job_fingerprint}
     drawn = {**asdict(request.drawing), "dtype": request.dtype}
     settings = {**source, "where": request.where, **drawn, **own}
     asked = {**asdict(request), **{name: without_password(getattr(request, name)) for name in ("archive", "output")}}

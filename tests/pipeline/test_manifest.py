@@ -163,7 +163,8 @@ def test_overwriting_part_of_an_archive_is_refused(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"), [({"size": 99}, "100 bytes then, 99 now"), ({"etag": "other"}, "tag tag0 then, other now")]
+    ("change", "reason"),
+    [({"size": 99}, "100 bytes then, 99 now"), ({"etag": "other"}, "of the same size; its modification time changed")],
 )
 def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object], reason: str) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
@@ -174,6 +175,16 @@ def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object]
     plan = make_plan(storage, MANIFEST, changed, overwrite=True)
     assert plan.pending == changed[:1]
     assert plan.done.shards == 3
+
+
+def test_a_source_that_changed_in_a_store(storage: Storage) -> None:
+    source = ShardSource("s3://corpus/0.tar", 100, "9486")
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, [source], overwrite=False))
+    finish(storage, MANIFEST, source)
+    with pytest.raises(
+        JobError, match=r"it changed .*\(of the same size; its content or time, by the store's tag, changed"
+    ):
+        make_plan(storage, MANIFEST, [replace(source, etag="2a2e")], overwrite=False)
 
 
 def test_a_damaged_report_is_refused(storage: Storage) -> None:
@@ -196,6 +207,30 @@ def test_manifests_that_cannot_be_used(storage: Storage, text: str, reason: str)
     write(storage, "archive.json", text.encode())
     with pytest.raises(JobError, match=reason):
         read_manifest(storage, "archive")
+
+
+def test_a_file_of_others_that_is_called_like_a_manifest(storage: Storage) -> None:
+    write(storage, "archive.json", b'{"hello": 1}')
+    with pytest.raises(JobError, match=r"archive\.json is no archive of difficmh \(or is damaged\)$"):
+        read_manifest(storage, "archive")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ({"archive_fingerprint": "9486"}, {"archive_fingerprint": "2a2e"}, "before its archive was made anew"),
+        ({"own.py_sha256": "9486"}, {"own.py_sha256": "2a2e"}, "before own.py changed"),
+        ({}, {"a.onnx_sha256": "2a2e", "a.json_sha256": "2a2e"}, "before a.json and a.onnx changed"),
+        ({"mode": "full", "own.py_sha256": "9486"}, {"mode": "preview"}, "with mode full, not preview"),
+    ],
+)
+def test_a_difference_is_said_without_hashes(
+    storage: Storage, then: dict[str, str], now: dict[str, str], said: str
+) -> None:
+    first, second = (replace(MANIFEST, kind="results", settings=settings) for settings in (then, now))
+    establish(storage, first, make_plan(storage, first, SOURCES, overwrite=False))
+    with pytest.raises(JobError, match=rf"archive was made {said}; choose another place or --overwrite$"):
+        make_plan(storage, second, SOURCES, overwrite=False)
 
 
 def test_what_ray_deletes_is_no_place_for_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
