@@ -17,6 +17,7 @@ from pipeline.manifest import Plan
 from pipeline.totals import RejectLimit, Totals
 
 PLAIN_SECONDS = 10.0
+BAR_WIDTH = 12
 SHOWN_REASONS = 3
 REASON_LENGTH = 150
 _TRY_AGAIN = "delete their reports and run again to try them again"
@@ -56,12 +57,24 @@ class Rates:
             remaining=_remaining(summary, left, under_way, elapsed),
         )
 
+    @property
+    def short(self) -> str:
+        """What matters most comes first, as a narrow terminal shows the beginning."""
+        bits = "" if self.bits_per_pixel is None else f", {self.bits_per_pixel:.3f} bpp"
+        return (
+            f"{self._left}, {self.shards_done}/{self.shards} shards, {self.images_per_second:.1f} images/s, "
+            f"{self.rejects} rejects{bits}"
+        )
+
+    @property
+    def _left(self) -> str:
+        return f"{'?' if self.remaining is None else duration(self.remaining)} left"
+
     def __str__(self) -> str:
-        remaining = "?" if self.remaining is None else duration(self.remaining)
         bits = "" if self.bits_per_pixel is None else f"{self.bits_per_pixel:.3f} bits per pixel, "
         return (
             f"{self.shards_done}/{self.shards} shards, {self.images} images, {self.images_per_second:.1f} images/s, "
-            f"{self.megabytes_per_second:.1f} MB/s, {bits}{self.rejects} rejects, {remaining} left"
+            f"{self.megabytes_per_second:.1f} MB/s, {bits}{self.rejects} rejects, {self._left}"
         )
 
 
@@ -102,14 +115,15 @@ class TerminalProgress:
 
         self._plan = plan
         self._start = time.monotonic()
-        self.bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(file=stream))
+        self.bar = Bar(BarColumn(BAR_WIDTH), TextColumn("{task.description}"), console=Console(file=stream))
         self._task = self.bar.add_task("starting workers", total=plan.shards)
 
     def update(self, summary: Summary, running: int, under_way: Tally) -> None:
         if not running and not summary.this_run.shards:
             return
         rates = Rates.at(summary, self._plan, under_way, time.monotonic() - self._start)
-        self.bar.update(self._task, completed=rates.shards_done, description=str(rates))
+        room = max(0, self.bar.console.width - BAR_WIDTH - 1)  # longer text would take the bar's place
+        self.bar.update(self._task, completed=rates.shards_done, description=rates.short[:room])
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -75,6 +76,24 @@ def test_a_bar_in_a_terminal() -> None:
         progress.update(Summary(BEFORE, Totals()), 0, Tally())
         progress.update(SUMMARY, 2, Tally())
     assert "15/30 shards" in stream.getvalue()
+
+
+def test_a_narrow_terminal_shows_the_bar_and_the_time_left_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    large = Totals(shards=123_456, images=123_456_789, rejects=12_345, pixels=10**15, bytes_out=10**13)
+    plan = replace(PLAN, done=large)
+    for width in (80, 60):
+        monkeypatch.setenv("COLUMNS", str(width))
+        stream = Terminal()
+        with open_progress(plan, stream) as progress:
+            progress.update(Summary(large + OURS, OURS), 2, Tally())
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+        lines = [line for line in re.split(r"[\r\n]", shown) if "shards" in line]
+        assert lines
+        assert all(re.match(r"\S{12} .* left, 123461/123476 shards, ", line) for line in lines), lines
+        assert max(map(len, lines)) <= width
+    assert re.search(r"\d images/s, 12345 rejects, 0\.080 bpp$", Rates.at(Summary(large, OURS), plan, Tally(), 1).short)
 
 
 def test_the_summary_says_what_is_left() -> None:
