@@ -13,10 +13,10 @@ import ray
 import difficmh
 from difficmh.analyzers.factory import analyzer_files, parse_analyzer
 from difficmh.limits import check_drawing
+from pipeline import reading
 from pipeline.analyze import AnalyzeJob
 from pipeline.explanations import reaching
 from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code
-from pipeline.reading import ReadRequest, describe_output, open_archive, parsed, plan_output, reading_parser
 
 EXAMPLES = """examples:
   python jobs/analyze_dataset.py --archive ./archive --analyzer imagenet --output ./labels
@@ -43,7 +43,7 @@ count as done: once the model is mended, start with an empty --output."""
 
 
 @dataclass(frozen=True)
-class AnalyzeRequest(ReadRequest):
+class AnalyzeRequest(reading.ReadRequest):
     """The job as it was asked for; stored in results.json."""
 
     analyzer: str
@@ -51,9 +51,9 @@ class AnalyzeRequest(ReadRequest):
 
 def parse(arguments: Sequence[str] | None) -> tuple[AnalyzeRequest, RunOptions]:
     """The job and the options of this run. Wrong usage ends the process with status 2."""
-    parser = reading_parser(__doc__, EXAMPLES, output="where the answers go", mode="preview")
+    parser = reading.reading_parser(__doc__, EXAMPLES, output="where the answers go", mode="preview")
     parser.add_argument("--analyzer", required=True, metavar="NAME", help="which model, see below")
-    fields, options = parsed(parser, arguments)
+    fields, options = reading.parsed(parser, arguments)
     return AnalyzeRequest(**fields), options
 
 
@@ -61,14 +61,15 @@ def run(request: AnalyzeRequest, options: RunOptions) -> int:
     """Analyzes what is not analyzed yet; the exit status. Raises JobError where the job cannot go on."""
     with reaching(request.analyzer):
         analyzer_factory = parse_analyzer(request.analyzer)
-    archive = open_archive(request, options, difficmh.load, check_drawing)
+    archive = reading.open_archive(request, options, difficmh.load, check_drawing)
     own = {"analyzer": request.analyzer, **analyzer_files(analyzer_factory)}
-    manifest = describe_output("results", "analyze_dataset", archive, request, own)
-    output, plan = plan_output(manifest, archive, request, options)
+    manifest = reading.describe_output("results", "analyze_dataset", archive, request, own)
+    output, plan = reading.plan_output(manifest, archive, request, options)
     if options.dry_run:
         return 0
+    size = reading.start_output(manifest, output, plan, request, partial(ray.init, **QUIET_RAY))
     job = AnalyzeJob(archive, output, plan.fingerprint, request.where, request.drawing, analyzer_factory)
-    return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
+    return execute(plan, job, output, request, size)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from pipeline.compress_request import (
 )
 from pipeline.errors import JobError
 from pipeline.explanations import reaching
-from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, start
 from pipeline.listing import expand
 from pipeline.manifest import establish, make_plan
 from pipeline.progress import plan_line
@@ -61,15 +61,15 @@ def run(request: CompressRequest, options: RunOptions) -> int:
     with reaching(job.archive):
         plan = make_plan(archive, manifest, sources, job.overwrite)
     check_images(plan, inputs)
-    print(plan_line(plan, job.archive), flush=True)
+    print(plan_line(plan, archive.url), flush=True)
     if options.dry_run:
         return 0
+    size = start(plan, job, partial(ray.init, **QUIET_RAY))
     with reaching(job.archive):
         establish(archive, manifest, plan)
         copy_capsule(archive, codec.capsule)
     settings = worker_settings(job, codec, archive, inputs, plan.fingerprint)
-    workers = CompressWorkerFactory(settings, codec.factory, decode_image)
-    return execute(plan, workers, archive, job, partial(ray.init, **QUIET_RAY))
+    return execute(plan, CompressWorkerFactory(settings, codec.factory, decode_image), archive, job, size)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,10 +12,10 @@ import ray
 import difficmh
 from difficmh.images import encode_image
 from difficmh.limits import check_drawing
+from pipeline import reading
 from pipeline.decompress import DecodeJob
 from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, whole_number
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
-from pipeline.reading import ReadRequest, describe_output, open_archive, parsed, plan_output, reading_parser
 
 EXAMPLES = """examples:
   python jobs/decode_dataset.py --archive ./archive --output ./pictures --mode preview
@@ -25,7 +25,7 @@ EXAMPLES = """examples:
 
 
 @dataclass(frozen=True)
-class DecodeRequest(ReadRequest):
+class DecodeRequest(reading.ReadRequest):
     """The job as it was asked for; stored in pictures.json."""
 
     format: PictureFormat
@@ -35,12 +35,12 @@ class DecodeRequest(ReadRequest):
 
 def parse(arguments: Sequence[str] | None) -> tuple[DecodeRequest, RunOptions]:
     """The job and the options of this run. Wrong usage ends the process with status 2."""
-    parser = reading_parser(__doc__, EXAMPLES, output="where the pictures go", mode="full")
+    parser = reading.reading_parser(__doc__, EXAMPLES, output="where the pictures go", mode="full")
     add = parser.add_argument
     add("--format", choices=("jpg", "png", "webp"), default="jpg", help="of the files (default: %(default)s)")
     add("--layout", choices=("webdataset", "files"), default="webdataset", help="tars (default), or files in folders")
     add("--quality", type=whole_number(1, 100), metavar="1..100", help="of JPEG and WebP files (default: high)")
-    fields, options = parsed(parser, arguments)
+    fields, options = reading.parsed(parser, arguments)
     if fields["format"] == "png" and fields["quality"] is not None:
         parser.error("--quality is for jpg and webp: a PNG keeps every pixel")
     return DecodeRequest(**fields), options
@@ -48,16 +48,17 @@ def parse(arguments: Sequence[str] | None) -> tuple[DecodeRequest, RunOptions]:
 
 def run(request: DecodeRequest, options: RunOptions) -> int:
     """Decodes what is not decoded yet; the exit status. Raises JobError where the job cannot go on."""
-    archive = open_archive(request, options, difficmh.load, check_drawing)
+    archive = reading.open_archive(request, options, difficmh.load, check_drawing)
     own = {"format": request.format, "layout": request.layout, "quality": request.quality}
-    manifest = describe_output("pictures", "decode_dataset", archive, request, own)
-    output, plan = plan_output(manifest, archive, request, options)
+    manifest = reading.describe_output("pictures", "decode_dataset", archive, request, own)
+    output, plan = reading.plan_output(manifest, archive, request, options)
     if options.dry_run:
         return 0
+    size = reading.start_output(manifest, output, plan, request, partial(ray.init, **QUIET_RAY))
     style = PictureStyle(request.format, request.layout)
     encoder = partial(encode_image, quality=request.quality)
     job = DecodeJob(archive, output, plan.fingerprint, request.where, request.drawing, style, encoder)
-    return execute(plan, job, output, request, partial(ray.init, **QUIET_RAY))
+    return execute(plan, job, output, request, size)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,6 +7,9 @@ Images never become files on the way. The result's rows join to the archive's by
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
@@ -150,17 +153,27 @@ class AnalyzeWorker:
                 raise
             if len(decoded) == 1:
                 self._memory.failed(error, decoded[0].pixels)
-                self._note_failure(error)
-                return [failure(decoded[0].row, "analyze", describe(error))]
+                told = describe(error) + self._place(error)
+                self._note_failure(error, told)
+                return [failure(decoded[0].row, "analyze", told)]
         return [result for each in decoded for result in self._ask([each])]
 
-    def _note_failure(self, error: Exception) -> None:
+    def _place(self, error: Exception) -> str:
+        """The innermost line of the analyzer's own code, in its file or beside it, that `error` came by."""
+        module = sys.modules.get(type(self._analyzer).__module__)
+        folder = os.path.dirname(getattr(module, "__file__", None) or "")
+        frames = [
+            each for each in traceback.extract_tb(error.__traceback__) if os.path.dirname(each.filename) == folder
+        ]
+        return f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+
+    def _note_failure(self, error: Exception, told: str) -> None:
         """Raises JobError once the analyzer has failed too often without any answer, whatever the shard."""
         self._failures = self._failures + 1 if type(error) is self._failure else 1
         self._failure = type(error)
         if not self._answered and self._failures >= HOPELESS:
             times = f"on each of the last {HOPELESS} images and answered none"
-            raise JobError(f"the analyzer {self._analyzer.name} failed {times}: {describe(error)}") from error
+            raise JobError(f"the analyzer {self._analyzer.name} failed {times}: {told}") from error
 
     def _columns(self, rows: Sequence[Row], answers: Sequence[Any]) -> list[dict[str, Any]]:
         """The rows of the result table; raises JobError for answers that are not what the analyzer declares."""

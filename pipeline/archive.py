@@ -70,7 +70,7 @@ class Archive:
     @classmethod
     def open(
         cls,
-        url: str,
+        url: str | os.PathLike[str],
         storage_options: Mapping[str, Any] | None = None,
         codec_factory: DecoderFactory | None = None,
         *,
@@ -83,6 +83,7 @@ class Archive:
         into `cache` (by default in the user's own) and checked. Raises ArchiveError where there is no archive,
         JobError for one that is newer than this release.
         """
+        url = os.fspath(url)
         storage = Storage.from_url(url, storage_options)
         manifest = read_manifest(replace(storage, retry=BRIEF), "archive")
         if manifest is None:
@@ -181,8 +182,8 @@ class Archive:
     def get(self, key: str, mode: Mode = "preview", shard: str | None = None) -> Tensor:
         """The image of `key`: `(3, H, W)` float32 in [0, 1] on the archive's device.
 
-        Raises KeyError for an unknown key, AmbiguousKeyError for one that several rows have (`shard`, the value of
-        that column, may tell them apart), ValueError for a damaged bitstream.
+        Raises KeyError for an unknown key or shard, AmbiguousKeyError for a key that several rows have (`shard`, the
+        value of that column, may tell them apart), ValueError for a damaged bitstream.
         """
         (image,) = self.codec.decompress([self.bitstream(key, shard)], mode=mode)
         return image
@@ -198,8 +199,8 @@ class Archive:
         if not found:
             raise KeyError(key)
         if sum(counts) > 1:
-            parts = ", ".join(sorted(source.url for source, _ in found))
-            raise AmbiguousKeyError(f"{sum(counts)} images have the key {key!r}, in {parts}; say which shard")
+            shards = ", ".join(sorted(requests(self._shard, [source for source, _ in found])))
+            raise AmbiguousKeyError(f"{sum(counts)} images have the key {key!r}, in {shards}; say which shard")
         source, numbers = found[0]
         with self.open_part(source) as part:  # finds the row again: this may be another file of the same shard
             return part.bitstream(key, numbers)
@@ -208,7 +209,14 @@ class Archive:
         if shard is None:
             return self.parts
         wanted = {self.storage.path_url(_part_path(name)) for name in (shard, path_of_text(shard))}
-        return [source for source in self.parts if source.address in wanted]
+        sources = [source for source in self.parts if source.address in wanted]
+        if not sources:
+            raise KeyError(f"no shard {shard!r} in {without_password(self.storage.url)}")
+        return sources
+
+    def _shard(self, source: ShardSource) -> str:
+        """What the rows of a part, which has some, call their shard."""
+        return str(self._metadata(source, ["shard"])["shard"][0].as_py())
 
     def _count(self, key: str, source: ShardSource, groups: Sequence[int]) -> int:
         with self.open_part(source) as part:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from pipeline.errors import JobError, Verdict, decide, describe
+from pipeline.errors import JobError, Verdict, decide, describe, in_words
 from pipeline.memory_watch import MemoryWatch
 from pipeline.records import ShardReport, ShardSource
 
@@ -115,4 +115,4 @@ def build(factory: WorkerFactory, context: WorkerContext) -> ShardWorker:
         raise
     except Exception as error:
         log.debug("a worker could not be started", exc_info=True)
-        raise JobError(f"a worker could not be started: {describe(error)}") from error
+        raise JobError(f"a worker could not be started: {in_words(error)}") from error

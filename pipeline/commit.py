@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ from pipeline.table import REJECT_SCHEMA, PartWriter, with_versions
 REPORTS = "reports"
 REJECTS = "rejects"
 DATA = "data"
+REASONS = 10
+"""How many reasons for its rejects, the commonest, a shard's report has."""
+
 NAME_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".parquet")
 """What no output is called by, removed in this order; what is listed as a shard, `listing` says."""
 
@@ -93,6 +97,7 @@ class ShardCommit:
         self._written: list[_Written] = []
         self._seconds = 0.0
         self._rejects: PartWriter | None = None
+        self._reasons: Counter[str] = Counter()
         self._stack = ExitStack()
 
     def __enter__(self) -> ShardCommit:
@@ -128,6 +133,7 @@ class ShardCommit:
         row = {name: plain_text(value) if isinstance(value, str) else value for name, value in vars(failure).items()}
         self._rejects.write(row)
         self._tally.rejects += 1
+        self._reasons[f"{row['stage']} {row['error']}"] += 1
 
     @property
     def _rejects_path(self) -> str:
@@ -138,7 +144,8 @@ class ShardCommit:
         return self._rejects.rows if self._rejects else 0
 
     def finish(self, report: ShardReport) -> ShardReport:
-        """Publishes the rejects, verifies every output, writes the report with what it knows: outputs, rejects, time.
+        """Publishes the rejects, verifies every output, writes the report with what it knows: outputs, rejects
+        and the commonest reasons, time.
 
         Raises TransientError where an output does not read back as it was written.
         """
@@ -150,7 +157,8 @@ class ShardCommit:
             verify(self._storage, written.path, written.size, written.sha256)
         seconds = {**report.seconds, "commit": round(self._seconds + time.perf_counter() - start, 3)}
         outputs = {written.path: written.size for written in self._written}
-        done = replace(report, outputs=outputs, rejects=self.rejects, seconds=seconds)
+        reasons = dict(self._reasons.most_common(REASONS))
+        done = replace(report, outputs=outputs, rejects=self.rejects, seconds=seconds, reasons=reasons)
         with self._storage.atomic_write(report_path(self._source)) as file:
             file.write(done.to_json().encode())
         return done

@@ -12,7 +12,9 @@ from pipeline.addresses import public, without_password
 from pipeline.compress import CompressSettings, Fidelity, Tags
 from pipeline.errors import JobError
 from pipeline.explanations import reaching
+from pipeline.image_files import named_like_image
 from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, whole_number
+from pipeline.listing import HOW_TO_PACK
 from pipeline.manifest import Manifest, Plan
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
@@ -151,7 +153,8 @@ def check_images(plan: Plan, inputs: UrlOpener) -> None:
             return
         faults += [f" ({first.error})"] if first else []
     found = f"no images in {len(looked)} of {len(plan.pending)} shards looked into, such as {looked[0].url}"
-    raise JobError(found + "".join(faults[:1]))
+    pack = f"; pack pictures first: {HOW_TO_PACK}" if named_like_image(looked[0].url) else ""
+    raise JobError(found + "".join(faults[:1]) + pack)
 
 
 def _first_record(source: ShardSource, inputs: UrlOpener) -> Sample | Failure | None:

@@ -157,13 +157,25 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One line: the class and the message, at most 500 characters.
+    """One line: the class and the message, at most 500 characters; of a JobError, which is in words, the message.
 
     Line breaks go, and so do addresses of objects: the same error of another attempt is to read the same. URLs lose
     what only their owner may know, as errors are stored.
     """
+    return _told(error, isinstance(error, JobError))
+
+
+def in_words(error: BaseException) -> str:
+    """Like `describe`, for the person who started a job: a ValueError, too, says what is wrong without its class."""
+    return _told(error, isinstance(error, JobError | ValueError))
+
+
+def _told(error: BaseException, speaks_for_itself: bool) -> str:
     message = redacted(" ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", str(error)).split()))
-    return f"{type(error).__name__}: {message}"[:500] if message else type(error).__name__
+    name = type(error).__name__
+    if not message:
+        return name
+    return (message if speaks_for_itself else f"{name}: {message}")[:500]
 
 
 def error_code(error: BaseException) -> str:

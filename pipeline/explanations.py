@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.addresses import without_password
-from pipeline.errors import JobError, Verdict, decide, describe, error_code
+from pipeline.errors import JobError, Verdict, decide, describe, error_code, in_words
 
 _WRONG_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 _NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
@@ -37,7 +37,7 @@ def explain(error: Exception, url: str) -> str:
         return f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
     if code in _WRONG_CREDENTIALS:
         return f"{url}: the store does not accept these credentials ({code}); check key, secret and session token"
-    if isinstance(error, PermissionError) or code in ("AccessDenied", "403"):
+    if isinstance(error, PermissionError) or code in ("AccessDenied", "403") or _status(error) in (401, 403):
         return f"{url}: access denied: wrong credentials, or ones (or a user) that may not do this there"
     if isinstance(error, FileNotFoundError):
         return f"{url}: no such file or folder"
@@ -47,4 +47,9 @@ def explain(error: Exception, url: str) -> str:
         return f"{url}: {describe(error)}; install the package that reads this kind of URL"
     if decide(error) is Verdict.RETRY:
         return f"{url}: cannot be reached, check endpoint and network: {describe(error)}"
-    return f"{url}: {describe(error)}"
+    return f"{url}: {in_words(error)}"
+
+
+def _status(error: Exception) -> object:
+    """What a web server answered, if that is the error."""
+    return getattr(error, "status", None)

@@ -5,7 +5,8 @@ The one module that imports fsspec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -16,6 +17,9 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import JobError
 
 FileSystem: TypeAlias = fsspec.AbstractFileSystem
+
+FEW_KEYS = 100
+"""Enough that something is among them which is not hidden."""
 
 _TAGS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
 """What stores call that by which a change shows: hashes first, then times."""
@@ -70,6 +74,31 @@ def check_bucket(files: FileSystem, path: str) -> None:
     if "s3" in protocols(files):
         with suppress(PermissionError):  # to list the whole bucket is not needed
             files.call_s3("list_objects_v2", Bucket=path.partition("/")[0], MaxKeys=1)
+
+
+def first_entry(files: FileSystem, path: str) -> str:
+    """The first of what lies below the folder `path`, relative to it; empty where there is nothing but what is hidden.
+
+    One short listing: of a local disk as far as the first file, of S3 as far as FEW_KEYS.
+    """
+    root = f"{path.rstrip('/')}/"
+    inside = (name.removeprefix(root) for name in _names_below(files, root))
+    return next((name for name in inside if name and not name.startswith(".")), "")
+
+
+def _names_below(files: FileSystem, root: str) -> Iterator[str]:
+    if is_local(files):
+        for folder, inner, names in os.walk(root):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
+    elif "s3" in protocols(files):
+        bucket, prefix = root.split("/", 1)
+        page = files.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=FEW_KEYS)
+        yield from (f"{bucket}/{entry['Key']}" for entry in page.get("Contents", ()))
+        yield from (f"{bucket}/{entry['Prefix']}" for entry in page.get("CommonPrefixes", ()))
+    else:
+        with suppress(FileNotFoundError):
+            yield from files.ls(root.rstrip("/"), detail=False)
 
 
 def object_tag(info: Mapping[str, Any]) -> str:

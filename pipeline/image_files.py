@@ -35,3 +35,8 @@ _IMAGE = re.compile(rb"|".join(_BEGINNINGS), re.DOTALL)
 def looks_like_image(head: bytes, extension: str) -> bool:
     """Whether a file that begins with `head` and whose name ends in `.extension` is to be treated as an image."""
     return bool(_IMAGE.match(head)) or extension.rpartition(".")[2] in IMAGE_EXTENSIONS | UNDECODED_EXTENSIONS
+
+
+def named_like_image(path: str) -> bool:
+    """Whether the name of a file is that of an image, whatever is in it."""
+    return "." in path and looks_like_image(b"", path.lower())

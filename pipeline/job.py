@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+import threading
 import time
 import traceback
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
-from pipeline.actors import Device, RayPool, pool_size
+from pipeline.actors import Device, PoolSize, RayPool, pool_size
 from pipeline.addresses import redacted
 from pipeline.attempts import WorkerFactory
 from pipeline.driver import Summary, run
@@ -134,22 +137,46 @@ def add_storage_options(parser: ArgumentParser) -> None:
     parser.add_argument("--storage-options", type=options, default={}, metavar="JSON", help=described)
 
 
-def execute(
-    plan: Plan, factory: WorkerFactory, output: Storage, request: RunRequest, connect: Callable[[], object]
-) -> int:
-    """Does the pending shards of `plan` on the Ray that `connect` reaches, shows progress, prints the summary.
+def start(plan: Plan, request: RunRequest, connect: Callable[[], object]) -> PoolSize | None:
+    """The size of a pool for what is pending in `plan`, on the Ray that `connect` reaches; None where nothing is.
 
-    Returns the exit status. Raises JobError where the job cannot go on.
+    It comes before an output is claimed, which a start that fails shall not do. Raises JobError.
     """
-    start = time.monotonic()
+    if not plan.pending:
+        return None
+    connect_ray(connect)
+    return pool_size(request.workers, len(plan.pending), request.device)
+
+
+def execute(plan: Plan, factory: WorkerFactory, output: Storage, request: RunRequest, size: PoolSize | None) -> int:
+    """Does the pending shards of `plan` in a pool of that size, shows progress, prints the summary.
+
+    Returns the exit status. Raises JobError where the job cannot go on, KeyboardInterrupt also on SIGTERM.
+    """
+    begin = time.monotonic()
     summary = Summary(plan.done, Totals())
-    if plan.pending:
-        connect_ray(connect)
-        pool = RayPool(factory, pool_size(request.workers, len(plan.pending), request.device))
-        with open_progress(plan) as progress:
-            summary = run(plan, pool, output, progress)
-    print("\n".join(summary_lines(plan, summary, time.monotonic() - start)))
+    if size is not None:
+        with _interrupted_by_sigterm(), open_progress(plan) as progress:
+            summary = run(plan, RayPool(factory, size), output, progress)
+    print("\n".join(summary_lines(plan, summary, time.monotonic() - begin)))
     return exit_status(summary, request.max_rejects)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """As by Ctrl-C: Ray, once connected, would answer SIGTERM with a trace of its own."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def connect_ray(connect: Callable[[], object]) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.addresses import public
-from pipeline.errors import JobError, Verdict, decide
+from pipeline.errors import JobError, Verdict, decide, describe
 from pipeline.explanations import explain
 from pipeline.file_systems import (
     can_be_listed,
@@ -32,12 +32,14 @@ from pipeline.file_systems import (
     object_size,
     object_tag,
 )
+from pipeline.image_files import named_like_image
 from pipeline.local_files import LocalFiles, once
 from pipeline.prefetch import requests
 from pipeline.records import ShardSource
 from pipeline.retry import BRIEF, Retry
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+HOW_TO_PACK = "tar -cf cam.tar --sort=name DIR"
 MAX_NAMES = 1_000_000
 """Most names that the braces of one URL may stand for."""
 
@@ -62,14 +64,17 @@ def expand(
     """The shards that `urls` stand for, sorted by URL, each once.
 
     One listing per folder, not one request per shard. `etag` is the store's, or made of size and time of change.
-    Raises InputError where a URL matches nothing, a named shard is missing, the store cannot be listed, or addresses
-    of the web differ only in their queries: those are no part of a shard's name, which outputs are called by.
+    Raises InputError where a URL is empty or matches nothing, a named shard is missing, the store cannot be listed, or
+    addresses of the web differ only in their queries: those are no part of a shard's name, which outputs are called by.
     """
     sources: dict[str, ShardSource] = {}
     stores = _Stores(storage_options or {})
     for url in urls:
+        if not url.strip():
+            raise InputError(f"{url!r} names no input")
         try:
-            found = _Lister(url, stores.of(url), retry).sources()
+            lister = _Lister(url, stores.of(url), retry)
+            found = lister.sources()
         except JobError as error:  # in words already
             raise InputError(str(error)) from error
         except Exception as error:
@@ -77,7 +82,8 @@ def expand(
                 raise  # not a known kind of trouble with a store: a defect, whose trace is wanted
             raise InputError(explain(error, url)) from error
         if not found:
-            raise InputError(f"{url}: no shards there; folders and wildcards match {', '.join(SHARD_SUFFIXES)}")
+            pack = f"; pack the pictures there first: {HOW_TO_PACK}" if lister.saw_pictures else ""
+            raise InputError(f"{url}: no shards there; folders and wildcards match {', '.join(SHARD_SUFFIXES)}{pack}")
         for source in found:
             if sources.setdefault(source.url, source).address != source.address:
                 raise InputError(f"{source.url}: several inputs are called so, and differ only in what is never stored")
@@ -147,6 +153,8 @@ class _Lister:
         self.retry = retry
         self._fs = store
         self._is_local = isinstance(store, LocalFiles)
+        self.saw_pictures = False
+        """Whether images lie among what was looked at, loose."""
 
     def sources(self) -> list[ShardSource]:
         urls = [self.url] if self._is_there(self._path(self.url)) else expand_braces(self.url)
@@ -178,7 +186,7 @@ class _Lister:
         if not can_be_listed(self._fs):
             raise InputError(f"{self.url}: wildcards need a store that can be listed; name the shards, as by {{0..9}}")
         found: Infos = self._try(self._fs.glob, pattern, detail=True)
-        matches = {path: info for path, info in found.items() if info["type"] != "directory" and _is_shard(path)}
+        matches = self._shards({path: info for path, info in found.items() if info["type"] != "directory"})
         for path in found.keys() - matches.keys():
             if found[path]["type"] == "directory":
                 matches |= self._below(path)
@@ -187,6 +195,11 @@ class _Lister:
     def _below(self, folder: str) -> Infos:
         """All shards below a folder."""
         found: Infos = self._try(self._fs.find, folder, detail=True)
+        return self._shards(found)
+
+    def _shards(self, found: Infos) -> dict[str, Mapping[str, Any]]:
+        """Those of the files found that are called like shards."""
+        self.saw_pictures = self.saw_pictures or any(map(named_like_image, found))
         return {path: info for path, info in found.items() if _is_shard(path)}
 
     def _named(self, paths: Sequence[str]) -> Infos:
@@ -216,7 +229,9 @@ class _Lister:
     def _info(self, path: str) -> Mapping[str, Any] | None:
         try:
             info: Mapping[str, Any] = self._try(self._fs.info, path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if not can_be_listed(self._fs):
+                _refuse_failure(error.__cause__, self._full(path))
             self._try(check_bucket, self._fs, path)
             return None
         return info
@@ -250,6 +265,15 @@ class _Lister:
 
     def _try(self, call: Any, *arguments: Any, **options: Any) -> Any:
         return self.retry(lambda: call(*arguments, **options))
+
+
+def _refuse_failure(cause: BaseException | None, address: str) -> None:
+    """Raises what happened to a request over http(s), unless a file was missing: fsspec tells all as a missing file."""
+    if cause is None or getattr(cause, "status", None) in (404, 410):
+        return
+    if decide(cause) is Verdict.REJECT:  # such as 400: nothing that it would be told apart from a defect by
+        raise InputError(f"{public(address)}: {describe(cause)}") from cause
+    raise cause
 
 
 def _is_shard(path: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.commit import DATA, REJECTS, REPORTS, report_path
 from pipeline.errors import JobError
+from pipeline.places import check_empty, check_lasting
 from pipeline.prefetch import requests
 from pipeline.records import ShardReport, ShardSource
 from pipeline.retry import BRIEF
@@ -22,6 +23,10 @@ from pipeline.table import SCHEMA_VERSION
 from pipeline.totals import Totals
 
 FORMAT_VERSION = 1
+ARCHIVE_FINGERPRINT = "archive_fingerprint"
+SHA256 = "_sha256"
+"""Settings of outputs of an archive that are hashes: of how it was made, and, by this ending, of files."""
+
 KINDS = ("archive", "pictures", "results")
 
 
@@ -77,7 +82,7 @@ def read_manifest(storage: Storage, kind: str) -> Manifest | None:
         _check_version(storage.path_url(path), json.loads(text))
         return Manifest.from_json(text)
     except (ValueError, TypeError, AttributeError) as error:
-        raise JobError(f"{storage.path_url(path)} is damaged: {error}") from error
+        raise JobError(f"{storage.path_url(path)} is no {kind} of difficmh (or is damaged)") from error
 
 
 def _check_version(url: str, fields: Mapping[str, Any]) -> None:
@@ -109,15 +114,18 @@ class Plan:
 def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSource], overwrite: bool) -> Plan:
     """The shards of `sources` without a valid report, or whose outputs are not what it says. Writes nothing.
 
-    Raises JobError where `storage` holds another job's output, and where the output was made with another configuration
-    or a shard's source changed since it was done, unless `overwrite`, which puts them back among the pending ones
-    (`redo`); FileNotFoundError where there is no bucket for the output.
+    Raises JobError where `storage` would not last or holds other files, and where the output was made with another
+    configuration or a shard's source changed since it was done, unless `overwrite`, which puts them back among
+    the pending ones (`redo`); FileNotFoundError where there is no bucket for the output.
     """
+    check_lasting(storage)
     _check_kind(replace(storage, retry=BRIEF), manifest)  # the first contact
     reports = {info.path: info for info in storage.scan(REPORTS, deep=False)}
     if not reports:
         storage.check_bucket()
     present = read_manifest(storage, manifest.kind)
+    if present is None:
+        check_empty(storage)
     _check_manifest(storage, present, manifest, len(reports.keys() - set(map(report_path, sources))), overwrite)
     with_report = [source for source in sources if report_path(source) in reports]
     sizes = {info.path: info.size for folder in (DATA, REJECTS) for info in storage.scan(folder, deep=False)}
@@ -188,14 +196,20 @@ def _check_manifest(
 
 
 def _difference(present: Manifest, wanted: Manifest) -> str:
+    """How `present` was made, in words: hashes, which say nothing to people, by what changed."""
     if present.codec != wanted.codec:
         return f"with codec {present.codec}, not {wanted.codec}"
     if present.codec_fingerprint != wanted.codec_fingerprint:
         return f"with other weights ({present.codec_fingerprint}, these are {wanted.codec_fingerprint})"
     names = sorted({*present.settings, *wanted.settings})
     pairs = ((name, present.settings.get(name), wanted.settings.get(name)) for name in names)
-    changed = [f"{name} {then}, not {now}" for name, then, now in pairs if then != now]
-    return f"with {', '.join(changed) or 'another release'}"
+    changed = {name: f"{name} {then}, not {now}" for name, then, now in pairs if then != now}
+    files = [name.removesuffix(SHA256) for name in changed if name.endswith(SHA256)]
+    if told := [text for name, text in changed.items() if name != ARCHIVE_FINGERPRINT and not name.endswith(SHA256)]:
+        return f"with {', '.join(told)}"
+    if ARCHIVE_FINGERPRINT in changed:
+        return "before its archive was made anew"
+    return f"before {' and '.join(files)} changed" if files else "with another release"
 
 
 def _read_reports(
@@ -222,6 +236,7 @@ def _refuse_stale(stale: Sequence[tuple[ShardSource, ShardReport | None]], manif
         reason = "it was done with other settings"
         if report.source != source:
             sizes = f"{report.source.size} bytes then, {source.size} now"
-            tags = f"of the same size, tag {report.source.etag} then, {source.etag} now"
+            what = "content or time, by the store's tag," if "://" in source.url else "modification time"
+            tags = f"of the same size; its {what} changed"
             reason = f"it changed since it was done ({tags if report.source.size == source.size else sizes})"
     raise JobError(f"{source.url}: {reason}; {len(stale)} such shards, --overwrite does them again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from pipeline.manifest import Plan
 from pipeline.totals import RejectLimit, Totals
 
 PLAIN_SECONDS = 10.0
+BAR_WIDTH = 12
+SHOWN_REASONS = 3
+REASON_LENGTH = 150
 _TRY_AGAIN = "delete their reports and run again to try them again"
 
 
@@ -53,12 +57,24 @@ class Rates:
             remaining=_remaining(summary, left, under_way, elapsed),
         )
 
+    @property
+    def short(self) -> str:
+        """What matters most comes first, as a narrow terminal shows the beginning."""
+        bits = "" if self.bits_per_pixel is None else f", {self.bits_per_pixel:.3f} bpp"
+        return (
+            f"{self._left}, {self.shards_done}/{self.shards} shards, {self.images_per_second:.1f} images/s, "
+            f"{self.rejects} rejects{bits}"
+        )
+
+    @property
+    def _left(self) -> str:
+        return f"{'?' if self.remaining is None else duration(self.remaining)} left"
+
     def __str__(self) -> str:
-        remaining = "?" if self.remaining is None else duration(self.remaining)
         bits = "" if self.bits_per_pixel is None else f"{self.bits_per_pixel:.3f} bits per pixel, "
         return (
             f"{self.shards_done}/{self.shards} shards, {self.images} images, {self.images_per_second:.1f} images/s, "
-            f"{self.megabytes_per_second:.1f} MB/s, {bits}{self.rejects} rejects, {remaining} left"
+            f"{self.megabytes_per_second:.1f} MB/s, {bits}{self.rejects} rejects, {self._left}"
         )
 
 
@@ -99,14 +115,15 @@ class TerminalProgress:
 
         self._plan = plan
         self._start = time.monotonic()
-        self.bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(file=stream))
+        self.bar = Bar(BarColumn(BAR_WIDTH), TextColumn("{task.description}"), console=Console(file=stream))
         self._task = self.bar.add_task("starting workers", total=plan.shards)
 
     def update(self, summary: Summary, running: int, under_way: Tally) -> None:
         if not running and not summary.this_run.shards:
             return
         rates = Rates.at(summary, self._plan, under_way, time.monotonic() - self._start)
-        self.bar.update(self._task, completed=rates.shards_done, description=str(rates))
+        room = max(0, self.bar.console.width - BAR_WIDTH - 1)  # longer text would take the bar's place
+        self.bar.update(self._task, completed=rates.shards_done, description=rates.short[:room])
 
 
 @contextmanager
@@ -131,21 +148,38 @@ def plan_line(plan: Plan, url: str) -> str:
 def summary_lines(plan: Plan, summary: Summary, seconds: float) -> list[str]:
     """The end of a job for a person: what was done, what it came to, what is left."""
     totals, ours = summary.totals, summary.this_run
+    passed_by = "skipped" if plan.kind == "archive" else "not asked for"
     lines = [
         f"shards      {totals.shards} done ({ours.shards} in this run, {duration(seconds)})",
-        f"images      {totals.images} ({totals.rejects} rejected, {totals.skipped} skipped)",
+        f"images      {totals.images} ({totals.rejects} rejected, {totals.skipped} {passed_by})",
         f"size        {_volume(totals, plan.kind)}",
     ]
+    if plan.kind != "archive" and totals.skipped and not totals.images + totals.rejects:
+        lines.append("where       no image matches --where")
     if ours.seconds:
         steps = ", ".join(f"{step} {share:.1f}" for step, share in ours.seconds.items())
         lines.append(f"seconds     {steps} (of all workers)")
     if totals.rejects:
         lines.append("rejects     with their bytes and the reason for each in rejects/")
+        lines += [f"            {_short(reason)} ({count})" for reason, count in _commonest(ours)]
     if totals.failed_shards:
         lines.append(f"failed      {totals.failed_shards} shards rejected as a whole; reports/ say why, {_TRY_AGAIN}")
     if summary.unfinished:
         lines.append(f"unfinished  {summary.unfinished} shards; run again to resume ({summary.last_error})")
     return lines
+
+
+def _commonest(totals: Totals) -> list[tuple[str, int]]:
+    """The reasons for most rejects of a run, and how many had others."""
+    common = Counter(totals.reasons).most_common(SHOWN_REASONS)
+    others = totals.rejects - sum(count for _, count in common)
+    return [*common, ("other reasons", others)] if common and others > 0 else common
+
+
+def _short(reason: str) -> str:
+    """Plain text, as standard output may be Latin-1 or less."""
+    text = reason.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]}..."
 
 
 def exit_status(summary: Summary, limit: RejectLimit) -> int:

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
-from pipeline.actors import Device
+from pipeline.actors import Device, PoolSize
 from pipeline.addresses import without_password
 from pipeline.archive import Archive
 from pipeline.capsule import read_config
 from pipeline.errors import JobError
 from pipeline.explanations import reaching
-from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, whole_number
-from pipeline.manifest import Manifest, Plan, establish, make_plan
+from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, start, whole_number
+from pipeline.manifest import ARCHIVE_FINGERPRINT, Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
 from pipeline.protocols import Decoder, Mode
@@ -132,7 +132,7 @@ def open_archive(
 def describe_output(kind: str, job: str, archive: Archive, request: ReadRequest, own: Mapping[str, Any]) -> Manifest:
     """The manifest of the job's output. `own` are the job's settings that decide what is written."""
     made = archive.manifest
-    source = {"archive": without_password(archive.storage.url), "archive_fingerprint": made.job_fingerprint}
+    source = {"archive": without_password(archive.storage.url), ARCHIVE_FINGERPRINT: made.job_fingerprint}
     drawn = {**asdict(request.drawing), "dtype": request.dtype}
     settings = {**source, "where": request.where, **drawn, **own}
     asked = {**asdict(request), **{name: without_password(getattr(request, name)) for name in ("archive", "output")}}
@@ -142,7 +142,7 @@ def describe_output(kind: str, job: str, archive: Archive, request: ReadRequest,
 def plan_output(
     manifest: Manifest, archive: Archive, request: ReadRequest, options: RunOptions
 ) -> tuple[Storage, Plan]:
-    """The output and what is to be done there, shown to the user; made ready unless this is a dry run.
+    """The output and what is to be done there, shown to the user.
 
     Raises JobError where the output was made otherwise, lies inside the archive, or cannot be reached.
     """
@@ -151,7 +151,18 @@ def plan_output(
         if archive.storage.holds(output):
             raise JobError(f"{output.url} lies inside the archive, which is only read; choose another place")
         plan = make_plan(output, manifest, archive.parts, request.overwrite)
-        print(plan_line(plan, request.output))
-        if not options.dry_run:
-            establish(output, manifest, plan)
+        print(plan_line(plan, output.url), flush=True)
+        if options.dry_run and request.where is not None:
+            matches = sum(1 for _ in archive.keys(request.where))
+            print(f"{matches} of {archive.info().totals.images} images match --where", flush=True)
     return output, plan
+
+
+def start_output(
+    manifest: Manifest, output: Storage, plan: Plan, request: ReadRequest, connect: Callable[[], object]
+) -> PoolSize | None:
+    """Makes the output ready for `plan` once Ray is; returns the size of the pool as `start` does. Raises JobError."""
+    size = start(plan, request, connect)
+    with reaching(request.output):
+        establish(output, manifest, plan)
+    return size

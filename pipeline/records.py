@@ -76,7 +76,8 @@ class ShardReport:
 
     `seconds` maps a step (`read`, `decode`, `tag`, `compress`, `write`, …) to wall-clock seconds spent in it.
     `outputs` maps the path of each object written, relative to the output, to its size in bytes. `error` says why the
-    shard was rejected as a whole; it is empty for all others.
+    shard was rejected as a whole; it is empty for all others. `reasons` counts the commonest of the rejects, for the
+    run that made them: it is not stored, as the table of rejects has them all.
     """
 
     shard: str
@@ -91,10 +92,11 @@ class ShardReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     outputs: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
+    reasons: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> str:
         fields = asdict(self)
-        del fields["source"]["private"]
+        del fields["source"]["private"], fields["reasons"]
         return json.dumps(fields, indent=1, sort_keys=True)
 
     @classmethod

@@ -23,6 +23,7 @@ from pipeline.file_systems import (
     can_be_listed,
     check_bucket,
     connect,
+    first_entry,
     is_local,
     named_host,
     object_size,
@@ -119,6 +120,10 @@ class Storage:
     def check_bucket(self) -> None:
         """Raises FileNotFoundError where there is no bucket; a store without buckets has nothing to check."""
         self.retry(lambda: check_bucket(*self._target))
+
+    def something(self) -> str:
+        """The path of something that is here, hidden files apart; empty where there is nothing. One short listing."""
+        return self.retry(lambda: first_entry(*self._target))
 
     def size(self, path: str) -> int:
         """Bytes of `path`; raises FileNotFoundError."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from pipeline.records import ShardReport
 
+MOST_REASONS = 100
+"""So many reasons for rejects are counted; where there are more, the rarest are forgotten."""
+
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over shards; `failed_shards` were rejected as a whole. `seconds` is worker time per step."""
+    """Sums over shards; `failed_shards` were rejected as a whole. `seconds` is worker time per step.
+
+    `reasons` counts reasons for rejects, as far as reports that were just made have them.
+    """
 
     shards: int = 0
     failed_shards: int = 0
@@ -21,6 +28,7 @@ class Totals:
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, report: ShardReport) -> Totals:
@@ -34,13 +42,16 @@ class Totals:
             bytes_in=report.bytes_in,
             bytes_out=report.bytes_out,
             seconds=report.seconds,
+            reasons=report.reasons,
         )
 
     def __add__(self, other: Totals) -> Totals:
-        counts = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "seconds"}
+        names = {each.name for each in fields(self)} - {"seconds", "reasons"}
+        counts = {name: getattr(self, name) + getattr(other, name) for name in names}
         steps = [*self.seconds, *(step for step in other.seconds if step not in self.seconds)]
         seconds = {step: self.seconds.get(step, 0.0) + other.seconds.get(step, 0.0) for step in steps}
-        return Totals(**counts, seconds=seconds)
+        reasons = (Counter(self.reasons) + Counter(other.reasons)).most_common(MOST_REASONS)
+        return Totals(**counts, seconds=seconds, reasons=dict(reasons))
 
     @property
     def bits_per_pixel(self) -> float:

@@ -12,6 +12,7 @@ import pytest
 
 from jobs import compress_dataset
 from jobs.compress_dataset import InstalledCodec
+from pipeline.actors import PoolSize
 from pipeline.archive import Archive
 from tests.fakes import FINGERPRINT, FakeCodecFactory, LocalPool
 from tests.pipeline.archives import fake_codec, row, write_archive
@@ -27,7 +28,7 @@ DAMAGED = replace(ROWS[0], key="damaged", bitstream=b"FAKE")
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the jobs' `main` run with one worker in this process."""
     monkeypatch.setattr("ray.init", lambda **_: None)
-    monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: None)
+    monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: PoolSize(1, 1.0))
     monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: LocalPool(factory))
 
 

@@ -95,6 +95,16 @@ def test_an_effort_that_the_codec_has_not_claims_no_archive(
     assert not (tmp_path / "archive").exists()
 
 
+def test_a_start_that_fails_claims_no_archive(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    assert main(["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--device", "cuda"]) == 2
+    assert "no machine with a GPU" in one_error(capsys)
+    assert not (tmp_path / "archive").exists()
+
+
 def test_a_quality_that_the_codec_has_not_claims_no_archive(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +181,7 @@ def test_a_signed_address_is_stored_without_its_signature(
 def test_effort_is_told_to_workers_and_decides_the_content(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    without_ray(monkeypatch)
     told: list[CompressWorkerFactory] = []
     monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--effort"]
@@ -184,6 +195,7 @@ def test_effort_is_told_to_workers_and_decides_the_content(
 def test_no_tags_is_told_to_workers_and_decides_the_content(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    without_ray(monkeypatch)
     told: list[CompressWorkerFactory] = []
     monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive")]
@@ -200,6 +212,7 @@ def test_without_a_quality_it_is_the_models_own(
 ) -> None:
     codec = replace(compress_dataset.installed_codec("fake"), qualities=qualities, default_quality=default)
     monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
+    without_ray(monkeypatch)
     told: list[CompressWorkerFactory] = []
     monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive")]

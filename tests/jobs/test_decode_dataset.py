@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from jobs import decode_dataset
+from pipeline.actors import pool_size
 from pipeline.storage import Storage
 from tests.jobs import reading
 from tests.pipeline.archives import put, write_archive
@@ -75,10 +76,38 @@ def test_what_the_model_cannot_draw_claims_no_output(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_start_that_fails_claims_no_output(
+    main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.job.pool_size", pool_size)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    assert main("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--device", "cuda") == 2
+    assert "no machine with a GPU" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_dry_run_writes_nothing(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--dry-run") == 0
     assert "0 shards done, 2 to do" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_says_how_many_images_match(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--dry-run")
+    assert main(*known, "--where", "'car' = ANY(tags)") == 0
+    assert "1 of 3 images match --where" in capsys.readouterr().out.splitlines()
+    assert main(*known) == 0
+    assert "--where" not in capsys.readouterr().out
+
+
+def test_a_query_without_a_hit_says_so(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--where")
+    assert main(*known, "key = 'nowhere'", "--dry-run") == 0
+    assert "0 of 3 images match --where" in capsys.readouterr().out
+    assert main(*known, "key = 'nowhere'") == 0
+    shown = capsys.readouterr().out
+    assert "images      0 (0 rejected, 3 not asked for)" in shown
+    assert "no image matches --where" in shown
 
 
 def test_a_relative_path_is_the_same_place(
@@ -87,6 +116,7 @@ def test_a_relative_path_is_the_same_place(
     reading.archive(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main("--archive", "archive", "--output", "out/") == 0
+    assert f"{tmp_path}/out: 0 shards done" in capsys.readouterr().out
     assert main("--archive", tmp_path / "archive", "--output", tmp_path / "out") == 0
     assert "2 shards done, 0 to do" in capsys.readouterr().out
 

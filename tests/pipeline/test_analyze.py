@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,6 +120,25 @@ def test_one_image_that_fails_costs_no_other(tmp_path: Path) -> None:
     found = {each["key"]: (each["stage"], each["data"]) for each in results(job, "rejects")}
     assert found == {"narrow": ("analyze", stream), "damaged": ("decompress", b"FAKE")}
     assert (summary.totals.images, summary.totals.rejects) == (2, 2)
+
+
+def test_a_failure_says_where_in_the_analyzer_s_code_it_was(tmp_path: Path) -> None:
+    job = make_job(tmp_path, ROWS[:1], analyzer_factory=lambda device: Brightness(device, narrowest=99))
+    summary = run(job)
+    (reject,) = results(job, "rejects")
+    assert re.fullmatch(r"RuntimeError: image too narrow \(test_analyze\.py:\d+\)", reject["error"])
+    assert summary.this_run.reasons == {f"analyze {reject['error']}": 1}
+
+
+def test_the_place_is_the_innermost_one_of_the_analyzer_s_own_code(tmp_path: Path) -> None:
+    class Lost(Brightness):
+        def __call__(self, images: Sequence[Tensor]) -> list[BrightnessRow]:
+            return list(json.loads("no JSON"))  # which fails in a file of Python's own
+
+    job = make_job(tmp_path, ROWS[:1], analyzer_factory=Lost)
+    run(job)
+    (reject,) = results(job, "rejects")
+    assert re.search(r"\(test_analyze\.py:\d+\)$", reject["error"])
 
 
 def test_analyzer_gets_batches(tmp_path: Path) -> None:

@@ -186,3 +186,16 @@ def test_names_are_readable_and_distinct() -> None:
     assert [name.startswith("x-") for name in names[:3]] == [True] * 3
     assert all(len(name) < 120 and not name.startswith(".") and name.isascii() for name in names)
     assert output_name(ShardSource(urls[0], 2, "other")) == names[0]
+
+
+def test_the_commonest_reasons_for_rejects_come_with_the_report_and_are_not_stored(storage: Storage) -> None:
+    with ShardCommit(storage, SOURCE, "f") as commit:
+        for number in range(30):
+            error = "ValueError: odd" if number % 2 else f"ValueError: {number}"
+            commit.reject(Failure(str(number), SOURCE.url, "decode", error, b""))
+        report = commit.finish(ShardReport(SOURCE.url, SOURCE, "f"))
+    assert len(report.reasons) == 10
+    assert report.reasons["decode ValueError: odd"] == 15
+    stored = storage.read(report_path(SOURCE)).decode()
+    assert "odd" not in stored
+    assert ShardReport.from_json(stored) == report, "reasons are no part of what a report says"

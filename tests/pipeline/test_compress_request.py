@@ -72,6 +72,13 @@ def test_the_reason_is_given_where_there_is_one(tmp_path: Path, name: str, reaso
         check(source(tmp_path, "odd.tar", corpora.odd_shards()[name]))
 
 
+def test_a_picture_in_place_of_a_shard_is_to_be_packed(tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match=r"not a tar header at byte 0.*\); pack pictures first: tar -cf cam\.tar --sort=name"
+    ):
+        check(source(tmp_path, "a.jpg", b"\xff\xd8\xff" + bytes(1000)))
+
+
 def test_what_a_killed_run_left_over_may_be_without_images(empty: ShardSource) -> None:
     check(empty, done=Totals(shards=1, images=3))
     with pytest.raises(JobError):

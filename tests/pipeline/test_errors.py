@@ -86,6 +86,8 @@ def test_descriptions_are_one_short_line() -> None:
     assert describe(MemoryError()) == "MemoryError"
     assert describe(ValueError("not in <Bytes object at 0x7fA0>")) == "ValueError: not in <Bytes object>"
     assert len(describe(ValueError("x" * 10_000))) <= 500
+    assert describe(JobError("in words\nalready")) == "in words already"
+    assert len(describe(JobError("x" * 10_000))) <= 500
 
 
 def test_the_stores_code_is_found_behind_a_translated_error() -> None:

@@ -1,12 +1,16 @@
 """Errors as one line and a status, and what jobs parse."""
 
 import json
+import os
+import signal
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from pipeline.actors import Device
+from pipeline.actors import Device, PoolSize
 from pipeline.attempts import WorkerContext
 from pipeline.errors import JobError
 from pipeline.job import (
@@ -14,6 +18,7 @@ from pipeline.job import (
     execute,
     exit_code,
     plain_exit_code,
+    start,
     storage_options,
     whole_number,
     worker_count,
@@ -47,25 +52,29 @@ PLAN = Plan("f", [ShardSource("/in/0.tar", 1, "")])
 OUTPUT = Storage.from_url("/nowhere")
 
 
+def executed(plan: Plan, request: Request, connect: Callable[[], object], worker: Any = OneRejected) -> int:
+    return execute(plan, worker, OUTPUT, request, start(plan, request, connect))
+
+
 def test_a_plan_is_done_and_summed_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = []
-    monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: sizes.append(wanted))
+    monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: sizes.append(wanted) or PoolSize(1, 1.0))
     monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: LocalPool(factory))
     connected = []
-    status = execute(PLAN, OneRejected, OUTPUT, Request(workers=3, device="cpu"), lambda: connected.append(True))
+    status = executed(PLAN, Request(workers=3, device="cpu"), lambda: connected.append(True))
     assert (status, connected, sizes) == (1, [True], [(3, 1, "cpu")])
     shown = capsys.readouterr()
     assert "images      1 (1 rejected, 0 skipped)" in shown.out
     assert "1/1 shards" in shown.err
     lenient = Request(max_rejects=RejectLimit(1, fraction=False))
-    assert execute(PLAN, OneRejected, OUTPUT, lenient, lambda: None) == 0
+    assert executed(PLAN, lenient, lambda: None) == 0
 
 
 def test_nothing_to_do_needs_no_ray(capsys: pytest.CaptureFixture[str]) -> None:
     def connect() -> None:
         raise AssertionError("not needed")
 
-    assert execute(Plan("f", [], Totals(shards=2)), OneRejected, OUTPUT, Request(), connect) == 0
+    assert executed(Plan("f", [], Totals(shards=2)), Request(), connect) == 0
     assert "2 done (0 in this run" in capsys.readouterr().out
 
 
@@ -74,7 +83,36 @@ def test_ray_that_does_not_come_up_is_one_line() -> None:
         raise Exception("The current node timed out during startup.")
 
     with pytest.raises(JobError, match=r"Ray can be neither reached nor started: .*timed out during startup"):
-        execute(PLAN, OneRejected, OUTPUT, Request(), connect)
+        executed(PLAN, Request(), connect)
+
+
+class Terminated(OneRejected):
+    """A worker during whose work somebody ends the job, as a scheduler does."""
+
+    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().process(source, attempt)
+
+
+def test_sigterm_interrupts_and_a_run_resumes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: PoolSize(1, 1.0))
+    monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: LocalPool(factory))
+    rays: list[int] = []
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        status = exit_code(
+            lambda: executed(
+                PLAN, Request(), lambda: signal.signal(signal.SIGTERM, lambda *_: rays.append(1)), Terminated
+            )
+        )
+        assert (status, rays) == (130, [])
+        assert capsys.readouterr().err.splitlines()[-1] == "interrupted; run again to resume"
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert rays == [1], "afterwards it is Ray's again"
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def raising(error: BaseException) -> int:

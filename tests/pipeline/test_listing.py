@@ -15,7 +15,7 @@ from pipeline.errors import JobError
 from pipeline.listing import InputError, expand, expand_braces
 from pipeline.retry import Retry
 from tests.corpora import shard_bytes, write_corpus
-from tests.http_server import serving
+from tests.http_server import WholeFiles, serving
 from tests.s3_server import POWERLESS_KEY, POWERLESS_SECRET, Bucket, free_port
 
 AT_ONCE = Retry(attempts=1)
@@ -151,6 +151,29 @@ class TestLocal:
             expand(["nosuch://x/y.tar"])
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_no_input_is_not_the_current_folder(tree: Path, monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    monkeypatch.chdir(tree)
+    with pytest.raises(InputError, match=rf"^'{empty}' names no input$"):
+        expand([empty])
+
+
+PACK = r"; pack the pictures there first: tar -cf cam\.tar --sort=name DIR"
+
+
+@pytest.mark.parametrize("place", ["", "/*", "/*.jpg", "/**"])
+def test_pictures_are_to_be_packed(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=rf"no shards there; .*{PACK}$"):
+        expand([f"{tmp_path}{place}"])
+
+
+def test_where_there_are_no_pictures_there_is_nothing_to_pack(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no shards there; .*\.tgz$"):
+        expand([str(tmp_path)])
+
+
 @pytest.fixture
 def web(tree: Path) -> Iterator[str]:
     with serving(tree) as url:
@@ -180,6 +203,32 @@ class TestWeb:
     def test_what_is_missing_is_named_without_its_signature(self, web: str) -> None:
         with pytest.raises(InputError, match=r"none\.tar: no such file or folder$"):
             expand([f"{web}/none.tar?signature=x"])
+
+    @pytest.mark.parametrize("names", ["a.tar", "cam-{0..2}.tar"])
+    @pytest.mark.parametrize(
+        ("status", "line"), [(403, "access denied"), (500, "cannot be reached, check endpoint and network: .*500")]
+    )
+    def test_a_server_that_refuses_or_fails_is_no_missing_file(
+        self, web: str, monkeypatch: pytest.MonkeyPatch, names: str, status: int, line: str
+    ) -> None:
+        asked = []
+        monkeypatch.setattr(WholeFiles, "send_head", lambda self: asked.append(1) or self.send_error(status))
+        with pytest.raises(InputError, match=line) as caught:
+            expand([f"{web}/{names}"], retry=Retry(attempts=2, first=0.0))
+        assert "missing" not in str(caught.value)
+        if names == "a.tar":
+            assert len(asked) == (4 if status == 500 else 2), "a HEAD and a GET each time"
+
+    @pytest.mark.parametrize("names", ["a.tar", "{0..2}.tar"])
+    def test_a_server_that_is_not_there_is_no_missing_file(self, names: str) -> None:
+        for place in (f"http://127.0.0.1:{free_port()}", "http://no-such-host.invalid"):
+            with pytest.raises(InputError, match=r"cannot be reached, check endpoint and network"):
+                expand([f"{place}/{names}"], retry=AT_ONCE)
+
+    def test_what_is_gone_is_missing(self, web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(WholeFiles, "send_head", lambda self: self.send_error(410))
+        with pytest.raises(InputError, match=r"a\.tar: no such file or folder$"):
+            expand([f"{web}/a.tar"])
 
     def test_nothing_is_searched(self, web: str) -> None:
         with pytest.raises(InputError, match=r"wildcards need a store that can be listed"):

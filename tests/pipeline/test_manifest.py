@@ -163,7 +163,8 @@ def test_overwriting_part_of_an_archive_is_refused(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"), [({"size": 99}, "100 bytes then, 99 now"), ({"etag": "other"}, "tag tag0 then, other now")]
+    ("change", "reason"),
+    [({"size": 99}, "100 bytes then, 99 now"), ({"etag": "other"}, "of the same size; its modification time changed")],
 )
 def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object], reason: str) -> None:
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
@@ -174,6 +175,16 @@ def test_a_changed_source_is_refused(storage: Storage, change: dict[str, object]
     plan = make_plan(storage, MANIFEST, changed, overwrite=True)
     assert plan.pending == changed[:1]
     assert plan.done.shards == 3
+
+
+def test_a_source_that_changed_in_a_store(storage: Storage) -> None:
+    source = ShardSource("s3://corpus/0.tar", 100, "9486")
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, [source], overwrite=False))
+    finish(storage, MANIFEST, source)
+    with pytest.raises(
+        JobError, match=r"it changed .*\(of the same size; its content or time, by the store's tag, changed"
+    ):
+        make_plan(storage, MANIFEST, [replace(source, etag="2a2e")], overwrite=False)
 
 
 def test_a_damaged_report_is_refused(storage: Storage) -> None:
@@ -196,3 +207,86 @@ def test_manifests_that_cannot_be_used(storage: Storage, text: str, reason: str)
     write(storage, "archive.json", text.encode())
     with pytest.raises(JobError, match=reason):
         read_manifest(storage, "archive")
+
+
+def test_a_file_of_others_that_is_called_like_a_manifest(storage: Storage) -> None:
+    write(storage, "archive.json", b'{"hello": 1}')
+    with pytest.raises(JobError, match=r"archive\.json is no archive of difficmh \(or is damaged\)$"):
+        read_manifest(storage, "archive")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ({"archive_fingerprint": "9486"}, {"archive_fingerprint": "2a2e"}, "before its archive was made anew"),
+        ({"own.py_sha256": "9486"}, {"own.py_sha256": "2a2e"}, "before own.py changed"),
+        ({}, {"a.onnx_sha256": "2a2e", "a.json_sha256": "2a2e"}, "before a.json and a.onnx changed"),
+        ({"mode": "full", "own.py_sha256": "9486"}, {"mode": "preview"}, "with mode full, not preview"),
+    ],
+)
+def test_a_difference_is_said_without_hashes(
+    storage: Storage, then: dict[str, str], now: dict[str, str], said: str
+) -> None:
+    first, second = (replace(MANIFEST, kind="results", settings=settings) for settings in (then, now))
+    establish(storage, first, make_plan(storage, first, SOURCES, overwrite=False))
+    with pytest.raises(JobError, match=rf"archive was made {said}; choose another place or --overwrite$"):
+        make_plan(storage, second, SOURCES, overwrite=False)
+
+
+def test_what_ray_deletes_is_no_place_for_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    for place in ("archive", ".", str(copy / "archive"), f"file://{copy}/archive"):
+        with pytest.raises(JobError, match=r"_ray_pkg_0.* is in Ray's own copy .*: give an absolute path or a URL$"):
+            make_plan(Storage.from_url(place), MANIFEST, SOURCES, overwrite=False)
+    make_plan(Storage.from_url(str(tmp_path / "archive")), MANIFEST, SOURCES, overwrite=False)
+
+
+def refused_among(storage: Storage, named: str) -> None:
+    with pytest.raises(JobError, match=f"holds other files, such as {named}: choose an empty place$"):
+        make_plan(storage, MANIFEST, SOURCES, overwrite=True)
+
+
+def test_an_output_begins_in_an_empty_place(storage: Storage) -> None:
+    write(storage, ".DS_Store", b"hidden")
+    write(storage, ".git/config", b"hidden")
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    write(storage, "day/a.jpg", b"not ours")
+    refused_among(storage, "day/a.jpg")
+    write(storage, "archive.json", MANIFEST.to_json().encode())
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+
+
+def test_foreign_reports_are_no_output(storage: Storage) -> None:
+    write(storage, "reports/annual.json", b"{}")
+    refused_among(storage, "reports/annual.json")
+
+
+def test_what_a_first_run_leaves_when_it_is_killed_may_be_resumed(storage: Storage) -> None:
+    plan = make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    folder = Path(storage.url)
+    folder.mkdir()
+    (folder / ".writing-0.tmp").write_bytes(b"a manifest that was not finished")
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    write(storage, "capsule/codec.txt", b"more than the manifest")
+    assert make_plan(storage, MANIFEST, SOURCES, overwrite=False).pending == plan.pending
+    make_plan(storage, replace(MANIFEST, settings={"quality": 4}), SOURCES, overwrite=True)
+
+
+@pytest.mark.s3
+def test_an_output_begins_in_an_empty_part_of_a_bucket(s3: Bucket) -> None:
+    for key in ("new/", "new/.hidden", "newer/a.jpg"):
+        s3.put(key, b"")
+    storage = Storage.from_url(f"{s3.url}/new", s3.storage_options)
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    s3.put("new/day/a.jpg", b"not ours")
+    refused_among(storage, "day/")
+
+
+def test_other_stores_are_looked_into_too() -> None:
+    storage = Storage.from_url("memory://an-output")
+    make_plan(storage, MANIFEST, SOURCES, overwrite=False)
+    write(storage, "day/a.jpg", b"not ours")
+    refused_among(storage, "day")
+    storage.delete("day/a.jpg")

@@ -1,4 +1,5 @@
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -77,6 +78,24 @@ def test_a_bar_in_a_terminal() -> None:
     assert "15/30 shards" in stream.getvalue()
 
 
+def test_a_narrow_terminal_shows_the_bar_and_the_time_left_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    large = Totals(shards=123_456, images=123_456_789, rejects=12_345, pixels=10**15, bytes_out=10**13)
+    plan = replace(PLAN, done=large)
+    for width in (80, 60):
+        monkeypatch.setenv("COLUMNS", str(width))
+        stream = Terminal()
+        with open_progress(plan, stream) as progress:
+            progress.update(Summary(large + OURS, OURS), 2, Tally())
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+        lines = [line for line in re.split(r"[\r\n]", shown) if "shards" in line]
+        assert lines
+        assert all(re.match(r"\S{12} .* left, 123461/123476 shards, ", line) for line in lines), lines
+        assert max(map(len, lines)) <= width
+    assert re.search(r"\d images/s, 12345 rejects, 0\.080 bpp$", Rates.at(Summary(large, OURS), plan, Tally(), 1).short)
+
+
 def test_the_summary_says_what_is_left() -> None:
     text = "\n".join(summary_lines(PLAN, SUMMARY, 75))
     assert "15 done (5 in this run, 1 min 15 s)" in text
@@ -102,6 +121,28 @@ def test_a_job_that_reads_bitstreams_boasts_of_no_ratio() -> None:
 def test_rejects_can_be_looked_up() -> None:
     assert "reason for each in rejects/" in "\n".join(summary_lines(PLAN, SUMMARY, 1))
     assert "rejects/" not in "\n".join(summary_lines(PLAN, Summary(BEFORE, Totals()), 1))
+
+
+def test_the_commonest_reasons_for_rejects_of_this_run_are_said() -> None:
+    reasons = {"analyze KeyError: 'missing'": 7, "decode ImageError: zerst\u00f6rt": 3, "a": 2, "b": 1}
+    ours = replace(OURS, rejects=13, reasons=reasons)
+    lines = summary_lines(PLAN, Summary(BEFORE + ours, ours), 1)
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("rejects"))
+    assert lines[first + 1 : first + 5] == [
+        "            analyze KeyError: 'missing' (7)",
+        "            decode ImageError: zerst\\xf6rt (3)",
+        "            a (2)",
+        "            other reasons (1)",
+    ]
+    long = replace(OURS, reasons={"x" * 600: 2})
+    assert max(map(len, summary_lines(PLAN, Summary(long, long), 1))) <= 180
+
+
+def test_a_query_without_a_hit_is_no_success_in_silence() -> None:
+    none, some = Totals(shards=20, skipped=12), Totals(shards=20, skipped=11, rejects=1)
+    assert "no image matches --where" in "\n".join(summary_lines(PICTURES, Summary(none, none), 1))
+    for plan, totals in ((PICTURES, some), (PLAN, none), (PICTURES, Totals(shards=20))):
+        assert "--where" not in "\n".join(summary_lines(plan, Summary(totals, totals), 1))
 
 
 def test_exit_status(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,3 +44,10 @@ def test_a_shard_rejected_as_a_whole_is_always_too_much() -> None:
 def test_what_is_no_limit(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - argparse shows its own message
         RejectLimit.parse(text)
+
+
+def test_reasons_add_up_and_stay_few() -> None:
+    parts = [Totals(reasons={"often": 2, f"once {number}": 1}) for number in range(300)]
+    total = sum(parts, Totals())
+    assert total.reasons["often"] == 600
+    assert len(total.reasons) <= 100
