@@ -77,7 +77,7 @@ def _of_shard(path: Path, passed_over: Counter[str]) -> Iterator[PictureFile]:
     pictures: list[tuple[str, Round, bytes]] = []
     for (name, data), place in zip(files, _rounds([name for name, _ in files]), strict=True):
         if _suffix(name) == LABEL_SUFFIX:
-            labels.setdefault(place, {})[_stem(name)] = data
+            labels.setdefault(place, {}).setdefault(_stem(name), data)
         else:
             pictures.append((name, place, data))
     keys = _keys([(name, place) for name, place, _ in pictures])

@@ -123,6 +123,8 @@ def test_where_a_name_comes_again_each_picture_has_its_own_json(tmp_path: Path, 
         samples = [item for item in read_shard(file, str(path)) if isinstance(item, Sample)]
     in_archive = {distinct(sample.key): (sample.image, sample.metadata.get("json", {})) for sample in samples}
     assert in_archive == found(path)
+    twice = shard(tmp_path / "two.tar", ("c.json", b'{"n": 1}'), ("c.json", b'{"n": 2}'), ("c.jpg", b"4"))
+    assert found(twice) == {"c": (b"4", {"n": 1})}
 
 
 @pytest.mark.parametrize(
