@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   difficmh decompress photo.dicm                      writes photo.decoded.png, the best picture
   difficmh decompress photo.dicm fast.jpg --mode preview
   difficmh decompress --official official.bin out.png --codec models/sd21-r4
+  difficmh models tags | grep car                     which tags there are
   difficmh models verify
 
 Decompressed pictures are reconstructions: a generative decoder may invent details. Keep your originals.
@@ -91,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli_models.add_fetch(_command(models, "fetch", cli_models.fetch, "make the capsule of a released model, once"))
     _command(models, "list", cli_commands.list_models, "name, fingerprint, size and place of each")
+    tags = _command(models, "tags", cli_models.list_tags, "the tags that a model knows, one a line, for --tags")
+    tags.add_argument("model", nargs="?", default="lite", metavar="NAME_OR_DIRECTORY", help="default: lite")
     checking = _command(models, "verify", cli_commands.verify_models, "compare their files with their manifests")
     checking.add_argument("models", nargs="*", metavar="NAME_OR_DIRECTORY", help="default: all that are listed")
     return parser

@@ -1,18 +1,29 @@
-"""`difficmh models fetch`: the capsule of a released model, made once from its files and used offline afterwards."""
+"""What `difficmh models` says of models; `models fetch`: the capsule of a released one, made once from its files."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from difficmh.capsule import PROVENANCE, capsule_fingerprint, capsule_path, models_folder, read_name, verify
+from difficmh.capsule import (
+    PROVENANCE,
+    VOCABULARY,
+    capsule_fingerprint,
+    capsule_path,
+    models_folder,
+    read_name,
+    verify,
+)
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetched, Fetcher, Opener
 from difficmh.sd21.http_stream import open_http
 from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan, remove_downloads
+from difficmh.vocabulary import Vocabulary
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
@@ -105,6 +116,19 @@ def _assembler() -> Assemble:
             f"the paper's model needs more packages ({error}): pip install '.[sd21]' in the project's folder"
         ) from error
     return assemble
+
+
+def list_tags(options: argparse.Namespace) -> int:
+    """The names of a model's vocabulary, sorted, one a line. Raises CapsuleError where there is no such model.
+
+    Whoever reads them may stop early, as `head` does.
+    """
+    names = Vocabulary.load(capsule_path(options.model) / VOCABULARY).names
+    try:
+        print(*names, sep="\n", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it at its end
+    return 0
 
 
 def describe_model(name: str) -> dict[str, Any]:

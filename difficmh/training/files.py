@@ -3,7 +3,7 @@
     a.jpg a.json                    `a` with that JSON
     a.left.jpg a.right.jpg a.json   `a.left` and `a.right`, both with it; `a.left.json` would go first
     a.jpg a.png                     `a` and `a.png`
-    a.jpg … a.jpg                   `a` and `a~2`, in a shard
+    a.jpg a.json … a.jpg a.json     `a` and `a~2`, in a shard, each with its own JSON
     ._a.jpg __MACOSX/a.jpg          no data: hidden files and the traces of macOS
 
 The keys of a shard are those under which compression archives its pictures. Those of a folder are paths in it.
@@ -18,13 +18,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from difficmh.images import SUFFIXES
 
 LABEL_SUFFIX = ".json"
 
 Label = TypeVar("Label", bytes, Path)
+Round: TypeAlias = tuple[str, int]
+"""WebDataset's key, and how often it has begun anew in the shard before."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,27 @@ def _of_folder(folder: Path, passed_over: Counter[str]) -> Iterator[PictureFile]
 
 
 def _of_shard(path: Path, passed_over: Counter[str]) -> Iterator[PictureFile]:
-    pictures: list[tuple[str, bytes]] = []
-    labels: dict[str, bytes] = {}
+    files: list[tuple[str, bytes]] = []
     with tarfile.open(path) as tar:
         for member in tar:
             name = _data_name(member.name)
             file = tar.extractfile(member) if name else None
             if file is None:
                 continue
-            if _suffix(name) in SUFFIXES:
-                pictures.append((name, file.read()))
-            elif _suffix(name) == LABEL_SUFFIX:
-                labels[_stem(name)] = file.read()
+            if _suffix(name) in SUFFIXES or _suffix(name) == LABEL_SUFFIX:
+                files.append((name, file.read()))
             else:
                 passed_over[_suffix(name)] += 1
-    for key, (name, data) in zip(_keys([name for name, _ in pictures]), pictures, strict=True):
-        yield PictureFile(key, data, _parsed(_beside(name, labels) or b""))
+    labels: dict[Round, dict[str, bytes]] = {}
+    pictures: list[tuple[str, Round, bytes]] = []
+    for (name, data), place in zip(files, _rounds([name for name, _ in files]), strict=True):
+        if _suffix(name) == LABEL_SUFFIX:
+            labels.setdefault(place, {}).setdefault(_stem(name), data)
+        else:
+            pictures.append((name, place, data))
+    keys = _keys([(name, place) for name, place, _ in pictures])
+    for key, (name, place, data) in zip(keys, pictures, strict=True):
+        yield PictureFile(key, data, _parsed(_beside(name, labels.get(place, {})) or b""))
 
 
 def _data_name(name: str) -> str:
@@ -101,29 +108,37 @@ def _group(name: str) -> tuple[str, str]:
     return posixpath.join(folder, stem), extension.lower()
 
 
-def _keys(names: Sequence[str]) -> list[str]:
-    """A key of its own for each picture of a shard: WebDataset's, and more of its name where others share that.
+def _rounds(names: Sequence[str]) -> list[Round]:
+    """To which round each of the pictures and JSON files of a shard belongs.
 
-    Where the same name comes again its group begins anew, as where shards were joined together.
+    Where a name comes again after a picture its group begins anew, as where shards were joined together.
     """
-    rounds: dict[str, list[list[str]]] = {}
+    seen: dict[str, list[list[str]]] = {}
     places = []
     for name in names:
         group, extension = _group(name)
-        parts = rounds.setdefault(group, [[]])
-        if extension in parts[-1]:
-            parts.append([])
-        parts[-1].append(extension)
-        places.append((group, len(parts) - 1, extension))
+        rounds = seen.setdefault(group, [[]])
+        if extension in rounds[-1] and any(_suffix(f"x.{other}") in SUFFIXES for other in rounds[-1]):
+            rounds.append([])
+        rounds[-1].append(extension)
+        places.append((group, len(rounds) - 1))
+    return places
+
+
+def _keys(pictures: Sequence[tuple[str, Round]]) -> list[str]:
+    """A key of its own for each picture of a shard: WebDataset's, and more of its name where others share that."""
+    rounds: dict[Round, list[str]] = {}
+    for name, place in pictures:
+        rounds.setdefault(place, []).append(_group(name)[1])
     keys: dict[str, None] = {}
-    for group, part, extension in places:
-        beside = rounds[group][part]
-        distinction = _distinction(extension, beside) if part or len(beside) > 1 else ""
+    for name, (group, number) in pictures:
+        beside = rounds[group, number]
+        distinction = _distinction(_group(name)[1], beside) if number or len(beside) > 1 else ""
         key = unique = f"{group}.{distinction}" if distinction else group
-        number = 1
+        copy = 1
         while unique in keys:
-            number += 1
-            unique = f"{key}~{number}"
+            copy += 1
+            unique = f"{key}~{copy}"
         keys[unique] = None
     return list(keys)
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 import difficmh
 from difficmh import cli_commands
-from difficmh.capsule import capsule_fingerprint
+from difficmh.capsule import MODELS_VARIABLE, capsule_fingerprint
 from difficmh.cli import main
 from difficmh.codec import Tagger
 from difficmh.images import decode_image
-from tests.difficmh.tiny_capsule import make_tiny_capsule, photograph
+from tests.difficmh.tiny_capsule import TAGS, make_tiny_capsule, photograph
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -239,3 +239,29 @@ def test_a_name_that_the_terminal_cannot_spell(photo: Path, tiny_capsule: Path) 
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert (done.returncode, odd.with_suffix(".dicm").is_file()) == (0, True), done.stderr
+
+
+def test_the_tags_of_a_model(
+    tiny_capsule: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built in, fetched and of a folder."""
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path))
+    (tmp_path / "sd21-r4").symlink_to(tiny_capsule)
+    for model in (str(tiny_capsule), "sd21-r4"):
+        assert main(["models", "tags", model]) == 0
+        assert capsys.readouterr().out.splitlines() == list(TAGS)
+    assert main(["models", "tags"]) == 0
+    names = capsys.readouterr().out.splitlines()
+    assert names == sorted(names)
+    assert "car" in names
+    assert main(["models", "tags", "nothing"]) == 1
+    assert "no codec 'nothing'" in complaint(capsys)
+
+
+def test_whoever_reads_tags_may_stop_early() -> None:
+    command = [sys.executable, "-m", "difficmh.cli", "models", "tags"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert (running.stderr.read(), running.wait(timeout=60)) == ("", 0)

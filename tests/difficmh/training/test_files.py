@@ -111,6 +111,22 @@ def test_json_is_attached_in_both_spellings(tmp_path: Path) -> None:
     assert [metadata for _, metadata in in_folder.values()] == expected
 
 
+@pytest.mark.parametrize("label_first", [False, True])
+def test_where_a_name_comes_again_each_picture_has_its_own_json(tmp_path: Path, label_first: bool) -> None:
+    files = [("a.jpg", b"1"), ("a.json", b'{"n": 1}'), ("b.jpg", b"2"), ("a.jpg", b"3"), ("a.json", b'{"n": 3}')]
+    if label_first:
+        files = [files[1], files[0], files[2], files[4], files[3]]
+    path = shard(tmp_path / "one.tar", *files)
+    assert found(path) == {"a": (b"1", {"n": 1}), "b": (b"2", {}), "a~2": (b"3", {"n": 3})}
+    distinct = Distinct()
+    with path.open("rb") as file:
+        samples = [item for item in read_shard(file, str(path)) if isinstance(item, Sample)]
+    in_archive = {distinct(sample.key): (sample.image, sample.metadata.get("json", {})) for sample in samples}
+    assert in_archive == found(path)
+    twice = shard(tmp_path / "two.tar", ("c.json", b'{"n": 1}'), ("c.json", b'{"n": 2}'), ("c.jpg", b"4"))
+    assert found(twice) == {"c": (b"4", {"n": 1})}
+
+
 @pytest.mark.parametrize(
     ("suffix", "form"),
     [
