@@ -61,7 +61,7 @@ def load(name: str | Path, device: str = "cpu", *, dtype: str | None = None, com
     return load(name, device, dtype=dtype, compiled=compiled)
 
 
-def inspect(bitstream: bytes) -> BitstreamInfo:
+def inspect(bitstream: bytes | bytearray | memoryview) -> BitstreamInfo:
     """What a bitstream says about itself; its tags too where its model is on this machine. Raises BitstreamError."""
     from difficmh.vocabulary import known_prior
 

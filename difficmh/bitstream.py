@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from difficmh.errors import BitstreamError
 from difficmh.range_coder import SymbolDecoder
@@ -35,6 +36,9 @@ _OPTIONS_FLAG = 1
 _OPTIONS_BYTES = 2
 _SHORTEST = _BODY_AT + 4 + 1 + 1 + 1 + 3
 _MAX_VARINT_BYTES = 5
+
+Bytes = bytes | bytearray | memoryview
+"""What a stream is read from, whatever gave its bytes."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,9 @@ class Frame:
 
 
 def check_guidance(scale: float) -> None:
-    """Raises ValueError for a guidance scale that no stream can carry."""
+    """Raises ValueError for a guidance scale that no stream can carry, and for what is no number."""
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise ValueError(f"guidance must be a number, not {scale!r}")
     if not (0 <= scale <= MAX_GUIDANCE and scale == round(scale * GUIDANCE_UNITS) / GUIDANCE_UNITS):
         raise ValueError(f"guidance {scale} is not in 0..{MAX_GUIDANCE} with two decimals")
 
@@ -120,12 +126,13 @@ def pack(header: Header, payload: bytes, symbol_checksum: int) -> bytes:
     return start + zlib.crc32(body, zlib.crc32(start)).to_bytes(4, "little") + body
 
 
-def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX_PADDED_PIXELS) -> Frame:
+def unpack(data: Bytes, *, fingerprint: str | None = None, max_pixels: int = MAX_PADDED_PIXELS) -> Frame:
     """The parts of a stream; nothing is believed before the checksum of all bytes agrees.
 
     `fingerprint` is that of the model about to decode, 8 digits or more. Raises BitstreamError for bytes that are no
-    intact stream of a known version, of this model and of a padded size up to `max_pixels`.
+    intact stream of a known version, of this model and of a padded size up to `max_pixels`, and for what is no bytes.
     """
+    data = _as_bytes(data)
     _check_frame(data)
     flags, quality = divmod(data[_BODY_AT + 4], 1 << 4)
     if flags & ~_OPTIONS_FLAG:
@@ -147,12 +154,13 @@ def unpack(data: bytes, *, fingerprint: str | None = None, max_pixels: int = MAX
     return Frame(header, data[at + 3 :], int.from_bytes(data[at : at + 3], "little"), _stored_crc(data))
 
 
-def inspect(data: bytes, priors: Callable[[str], TagPrior | None] | None = None) -> BitstreamInfo:
+def inspect(data: Bytes, priors: Callable[[str], TagPrior | None] | None = None) -> BitstreamInfo:
     """What a stream says without its model.
 
     `priors` maps the 8 digits of a fingerprint to the vocabulary of that model, or to None where it is not known.
     Raises BitstreamError as `unpack` does.
     """
+    data = _as_bytes(data)
     frame = unpack(data)
     header = frame.header
     prior = priors(header.fingerprint) if priors else None
@@ -167,6 +175,12 @@ def inspect(data: bytes, priors: Callable[[str], TagPrior | None] | None = None)
         bits_per_pixel=8 * len(data) / (header.height * header.width),
         guidance=header.guidance,
     )
+
+
+def _as_bytes(data: Bytes) -> bytes:
+    if isinstance(data, Bytes):
+        return bytes(data)  # no copy where they are bytes already
+    raise BitstreamError(f"a bitstream is bytes, not {type(data).__name__}")
 
 
 def _check_frame(data: bytes) -> None:

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difficmh.bitstream import FINGERPRINT_DIGITS, MAX_PADDED_PIXELS, Frame, Header, check_guidance, pack, unpack
+from difficmh.bitstream import FINGERPRINT_DIGITS, MAX_PADDED_PIXELS, Bytes, Frame, Header, check_guidance, pack, unpack
 from difficmh.errors import BitstreamError, ImageError
 from difficmh.groups import in_groups
-from difficmh.limits import Mode
+from difficmh.limits import Mode, whole_number
 from difficmh.networks import Conditions, Networks, Sampling, choose_sampling
 from difficmh.noise import NoiseField
 from difficmh.range_coder import SymbolDecoder, SymbolEncoder
@@ -104,7 +104,8 @@ class Codec:
         Raises ValueError for a quality, tag, guidance, effort, shape or dtype that this codec does not take, and
         ImageError for an image of more than `MAX_PADDED_PIXELS` padded pixels, which no decoder would accept.
         """
-        quality = self.networks.default_quality if quality is None else quality
+        quality = self.networks.default_quality if quality is None else whole_number(quality, "quality")
+        effort = whole_number(effort, "effort")
         self._check(images, quality, effort)
         guidance = self._stored_guidance(guidance)
         if tags is None:
@@ -176,7 +177,7 @@ class Codec:
     # --- decompress -------------------------------------------------------------------------------------------------
 
     def decompress(
-        self, bitstreams: Sequence[bytes], *, mode: Mode = "full", steps: int | None = None, sampler: str | None = None
+        self, bitstreams: Sequence[Bytes], *, mode: Mode = "full", steps: int | None = None, sampler: str | None = None
     ) -> list[Tensor]:
         """`(3, H, W)` float32 in [0, 1] per bitstream, on the codec's device.
 
@@ -188,24 +189,24 @@ class Codec:
         choose_sampling(self.networks, mode, steps, sampler)  # refuses what makes no sense before there is work to do
         return self.draw(self.read_all(bitstreams), mode=mode, steps=steps, sampler=sampler)
 
-    def size(self, bitstream: bytes) -> tuple[int, int]:
+    def size(self, bitstream: Bytes) -> tuple[int, int]:
         """Height and width of the picture, of the stream's frame alone. Raises BitstreamError as `read` does of it."""
         header = self._unpack(bitstream).header
         return header.height, header.width
 
-    def read(self, bitstream: bytes) -> DecodedStream:
+    def read(self, bitstream: Bytes) -> DecodedStream:
         """Everything the bytes say: size, tags and latents, exact on every device. Raises BitstreamError."""
         (stream,) = self.read_all([bitstream])
         return stream
 
     @in_plain_precision
-    def read_all(self, bitstreams: Sequence[bytes]) -> list[DecodedStream]:
+    def read_all(self, bitstreams: Sequence[Bytes]) -> list[DecodedStream]:
         """What `read` says of each. Raises BitstreamError where one of them is damaged or of another model."""
         frames = [self._unpack(bitstream) for bitstream in bitstreams]
         kinds = [(frame.header.height, frame.header.width, frame.header.quality) for frame in frames]
         return in_groups(kinds, self.device, lambda group: self._read_group([frames[i] for i in group]))
 
-    def _unpack(self, bitstream: bytes) -> Frame:
+    def _unpack(self, bitstream: Bytes) -> Frame:
         frame = unpack(bitstream, fingerprint=self.fingerprint)
         if frame.header.quality not in self.qualities:
             raise BitstreamError(f"quality {frame.header.quality} is none of this model's {len(self.qualities)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -51,12 +52,22 @@ def read_limits(path: Path) -> Limits:
         raise CapsuleError(f"{path / CONFIG} describes no codec of this version: {error!r}") from error
 
 
+def whole_number(value: object, name: str) -> int:
+    """`value`, an int or an integer of numpy. Raises ValueError for anything else, such as 3.0 and True."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
+    return int(value)
+
+
 def check_mode(mode: str, steps: int | None, sampler: str | None) -> None:
-    """Raises ValueError for a mode that there is not, and for `preview` with steps or a sampler."""
+    """Raises ValueError for a mode that there is not, for `preview` with steps or a sampler, and for steps that are no
+    whole number. How many there can be is for the sampler to say."""
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
     if mode == "preview" and (steps is not None or sampler is not None):
         raise ValueError("preview does not denoise: it takes neither steps nor sampler")
+    if steps is not None:
+        whole_number(steps, "steps")
 
 
 def check_drawing(

@@ -1,6 +1,7 @@
 import contextlib
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,6 +261,12 @@ def test_options_that_are_cut(missing: int) -> None:
 @pytest.mark.parametrize("scale", [-0.01, 100.01, 4.205, float("nan"), float("inf")])
 def test_a_scale_that_cannot_be_written(scale: float) -> None:
     with pytest.raises(ValueError, match="guidance"):
+        Header(1, 1, 1, "0" * 8, scale)
+
+
+@pytest.mark.parametrize("scale", [True, "5", [5.0]])
+def test_a_scale_that_is_no_number(scale: Any) -> None:
+    with pytest.raises(ValueError, match="guidance must be a number, not "):
         Header(1, 1, 1, "0" * 8, scale)
 
 

@@ -112,6 +112,37 @@ def test_wrong_arguments_are_value_errors(tiny_codec: Codec) -> None:
         tiny_codec.decompress([], mode="best")
 
 
+@pytest.mark.parametrize("value", [3.0, True, "3", None])
+def test_numbers_that_are_not_whole_are_refused_before_there_is_work(tiny_codec: Codec, value: Any) -> None:
+    """Some of these would pass a comparison with the range, and fail or be stored as something else later."""
+    images = [photograph(64, 64)]
+    if value is not None:  # which is the model's own quality, and the mode's own number of steps
+        with pytest.raises(ValueError, match=f"quality must be a whole number, not {value!r}"):
+            tiny_codec.compress(images, quality=value, tags=[[]])
+        with pytest.raises(ValueError, match=f"steps must be a whole number, not {value!r}"):
+            tiny_codec.decompress([], steps=value)
+    with pytest.raises(ValueError, match=f"effort must be a whole number, not {value!r}"):
+        tiny_codec.compress(images, quality=3, tags=[[]], effort=value)
+
+
+def test_integers_of_numpy_are_whole_numbers(tiny_codec: Codec) -> None:
+    images = [photograph(64, 64)]
+    with_numpy = tiny_codec.compress(images, quality=np.uint8(3), tags=[[]], effort=np.int64(1))  # type: ignore[arg-type]
+    assert with_numpy == tiny_codec.compress(images, quality=3, tags=[[]], effort=1)
+
+
+def test_streams_are_read_from_any_bytes(tiny_codec: Codec, small_stream: bytes) -> None:
+    (expected,) = tiny_codec.decompress([small_stream], mode="preview")
+    for same in (bytearray(small_stream), memoryview(small_stream), memoryview(bytearray(b"." + small_stream))[1:]):
+        assert torch.equal(tiny_codec.decompress([same], mode="preview")[0], expected)
+        assert tiny_codec.size(same) == (70, 90)
+        assert difficmh.inspect(same) == difficmh.inspect(small_stream)
+    with pytest.raises(BitstreamError, match="a bitstream is bytes, not int"):
+        tiny_codec.decompress(small_stream)  # type: ignore[arg-type]  # the list around it forgotten
+    with pytest.raises(BitstreamError, match="a bitstream is bytes, not str"):
+        difficmh.inspect("photo.dicm")  # type: ignore[arg-type]
+
+
 def test_wrong_arguments_are_refused_before_there_is_work(tiny_codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of tags by RAM++, or the groups before the one with an unknown tag, would be lost."""
 
