@@ -10,20 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from difficmh.capsule import (
-    PROVENANCE,
-    VOCABULARY,
-    capsule_fingerprint,
-    capsule_path,
-    models_folder,
-    read_name,
-    verify,
-)
+from difficmh.capsule import PROVENANCE, capsule_fingerprint, capsule_path, models_folder, read_name, verify
 from difficmh.errors import CapsuleError
 from difficmh.sd21.fetch import Fetched, Fetcher, Opener
 from difficmh.sd21.http_stream import open_http
 from difficmh.sd21.plan import CAPSULE_BYTES, PRESETS, check_before, describe, fetch_all, plan, remove_downloads
-from difficmh.vocabulary import Vocabulary
+from difficmh.vocabulary import capsule_prior
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
@@ -119,11 +111,12 @@ def _assembler() -> Assemble:
 
 
 def list_tags(options: argparse.Namespace) -> int:
-    """The names of a model's vocabulary, sorted, one a line. Raises CapsuleError where there is no such model.
+    """The names of a model's vocabulary, sorted, one a line.
 
-    Whoever reads them may stop early, as `head` does.
+    Raises CapsuleError where there is no such model, or its vocabulary is not the one it was sealed with. Whoever
+    reads them may stop early, as `head` does.
     """
-    names = Vocabulary.load(capsule_path(options.model) / VOCABULARY).names
+    names = capsule_prior(capsule_path(options.model)).names
     try:
         print(*names, sep="\n", flush=True)
     except BrokenPipeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from PIL import Image
 
 import difficmh
 from difficmh import cli_commands
-from difficmh.capsule import MODELS_VARIABLE, capsule_fingerprint
+from difficmh.capsule import MODELS_VARIABLE, VOCABULARY, capsule_fingerprint
 from difficmh.cli import main
 from difficmh.codec import Tagger
 from difficmh.images import decode_image
@@ -256,6 +257,19 @@ def test_the_tags_of_a_model(
     assert "car" in names
     assert main(["models", "tags", "nothing"]) == 1
     assert "no codec 'nothing'" in complaint(capsys)
+
+
+def test_tags_that_a_model_was_not_sealed_with_are_not_told(
+    tiny_capsule: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Streams would be refused, or hold other tags."""
+    altered = tmp_path / "altered"
+    shutil.copytree(tiny_capsule, altered)
+    (altered / VOCABULARY).write_text((tiny_capsule / VOCABULARY).read_text().replace('"bus"', '"bat"'))
+    assert main(["models", "tags", str(altered)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "tags.json is not the file that the manifest describes" in captured.err
 
 
 def test_whoever_reads_tags_may_stop_early() -> None:
