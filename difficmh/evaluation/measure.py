@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from difficmh.evaluation.contestants import Contestant, load_contestants
 from difficmh.evaluation.crops import Window, detailed_window, encoded_crop
 from difficmh.evaluation.fidelity import Fidelity, Ssimulacra2
@@ -18,6 +20,9 @@ from difficmh.metrics import bits_per_pixel
 MEASURES = """ssimulacra2, frechet, lpips, dists, classification, detection:FILE.onnx, tags[:CAPSULE], \
 analyzer:imagenet|onnx:FILE|python:MODULE:FACTORY"""
 """What can be asked for beside PSNR and MS-SSIM."""
+
+WARM_UP_SIDE = 64
+"""Pixels a side of the grey picture that each codec gets before any whose seconds are counted."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One picture, one codec, one quality. Crops are small WebP files, kept near `crop_rate`."""
+    """One picture, one codec, one quality. Crops are small WebP files, kept near `crop_rate`.
+
+    Seconds are of wall clock, for the whole picture; what a codec loads at its first use is no part of them.
+    """
 
     codec: str
     quality: int
@@ -76,6 +84,7 @@ class Evaluator:
         self.graders: list[Grader] = [Fidelity(), *(load_grader(text, plan) for text in plan.measures)]
         if len({metric.name for metric in self.metrics}) < len(self.metrics):
             raise ValueError("a measure is there more than once")
+        self._warm: set[str] = set()
 
     @property
     def metrics(self) -> list[Metric]:
@@ -101,8 +110,16 @@ class Evaluator:
 
         Raises ValueError, with the names of both, where the codec refuses the picture.
         """
+        self._warm_up(contestant)
         for quality in contestant.qualities:
             yield self._measure(examined, contestant, quality)
+
+    def _warm_up(self, contestant: Contestant) -> None:
+        """Once for each codec: what it loads at its first use, such as a tagger, is no part of any picture's time."""
+        if contestant.name not in self._warm:
+            self._warm.add(contestant.name)
+            grey = np.full((WARM_UP_SIDE, WARM_UP_SIDE, 3), 128, np.uint8)
+            contestant.decompress(contestant.compress(grey, contestant.qualities[0]))
 
     def _measure(self, examined: Examined, contestant: Contestant, quality: int) -> Measurement:
         picture = examined.picture

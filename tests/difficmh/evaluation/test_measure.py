@@ -45,6 +45,25 @@ def test_measurements_count_real_bytes_and_measure_the_decoded_image(evaluator: 
     assert evaluator.points == 2
 
 
+def test_what_a_codec_loads_at_its_first_use_is_no_part_of_a_pictures_time(
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lazy(Rounding):
+        def compress(self, image: np.ndarray, quality: int) -> bytes:
+            clock.append(clock[-1] + (1 if len(clock) > 1 else 100))
+            return super().compress(image, quality)
+
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[-1])
+    examined = evaluator.examine(Picture("waves", photo(30, 40)))
+    for name in ("first", "second"):
+        lazy = Lazy(name)
+        clock[:] = [0.0]
+        found = [*evaluator.measure(examined, lazy), *evaluator.measure(examined, lazy)]
+        assert [one.compress_seconds for one in found] == [1.0] * 4
+        assert clock[-1] == 104, "each codec is warmed up once"
+
+
 def test_a_worker_reads_relative_paths_where_the_job_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
