@@ -99,7 +99,8 @@ def _read_source(source: ShardSource, opener: UrlOpener) -> Iterator[SourceImage
     with opener.open(source.address) as file:
         for sample in read_shard(file, source.url):
             if isinstance(sample, Failure):
-                raise JobError(f"{source.url}: {sample.key}: {sample.error}")
+                place = f"{source.url}, at {sample.key}" if sample.key else source.url
+                raise JobError(f"{place}: {sample.error}; mend the shard or leave it out")
             label = sample.metadata.get("json")
             name = f"{source.url.rpartition('/')[2]}/{sample.key}"
             yield SourceImage(name, sample.image, label if isinstance(label, dict) else None)

@@ -47,7 +47,7 @@ def read_samples(paths: Iterable[Path], threads: int = 2) -> list[TrainingSample
     """All pictures of tar shards or folders, decoded, in order; what was passed over as none is counted and printed.
 
     So are files whose names call them pictures and that cannot be read. Raises FileNotFoundError where there are no
-    pictures, ValueError for a folder with shards in it, and ImageError where none of the pictures can be read.
+    pictures, ValueError for a folder with shards in it or a damaged shard, ImageError where no picture can be read.
     """
     paths, passed_over = tuple(paths), Counter[str]()
     with ThreadPoolExecutor(threads) as pool:

@@ -12,8 +12,11 @@ The keys of a shard are those under which compression archives its pictures. Tho
 from __future__ import annotations
 
 import json
+import lzma
+import os
 import posixpath
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +44,7 @@ class PictureFile:
 def picture_files(paths: Iterable[Path], passed_over: Counter[str]) -> Iterator[PictureFile]:
     """All pictures of tar shards or folders, in order; `passed_over` counts by suffix what is neither that nor JSON.
 
-    Raises FileNotFoundError for a path where nothing is, and ValueError for a folder with shards in it.
+    Raises FileNotFoundError for a path where nothing is, ValueError for a folder with shards in it or a damaged shard.
     """
     for path in paths:
         yield from _of_folder(path, passed_over) if path.is_dir() else _of_shard(path, passed_over)
@@ -63,16 +66,11 @@ def _of_folder(folder: Path, passed_over: Counter[str]) -> Iterator[PictureFile]
 
 def _of_shard(path: Path, passed_over: Counter[str]) -> Iterator[PictureFile]:
     files: list[tuple[str, bytes]] = []
-    with tarfile.open(path) as tar:
-        for member in tar:
-            name = _data_name(member.name)
-            file = tar.extractfile(member) if name else None
-            if file is None:
-                continue
-            if _suffix(name) in SUFFIXES or _suffix(name) == LABEL_SUFFIX:
-                files.append((name, file.read()))
-            else:
-                passed_over[_suffix(name)] += 1
+    for name, data in _tar_files(path):
+        if _suffix(name) in SUFFIXES or _suffix(name) == LABEL_SUFFIX:
+            files.append((name, data))
+        else:
+            passed_over[_suffix(name)] += 1
     labels: dict[Round, dict[str, bytes]] = {}
     pictures: list[tuple[str, Round, bytes]] = []
     for (name, data), place in zip(files, _rounds([name for name, _ in files]), strict=True):
@@ -83,6 +81,47 @@ def _of_shard(path: Path, passed_over: Counter[str]) -> Iterator[PictureFile]:
     keys = _keys([(name, place) for name, place, _ in pictures])
     for key, (name, place, data) in zip(keys, pictures, strict=True):
         yield PictureFile(key, data, _parsed(_beside(name, labels.get(place, {})) or b""))
+
+
+def _tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the data in a tar, plain or compressed, and in tars that were joined to it.
+
+    Raises ValueError where it is damaged: nobody knows how many pictures are behind the damage. The standard library
+    takes a damaged header, or a cut between two members, for the end of a tar, so the end is looked at here.
+    """
+    with path.open("rb") as file:
+        try:
+            tar = tarfile.open(fileobj=file)  # noqa: SIM115 - of the file, which is closed
+            yield from _members(tar)
+            while _goes_on(tar.fileobj, tar.offset):
+                tar = tarfile.open(fileobj=tar.fileobj, mode="r:")  # noqa: SIM115
+                yield from _members(tar)
+        except (tarfile.TarError, OSError, EOFError, KeyError, zlib.error, lzma.LZMAError) as error:
+            reason = str(error).partition(":\n")[0]  # without what each kind of compression had to say
+            raise ValueError(f"{path} is damaged, or no tar: {reason}; mend it or leave it out") from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    for member in tar:
+        name = _data_name(member.name)
+        file = tar.extractfile(member) if name else None
+        if file is not None:
+            yield name, file.read()
+
+
+def _goes_on(stream: Any, end: int) -> bool:
+    """Whether another tar follows the one that ended at byte `end` of an open stream; that is at its start then.
+
+    Raises tarfile.ReadError where there is no end mark.
+    """
+    stream.seek(end)
+    block = stream.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise tarfile.ReadError(f"neither a file nor the end of the tar at byte {end}")
+    while block and not any(block):
+        block = stream.read(tarfile.BLOCKSIZE)
+    stream.seek(-len(block), os.SEEK_CUR)
+    return bool(block)
 
 
 def _data_name(name: str) -> str:

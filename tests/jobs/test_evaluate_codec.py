@@ -15,6 +15,7 @@ from PIL import Image
 
 from jobs import evaluate_codec
 from pipeline.evaluate_request import parse
+from tests.corpora import tar_bytes
 from tests.difficmh.test_metrics import photo
 from tests.jobs.test_analyze_dataset import OWN_MODEL
 
@@ -225,3 +226,22 @@ def test_a_damaged_shard_is_no_evaluation(images: Path, capsys: pytest.CaptureFi
     arguments = ["--images", str(shard), "--codec", "jpeg", "--output", str(images / "out")]
     assert evaluate_codec.main(arguments) == 2
     assert "shard.tar" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        (0, 1600, ", at b: the tar ends inside b.jpg: 32 of 668 bytes"),  # of those behind its first 32
+        (0, 1024, ": the tar ends without its end mark: it may have been cut"),
+        (100, 4000, ": not a tar header at byte 0: bad checksum"),
+    ],
+)
+def test_a_damaged_shard_is_named_in_a_line(
+    images: Path, capsys: pytest.CaptureFixture[str], start: int, end: int, message: str
+) -> None:
+    shard = images / "shard.tar"
+    shard.write_bytes(tar_bytes([("a.jpg", bytes(500)), ("b.jpg", bytes(700))])[start:end])
+    arguments = ["--images", str(images / "photos"), str(shard), "--codec", "jpeg", "--output", str(images / "out")]
+    assert evaluate_codec.main(arguments) == 2
+    assert capsys.readouterr().err == f"error: {shard}{message}; mend the shard or leave it out\n"
+    assert not (images / "out").exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +179,49 @@ def test_where_no_picture_can_be_read_the_first_are_named(tmp_path: Path) -> Non
     files = [(f"{k:02}.png", b"text") for k in range(12)]
     with pytest.raises(ImageError, match=r"^no picture to train on: 12 pictures left out .*; 09 \(not .*\); 2 more$"):
         read_samples([shard(tmp_path / "one.tar", *files)])
+
+
+def cut_inside_a_file(whole: bytes) -> bytes:
+    return whole[: 3 * 512 + 5]
+
+
+def cut_between_files(whole: bytes) -> bytes:
+    return whole[: 2 * 512]
+
+
+def header_lost(whole: bytes) -> bytes:
+    return whole[: 2 * 512] + bytes([0x5A]) * 512 + whole[3 * 512 :]
+
+
+def garbage_behind_the_end(whole: bytes) -> bytes:
+    return whole + b"text" * 128
+
+
+@pytest.mark.parametrize("form", ["w", "w:gz", "w:xz"])
+@pytest.mark.parametrize("damage", [cut_inside_a_file, cut_between_files, header_lost, garbage_behind_the_end])
+def test_a_damaged_shard_is_refused_and_named(tmp_path: Path, form: str, damage: Callable[[bytes], bytes]) -> None:
+    """The standard library reads most of these without a word, short of what is behind the damage."""
+    path = shard(tmp_path / "one.tar", *((f"{number}.png", encoded(9)) for number in range(3)))
+    damaged = damage(path.read_bytes())
+    path.write_bytes({"w": bytes, "w:gz": gzip.compress, "w:xz": lzma.compress}[form](damaged))
+    with pytest.raises(ValueError, match=r"one\.tar is damaged, or no tar: .*; mend it or leave it out$"):
+        read_samples([path])
+
+
+@pytest.mark.parametrize("content", [b"", b"text" * 200, gzip.compress(bytes(9000))[:-9], lzma.compress(b"text")])
+def test_what_is_no_tar_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "one.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=r"one\.tar is damaged, or no tar: .+; mend it or leave it out$"):
+        read_samples([tmp_path / "one.tar"])
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_shards_joined_one_behind_the_other_are_read_whole(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    first = shard(tmp_path / "first.tar", ("a.png", b"1"), ("b.png", b"2")).read_bytes()
+    second = shard(tmp_path / "second.tar", ("a.png", b"3")).read_bytes()
+    (tmp_path / "both.tar").write_bytes(pack(first + second))
+    assert {key: data for key, (data, _) in found(tmp_path / "both.tar").items()} == {"a": b"1", "b": b"2", "a~2": b"3"}
+    assert archived(tmp_path / "both.tar") == ["a", "b", "a~2"]
 
 
 def test_the_suffixes_are_those_of_what_is_read() -> None:
