@@ -15,17 +15,17 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from difficmh.errors import CapsuleError
-from difficmh.sd21.sources import Source
+from difficmh.sd21.hub import Hub, HuggingFaceHub, RemoteFile, parse_hub
+from difficmh.sd21.sources import SHA256, Source
 
 Opener = Callable[[str], AbstractContextManager[IO[bytes]]]
 """Opens a URL for reading; the stream should be seekable, so that a download can be continued."""
@@ -38,9 +38,6 @@ OVERLAP = 1 << 20
 SPARE = 64 << 20
 """Bytes that stay free on the disk."""
 
-HUB = re.compile(r"hub://(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?/(?P<path>.+)")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 @dataclass(frozen=True)
 class Fetched:
@@ -50,22 +47,6 @@ class Fetched:
     location: str
     sha256: str
     size: int
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """What a hub says of a file, None where it does not, and the URL of these very contents."""
-
-    url: str
-    revision: str | None
-    sha256: str | None
-    size: int | None
-
-
-class Hub(Protocol):
-    """A hub of model repositories, as `HuggingFaceHub`."""
-
-    def describe(self, repository: str, revision: str | None, path: str) -> RemoteFile: ...
 
 
 @dataclass(frozen=True)
@@ -181,14 +162,6 @@ def require_space(folder: Path, size: int) -> None:
         raise CapsuleError(f"{folder} has {free / 1e9:.1f} GB free, and {(size + SPARE) / 1e9:.1f} GB are needed")
 
 
-def parse_hub(location: str) -> tuple[str, str | None, str]:
-    """Repository, revision and path of a `hub://` location. Raises CapsuleError."""
-    found = HUB.fullmatch(location)
-    if found is None:
-        raise CapsuleError(f"{location!r} is not hub://OWNER/NAME[@REVISION]/PATH")
-    return found["repository"], found["revision"], found["path"]
-
-
 def _check_described(source: Source, described: RemoteFile) -> None:
     for what, wanted, there in (("bytes", source.size, described.size), ("SHA-256", source.sha256, described.sha256)):
         if wanted is not None and there is not None and wanted != there:
@@ -267,35 +240,3 @@ def _check_fresh(fresh: Path, source: Source) -> Fetched:
     except CapsuleError as error:
         fresh.unlink(missing_ok=True)
         raise CapsuleError(f"{source.location} arrived corrupt and was removed: {error}") from error
-
-
-class HuggingFaceHub:
-    """The Hugging Face hub, asked through its own client.
-
-    The client downloads nothing: from version 2 on, it starts an interrupted file anew.
-    """
-
-    def describe(self, repository: str, revision: str | None, path: str) -> RemoteFile:
-        """Commit, its URL, size and, for large files, SHA-256.
-
-        Raises CapsuleError where the client is not installed or the hub does not answer as wanted.
-        """
-        client = _hub_client()
-        try:
-            found = client.get_hf_file_metadata(client.hf_hub_url(repository, path, revision=revision))
-            commit = found.commit_hash or revision
-            url = client.hf_hub_url(repository, path, revision=commit)
-        except Exception as error:  # of whatever library the client speaks http with, which has changed before
-            raise CapsuleError(f"{repository}/{path} cannot be had from the hub: {error!r}") from error
-        etag = found.etag or ""
-        return RemoteFile(url, commit, etag if SHA256.fullmatch(etag) else None, found.size)
-
-
-def _hub_client() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise CapsuleError(
-            "files of a hub need the package huggingface_hub: pip install '.[sd21]' in the project's folder"
-        ) from error
-    return huggingface_hub

@@ -25,6 +25,7 @@ STABLE_DIFFUSION_MIRROR = "hub://Manojb/stable-diffusion-2-1-base"
 CHECKPOINT_BYTES = 11_654_100_259
 """Of the model of rate 4. The others have the same tensors, and so the same size but for small text."""
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
 STATED_DIGEST = re.compile(r"(?P<location>.+)#sha256=(?P<digest>[0-9a-fA-F]{64})")
 
 

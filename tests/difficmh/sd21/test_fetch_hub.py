@@ -15,7 +15,8 @@ import pytest
 
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import fetch as fetching
-from difficmh.sd21.fetch import RECORD, Fetcher, RemoteFile, parse_hub
+from difficmh.sd21.fetch import RECORD, Fetcher
+from difficmh.sd21.hub import RemoteFile, parse_hub
 from difficmh.sd21.sources import Source
 from tests.difficmh.sd21.fake_server import DATA, SHA, URL, Server
 

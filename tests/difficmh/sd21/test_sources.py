@@ -7,7 +7,7 @@ import re
 import pytest
 
 from difficmh.errors import CapsuleError
-from difficmh.sd21.fetch import parse_hub
+from difficmh.sd21.hub import parse_hub
 from difficmh.sd21.sources import RATES, SHARED, Source, preset_sources
 
 
