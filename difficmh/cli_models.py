@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,8 @@ def fetch(options: argparse.Namespace) -> int:
 def make_capsule(options: argparse.Namespace, opener: Opener) -> int:
     """Plans, checks, fetches and assembles; every refusal that can come early comes before a byte is downloaded.
 
-    `options` are those of `add_fetch`. Returns 0; raises CapsuleError, and what `opener` raises.
+    `options` are those of `add_fetch`. Returns 0; raises CapsuleError, what `opener` raises, and KeyboardInterrupt also
+    on SIGTERM.
     """
     root = models_folder()
     downloads, output = root / DOWNLOADS, Path(options.output) if options.output else root / options.model
@@ -87,9 +90,10 @@ def make_capsule(options: argparse.Namespace, opener: Opener) -> int:
         return 0
     assemble = _assembler()
     check_before(files, downloads, output, options.dtype)
-    fetched = fetch_all(files, Fetcher(downloads, opener))
-    print("all files are here and intact; writing the capsule", flush=True)
-    fingerprint = assemble(options.model, fetched, output, options.dtype)
+    with _interrupted_by_sigterm():
+        fetched = fetch_all(files, Fetcher(downloads, opener))
+        print("all files are here and intact; writing the capsule", flush=True)
+        fingerprint = assemble(options.model, fetched, output, options.dtype)
     print(f"{options.model}: fingerprint {fingerprint}, in {output}")
     verify(output)
     if options.remove_downloads:
@@ -97,6 +101,20 @@ def make_capsule(options: argparse.Namespace, opener: Opener) -> int:
     elif downloads.is_dir():
         print(f"What was downloaded stays in {downloads}. That folder may be deleted; another fetch fills it again.")
     return 0
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """As by Ctrl-C, so that a capsule that is half written goes, whoever ends the work of an hour."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _assembler() -> Assemble:

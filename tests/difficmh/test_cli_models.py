@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -203,6 +205,43 @@ def test_a_missing_extra_is_named_before_anything_is_fetched(
     assert main(["models", "fetch", "sd21-r4"]) == 1
     assert "pip install '.[sd21]' in the project's folder" in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
+
+
+STOPPED = """
+import sys, time
+from difficmh import cli_models
+from difficmh.cli import main
+from difficmh.sd21 import capsule_writer, plan
+from difficmh.taggers.ram_tags import TagList
+
+def assemble(name, files, output, dtype):
+    tags = TagList(("moth",), (0.5,))
+    contents = capsule_writer.CapsuleContents(name, {}, {}, {}, tags.vocabulary(), tags)
+    return capsule_writer.write_capsule(contents, output, dtype=dtype)
+
+def never_ends(*_):
+    print("half written", flush=True)
+    time.sleep(100)
+
+cli_models._assembler = lambda: assemble
+plan.preset_sources = lambda _: {}
+plan.CAPSULE_BYTES = {"float32": 1000, "bfloat16": 500}
+capsule_writer.write_manifest = never_ends
+sys.exit(main(["models", "fetch", "sd21-r4"]))
+"""
+
+
+def test_a_fetch_that_is_ended_leaves_no_capsule_half_written(tmp_path: Path) -> None:
+    """By SIGTERM, as services are, no less than by Ctrl-C."""
+    command = [sys.executable, "-c", STOPPED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert any("half written" in line for line in running.stdout)
+        assert [path.name[:9] for path in (tmp_path / "models").glob(".*")] == [".sd21-r4-"]
+        running.send_signal(signal.SIGTERM)
+        _, complaints = running.communicate(timeout=60)
+    assert (running.returncode, complaints) == (130, "difficmh: interrupted\n")
+    assert not list((tmp_path / "models").glob("*sd21*"))
 
 
 def test_a_capsule_is_never_replaced(tmp_path: Path, released: Path, capsys: pytest.CaptureFixture[str]) -> None:
