@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """x + conv3(lrelu(conv3(x))): `(B, C, H, W)` to the same. `scale` damps the branch at the start of training."""
+    """x + conv3(lrelu(conv3(x))): `(B, C, H, W)` to the same. The branch is damped at the start of training."""
 
-    def __init__(self, channels: int, scale: float = 0.3) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv_0 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_1 = nn.Conv2d(channels, channels, 3, padding=1)
         with torch.no_grad():
-            self.conv_1.weight.mul_(scale)
+            self.conv_1.weight.mul_(0.3)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv_1(F.leaky_relu(self.conv_0(x), 0.1))

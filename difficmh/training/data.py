@@ -30,6 +30,8 @@ CROP = 192
 SMALLEST_SIDE = 16
 """Pixels; smaller pictures say nothing about photographs, enlarged to a crop."""
 
+DECODING_THREADS = 2
+
 ENLARGED_SHARE = 0.35
 """Of the crops; half of them are enlarged by 2, the others by 4/3."""
 
@@ -43,14 +45,14 @@ class TrainingSample:
     metadata: dict[str, Any]
 
 
-def read_samples(paths: Iterable[Path], threads: int = 2) -> list[TrainingSample]:
+def read_samples(paths: Iterable[Path]) -> list[TrainingSample]:
     """All pictures of tar shards or folders, decoded, in order; what was passed over as none is counted and printed.
 
     So are files whose names call them pictures and that cannot be read. Raises FileNotFoundError where there are no
     pictures, ValueError for a folder with shards in it or a damaged shard, ImageError where no picture can be read.
     """
     paths, passed_over = tuple(paths), Counter[str]()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
         decoded = list(pool.map(_decode, picture_files(paths, passed_over)))
     samples = [one for one in decoded if isinstance(one, TrainingSample)]
     unreadable = [one for one in decoded if not isinstance(one, TrainingSample)]

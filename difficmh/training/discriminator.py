@@ -16,6 +16,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from difficmh.training.features import CHANNELS
 
+WIDTH = 64
+"""Channels of each head."""
+
 INVENTING, SPARED, LEAST_SHARE = 0.00025, 0.0075, 0.1
 """Where bits are plenty the decoder has nothing to invent: the adversarial part counts whole up to the first lambda and
 fades over log lambda to the last number at the second."""
@@ -24,12 +27,12 @@ fades over log lambda to the last number at the second."""
 class ProjectedDiscriminator(nn.Module):
     """One head per scale, conditioned on the quality; `(features, quality)` to a list of logit maps."""
 
-    def __init__(self, qualities: int, width: int = 64) -> None:
+    def __init__(self, qualities: int) -> None:
         super().__init__()
-        self.enter = nn.ModuleList(spectral_norm(nn.Conv2d(channels, width, 1)) for channels in CHANNELS)
-        self.mix = nn.ModuleList(spectral_norm(nn.Conv2d(width, width, 3, padding=1)) for _ in CHANNELS)
-        self.leave = nn.ModuleList(spectral_norm(nn.Conv2d(width, 1, 1)) for _ in CHANNELS)
-        self.quality = nn.ModuleList(nn.Embedding(qualities, width) for _ in CHANNELS)
+        self.enter = nn.ModuleList(spectral_norm(nn.Conv2d(channels, WIDTH, 1)) for channels in CHANNELS)
+        self.mix = nn.ModuleList(spectral_norm(nn.Conv2d(WIDTH, WIDTH, 3, padding=1)) for _ in CHANNELS)
+        self.leave = nn.ModuleList(spectral_norm(nn.Conv2d(WIDTH, 1, 1)) for _ in CHANNELS)
+        self.quality = nn.ModuleList(nn.Embedding(qualities, WIDTH) for _ in CHANNELS)
 
     def forward(self, features: list[Tensor], quality: Tensor) -> list[Tensor]:
         logits = []

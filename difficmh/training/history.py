@@ -77,9 +77,9 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     return state
 
 
-def start_of(place: Path | None) -> str:
-    """Name and fingerprint where `place` is a capsule, else nothing."""
-    if place is None or not place.is_dir():
+def start_of(place: Path) -> str:
+    """Name and fingerprint where `place` is a capsule, nothing where it is a checkpoint."""
+    if not place.is_dir():
         return ""
     return f"{read_name(place)} {capsule_fingerprint(place)}"
 

@@ -34,6 +34,9 @@ TAG_EMBEDDINGS = "denoiser.condition.tags"
 HELD_BACK = 60
 """Every so many images one is kept for the validation table."""
 
+VALIDATION_IMAGES = 16
+"""Images of that table, at most."""
+
 
 def train(job: TrainingJob) -> Path:
     """Runs one stage; returns its checkpoint.
@@ -157,12 +160,12 @@ def with_vocabulary(config: CodecConfig, size: int) -> CodecConfig:
     return replace(config, denoiser=replace(config.denoiser, vocabulary_size=size))
 
 
-def validation_images(samples: list[TrainingSample], count: int = 16) -> Tensor:
-    """Central crops of the first held-back images that are large enough, `(K, 3, CROP, CROP)` in [0, 1].
+def validation_images(samples: Sequence[TrainingSample]) -> Tensor:
+    """Central crops of the first held-back images that are large enough, `(K, 3, CROP, CROP)` float32 in [0, 1].
 
     Raises ValueError where none is.
     """
-    large = [sample.pixels for sample in samples if min(sample.pixels.shape[:2]) >= CROP][:count]
+    large = [sample.pixels for sample in samples if min(sample.pixels.shape[:2]) >= CROP][:VALIDATION_IMAGES]
     if not large:
         raise ValueError(f"none of the {len(samples)} pictures held back (one in {HELD_BACK}) has {CROP} pixels a side")
     return torch.stack([central_crop(pixels, CROP) for pixels in large]).permute(0, 3, 1, 2).float() / 255
