@@ -25,7 +25,7 @@ from pipeline.compress_request import (
 )
 from pipeline.errors import JobError
 from pipeline.explanations import reaching
-from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, start
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, started
 from pipeline.listing import expand
 from pipeline.manifest import establish, make_plan
 from pipeline.progress import plan_line
@@ -64,12 +64,13 @@ def run(request: CompressRequest, options: RunOptions) -> int:
     print(plan_line(plan, archive.url), flush=True)
     if options.dry_run:
         return 0
-    size = start(plan, job, partial(ray.init, **QUIET_RAY))
-    with reaching(job.archive):
-        establish(archive, manifest, plan)
-        copy_capsule(archive, codec.capsule)
     settings = worker_settings(job, codec, archive, inputs, plan.fingerprint)
-    return execute(plan, CompressWorkerFactory(settings, codec.factory, decode_image), archive, job, size)
+    factory = CompressWorkerFactory(settings, codec.factory, decode_image)
+    with started(plan, factory, job, partial(ray.init, **QUIET_RAY)) as pool:
+        with reaching(job.archive):
+            establish(archive, manifest, plan)
+            copy_capsule(archive, codec.capsule)
+        return execute(plan, pool, archive, job)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

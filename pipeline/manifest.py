@@ -157,8 +157,10 @@ def _outputs_are_there(report: ShardReport, sizes: Mapping[str, int]) -> bool:
 def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
     """Makes `storage` ready for `plan`: reports that no longer hold are removed, then the manifest is written.
 
-    Raises JobError where another job's manifest came between: the output would become a mixture of both.
+    Raises JobError where another job's manifest came between, as while workers started: the output would become a
+    mixture of both.
     """
+    _check_kind(storage, manifest)
     present = read_manifest(storage, manifest.kind)
     if present is not None and present.job_fingerprint not in (plan.replaces, manifest.job_fingerprint):
         difference = _difference(present, manifest)

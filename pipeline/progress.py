@@ -116,7 +116,7 @@ class TerminalProgress:
         self._plan = plan
         self._start = time.monotonic()
         self.bar = Bar(BarColumn(BAR_WIDTH), TextColumn("{task.description}"), console=Console(file=stream))
-        self._task = self.bar.add_task("starting workers", total=plan.shards)
+        self._task = self.bar.add_task("", total=plan.shards)
 
     def update(self, summary: Summary, running: int, under_way: Tally) -> None:
         if not running and not summary.this_run.shards:
