@@ -12,7 +12,7 @@ import difficmh
 from difficmh.capsule import write_manifest
 from jobs import compress_dataset
 from jobs.compress_dataset import main
-from pipeline.compress import CompressWorkerFactory
+from pipeline.compress import CompressJob
 from pipeline.compress_request import InstalledCodec
 from pipeline.manifest import Manifest
 from pipeline.storage import Storage
@@ -195,10 +195,10 @@ def test_a_signed_address_is_stored_without_its_signature(
     assert reject["shard"] == f"{web}/odd.tar"
 
 
-def told_to_workers(monkeypatch: pytest.MonkeyPatch) -> list[CompressWorkerFactory]:
+def told_to_workers(monkeypatch: pytest.MonkeyPatch) -> list[CompressJob]:
     """Fills up with what `main` starts workers by, who then do nothing."""
     without_ray(monkeypatch)
-    told: list[CompressWorkerFactory] = []
+    told: list[CompressJob] = []
     monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: told.append(factory) or LocalPool(factory))
     monkeypatch.setattr(compress_dataset, "execute", lambda *_: 0)
     return told
@@ -210,7 +210,7 @@ def test_effort_is_told_to_workers_and_decides_the_content(
     told = told_to_workers(monkeypatch)
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--effort"]
     assert main([*arguments, "4"]) == 0
-    assert [workers.settings.effort for workers in told] == [4]
+    assert [workers.coding.effort for workers in told] == [4]
     capsys.readouterr()
     assert main([*arguments, "5"]) == 2
     assert "effort 4, not 5" in one_error(capsys)
@@ -222,7 +222,7 @@ def test_no_tags_is_told_to_workers_and_decides_the_content(
     told = told_to_workers(monkeypatch)
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive")]
     assert main([*arguments, "--no-tags"]) == 0
-    assert [workers.settings.tags for workers in told] == ["none"]
+    assert [workers.coding.tags for workers in told] == ["none"]
     capsys.readouterr()
     assert main(arguments) == 2
     assert "tags none, not tagger" in one_error(capsys)
@@ -240,7 +240,7 @@ def test_without_a_quality_it_is_the_models_own(
     described = json.loads((tmp_path / "archive" / "archive.json").read_text())
     assert described["settings"]["quality"] == described["config"]["quality"] == default
     assert main([*arguments, "--quality", str(default)]) == 0, "the same number, asked for"
-    assert [workers.settings.quality for workers in told] == [default] * 2
+    assert [workers.coding.quality for workers in told] == [default] * 2
 
 
 def test_a_codec_whose_configuration_has_no_name_has_its_folders(
