@@ -114,7 +114,7 @@ class AnalyzeWorker:
         self._failures = 0
         self._failure: type[Exception] | None = None
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         """Analyzes one part and commits the table of answers; a part without any makes an empty table."""
         job, steps = self._job, Steps()
         tally = self._context.tally

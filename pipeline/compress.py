@@ -98,8 +98,8 @@ class CompressWorker:
         self._codec = codec
         self._context = context
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
-        """One part, its rejects and its report; `attempt` changes nothing in what is written."""
+    def process(self, source: ShardSource) -> ShardReport:
+        """Compresses one shard and commits its part."""
         job, steps = self._job, Steps()
         schema = with_versions(ARCHIVE_SCHEMA, job.codec_fingerprint)
         with ShardCommit(job.output, source, job.fingerprint, self._context.tally) as commit:

@@ -76,7 +76,7 @@ class Bench:
         coding, codec = Coding(**{"quality": 3, **self.coding}), self.codec
         made_by = codec.fingerprint, lambda device: codec, decode_image
         job = CompressJob(UrlOpener(), self.archive, "j" * 16, coding, self.batch_size, *made_by)
-        return job(context or WorkerContext()).process(source, 1)
+        return job(context or WorkerContext()).process(source)
 
     def rows(self, folder: str = "data") -> Rows:
         rows: Rows = []

@@ -188,10 +188,10 @@ class Worker:
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         if self.error is not None:
             raise self.error
-        return ShardReport(source.url, source, FINGERPRINT, images=attempt)
+        return ShardReport(source.url, source, FINGERPRINT, images=1)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class OneRejected:
 
     def __init__(self, context: WorkerContext) -> None: ...
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         return ShardReport(source.url, source, "f", images=1, rejects=1)
 
 
@@ -114,9 +114,9 @@ def test_workers_end_where_an_output_cannot_be_claimed(monkeypatch: pytest.Monke
 class Terminated(OneRejected):
     """A worker during whose work somebody ends the job, as a scheduler does."""
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         os.kill(os.getpid(), signal.SIGTERM)
-        return super().process(source, attempt)
+        return super().process(source)
 
 
 def test_sigterm_interrupts_and_a_run_resumes(

@@ -64,7 +64,7 @@ def compress(codec: FakeCodec, folder: Path, widths: Sequence[int], tags: Any = 
     coding = Coding(3, fidelity="none", tags=tags)
     made_by = codec.fingerprint, lambda device: codec, decode_image
     job = CompressJob(UrlOpener(), archive, "j" * 16, coding, 4, *made_by)
-    return job(WorkerContext()).process(ShardSource(str(shard), shard.stat().st_size, "tag"), 1)
+    return job(WorkerContext()).process(ShardSource(str(shard), shard.stat().st_size, "tag"))
 
 
 def test_images_that_are_too_large_are_set_aside(tmp_path: Path) -> None:
