@@ -102,7 +102,7 @@ def decode_image(data: bytes) -> Image:
 class Silence:
     """Progress that shows nothing."""
 
-    def update(self, summary: Summary, running: int, under_way: Tally) -> None: ...
+    def update(self, summary: Summary, under_way: Tally) -> None: ...
 
 
 class LocalPool:

@@ -179,7 +179,7 @@ def test_progress_shows_within_a_shard(output: Storage, monkeypatch: pytest.Monk
     seen = []
 
     class Watching(Silence):
-        def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+        def update(self, summary: Summary, under_way: Tally) -> None:
             seen.append(under_way.images)
             if under_way.images:
                 output_signal.write_bytes(b"seen")

@@ -65,7 +65,7 @@ class Silent:
         self.last: Summary | None = None
         self.updates = 0
 
-    def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+    def update(self, summary: Summary, under_way: Tally) -> None:
         self.last = summary
         self.updates += 1
 
