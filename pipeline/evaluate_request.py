@@ -118,11 +118,10 @@ def _rates(text: str) -> Numbers:
     return rates
 
 
-def rate_range(text: str) -> tuple[float, float]:
-    """For argparse: `0.05,0.5`, bits per pixel."""
-    return argument(_two_rates, "two rates in rising order, such as 0.05,0.5")(text)
-
-
 def _two_rates(text: str) -> tuple[float, float]:
     low, high = _rates(text)  # ValueError where there are not two
     return low, high
+
+
+rate_range = argument(_two_rates, "two rates in rising order, such as 0.05,0.5")
+"""For argparse: bits per pixel."""
