@@ -16,7 +16,7 @@ from difficmh.limits import check_drawing
 from pipeline import reading
 from pipeline.analyze import AnalyzeJob
 from pipeline.explanations import reaching
-from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, started
 
 EXAMPLES = """examples:
   python jobs/analyze_dataset.py --archive ./archive --analyzer imagenet --output ./labels
@@ -37,9 +37,8 @@ weights beside it (FILE and more), or MODULE's own file, have changed. It does n
 --mode is preview unless you say otherwise: with lite it takes half the time, and detectors answer about the same.
 Choose full for classifiers on archives of quality 1 to 3: they come closer there to their answers about the originals.
 
-The answers join to the archive by key and shard. An image that the model fails on becomes a reject; a model that fails
-on the first 20 images of a worker with one kind of error ends the job. Parts written by then hold rejects alone and
-count as done: once the model is mended, start with an empty --output."""
+The answers join to the archive by key and shard. An image that the model fails on becomes a reject; where a worker's
+first 20 fail with one kind of error, the job ends. Parts written so far count as done: start with an empty --output."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,10 @@ def run(request: AnalyzeRequest, options: RunOptions) -> int:
     output, plan = reading.plan_output(manifest, archive, request, options)
     if options.dry_run:
         return 0
-    size = reading.start_output(manifest, output, plan, request, partial(ray.init, **QUIET_RAY))
     job = AnalyzeJob(archive, output, plan.fingerprint, request.where, request.drawing, analyzer_factory)
-    return execute(plan, job, output, request, size)
+    with started(plan, job, request, partial(ray.init, **QUIET_RAY)) as pool:
+        reading.claim_output(manifest, output, plan, request)
+        return execute(plan, pool, output, request)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,24 +12,13 @@ import difficmh
 from difficmh.capsule import built_in_names, read_name, verify
 from difficmh.images import decode_image
 from difficmh.limits import read_limits
-from pipeline.capsule import copy_capsule
-from pipeline.compress import CompressWorkerFactory
-from pipeline.compress_request import (
-    CompressRequest,
-    InstalledCodec,
-    check_images,
-    describe_archive,
-    parse_request,
-    resolved,
-    worker_settings,
-)
+from pipeline import compress_request
+from pipeline.compress import CompressJob
+from pipeline.compress_request import CompressRequest, InstalledCodec
 from pipeline.errors import JobError
 from pipeline.explanations import reaching
-from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, start
-from pipeline.listing import expand
-from pipeline.manifest import establish, make_plan
-from pipeline.progress import plan_line
-from pipeline.storage import Storage, UrlOpener
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, started
+from pipeline.storage import UrlOpener
 
 EXAMPLES = """examples:
   python jobs/compress_dataset.py --input photos.tar --archive ./archive --codec lite --quality 3
@@ -54,26 +43,28 @@ def run(request: CompressRequest, options: RunOptions) -> int:
     """Compresses what is not compressed yet; the exit status. Raises JobError where the job cannot go on."""
     with reaching(request.codec):
         codec = installed_codec(request.codec)
-    job = resolved(request, codec)
-    sources = expand(job.input, options.storage)
-    archive, inputs = Storage.from_url(job.archive, options.storage), UrlOpener(options.storage)
-    manifest = describe_archive(job, codec)
-    with reaching(job.archive):
-        plan = make_plan(archive, manifest, sources, job.overwrite)
-    check_images(plan, inputs)
-    print(plan_line(plan, archive.url), flush=True)
+    request = compress_request.resolved(request, codec)
+    manifest = compress_request.describe_output(request, codec)
+    output, plan = compress_request.plan_output(manifest, request, options)
     if options.dry_run:
         return 0
-    size = start(plan, job, partial(ray.init, **QUIET_RAY))
-    with reaching(job.archive):
-        establish(archive, manifest, plan)
-        copy_capsule(archive, codec.capsule)
-    settings = worker_settings(job, codec, archive, inputs, plan.fingerprint)
-    return execute(plan, CompressWorkerFactory(settings, codec.factory, decode_image), archive, job, size)
+    job = CompressJob(
+        UrlOpener(options.storage),
+        output,
+        plan.fingerprint,
+        request.coding,
+        request.batch_size,
+        codec.fingerprint,
+        codec.factory,
+        decode_image,
+    )
+    with started(plan, job, request, partial(ray.init, **QUIET_RAY)) as pool:
+        compress_request.claim_output(manifest, output, plan, request, codec.capsule)
+        return execute(plan, pool, output, request)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(*parse_request(__doc__, EXAMPLES, arguments)))
+    return exit_code(lambda: run(*compress_request.parse(__doc__, EXAMPLES, arguments)))
 
 
 if __name__ == "__main__":

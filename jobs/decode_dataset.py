@@ -14,7 +14,7 @@ from difficmh.images import encode_image
 from difficmh.limits import check_drawing
 from pipeline import reading
 from pipeline.decompress import DecodeJob
-from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, whole_number
+from pipeline.job import QUIET_RAY, RunOptions, execute, exit_code, started, whole_number
 from pipeline.pictures import Layout, PictureFormat, PictureStyle
 
 EXAMPLES = """examples:
@@ -54,11 +54,12 @@ def run(request: DecodeRequest, options: RunOptions) -> int:
     output, plan = reading.plan_output(manifest, archive, request, options)
     if options.dry_run:
         return 0
-    size = reading.start_output(manifest, output, plan, request, partial(ray.init, **QUIET_RAY))
     style = PictureStyle(request.format, request.layout)
     encoder = partial(encode_image, quality=request.quality)
     job = DecodeJob(archive, output, plan.fingerprint, request.where, request.drawing, style, encoder)
-    return execute(plan, job, output, request, size)
+    with started(plan, job, request, partial(ray.init, **QUIET_RAY)) as pool:
+        reading.claim_output(manifest, output, plan, request)
+        return execute(plan, pool, output, request)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -174,6 +174,7 @@ class RayPool:
         self._busy[actor.start.remote()] = (actor, None)
 
     def _collect(self, reference: Any) -> Outcome | None:
+        """What came of a task; None for a start."""
         actor, task = self._busy.pop(reference)
         try:
             result = ray.get(reference)
@@ -184,18 +185,22 @@ class RayPool:
                 return None
             return Outcome(task, error=f"the worker died: {describe(error)}", lost=True)
         if task is None:
-            self._failed_starts = 0
-            if result:
-                self._do_without(actor, result)
-                return None
-        if task is not None and result.lost:
+            self._admit(actor, result)
+            return None
+        outcome: Outcome = result
+        if outcome.lost:
             ray.kill(actor)
             self._spawn()
         else:
             self._idle.append(actor)
-        return result if task is not None else None
+        return outcome
 
-    def _do_without(self, actor: Any, reason: str) -> None:
+    def _admit(self, actor: Any, reason: str) -> None:
+        """Takes in an actor that has started, or does without one that has not, for this `reason`."""
+        self._failed_starts = 0
+        if not reason:
+            self._idle.append(actor)
+            return
         ray.kill(actor)
         self._workers -= 1
         if not self._workers:

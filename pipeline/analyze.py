@@ -114,7 +114,7 @@ class AnalyzeWorker:
         self._failures = 0
         self._failure: type[Exception] | None = None
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         """Analyzes one part and commits the table of answers; a part without any makes an empty table."""
         job, steps = self._job, Steps()
         tally = self._context.tally
@@ -188,7 +188,7 @@ class AnalyzeWorker:
             join | {name: getattr(each, name) for name in names} for join, each in zip(joins, answers, strict=True)
         ]
         undeclared = f"the analyzer {self._analyzer.name} answers what it does not declare"
-        try:
+        try:  # the writer converts rows again, but only after megabytes of them: a broken word ends the job now
             answered = pa.Table.from_pylist(table, self._schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise JobError(f"{undeclared}: {error}") from error

@@ -10,24 +10,24 @@ Only shards with a report count: a part without one belongs to a shard that is n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipeline.addresses import without_password
-from pipeline.capsule import default_cache, fetch_capsule
+from pipeline.capsule import default_cache, load_codec
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.errors import TransientError
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.part import METADATA_SCHEMA, AmbiguousKeyError, ArchiveError, KeyRanges, Part
 from pipeline.prefetch import PARALLEL_REQUESTS, requests
-from pipeline.protocols import Decoder, Mode
+from pipeline.protocols import Decoder, DecoderFactory, Mode
 from pipeline.query import Where
 from pipeline.records import ShardReport, ShardSource
 from pipeline.retry import BRIEF
@@ -38,12 +38,6 @@ from pipeline.totals import Totals
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DecoderFactory: TypeAlias = Callable[[str, str], Decoder]
-"""`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it.
-
-Raises ValueError where a file is not what the model's manifest says: copies are kept, and damage shows here.
-"""
 
 
 @dataclass(frozen=True)
@@ -264,13 +258,7 @@ class Archive:
         """
         if self.codec_factory is None:
             raise ArchiveError("this archive was opened without a codec: give Archive.open a codec_factory")
-        cache = self.cache or default_cache()
-        try:
-            codec = self.codec_factory(str(fetch_capsule(self.storage, cache)), self.device)
-        except ArchiveError:
-            raise
-        except ValueError:  # the copy may have been damaged since it was made
-            codec = self.codec_factory(str(fetch_capsule(self.storage, cache, again=True)), self.device)
+        codec = load_codec(self.storage, self.codec_factory, self.device, self.cache or default_cache())
         if codec.fingerprint != self.manifest.codec_fingerprint:
             raise ArchiveError(
                 f"{self.storage.url} was made with the weights {self.manifest.codec_fingerprint}, but its model has "

@@ -35,8 +35,8 @@ class WorkerContext:
 class ShardWorker(Protocol):
     """Does one kind of job (compress, decode, analyze) to whole shards, one after the other."""
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
-        """Works through `source` and commits it; `attempt` counts from 1. Raises what `errors.decide` judges."""
+    def process(self, source: ShardSource) -> ShardReport:
+        """Works through `source` and commits it, the same in every attempt. Raises what `errors.decide` judges."""
         ...
 
 
@@ -100,7 +100,7 @@ class Pool(Protocol):
 def attempt(worker: ShardWorker, task: Task) -> Outcome:
     """Runs `task`; an error becomes an outcome, so that the worker lives on."""
     try:
-        return Outcome(task, report=worker.process(task.source, task.attempt))
+        return Outcome(task, report=worker.process(task.source))
     except Exception as error:
         log.warning("%s: attempt %d failed", task.source.url, task.attempt, exc_info=True)
         verdict = decide(error)

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.commit import verify
 from pipeline.errors import JobError, TransientError
 from pipeline.part import ArchiveError
+from pipeline.protocols import Decoder, DecoderFactory
 from pipeline.storage import Storage
 
 CAPSULE = "capsule"
@@ -95,6 +96,14 @@ def fetch_capsule(archive: Storage, cache: Path, again: bool = False) -> Path:
             if not is_kept():  # unless another process fetched it meanwhile
                 _copy(archive, manifest, digests, target)
     return target
+
+
+def load_codec(archive: Storage, factory: DecoderFactory, device: str, cache: Path) -> Decoder:
+    """The codec of an archive's model, kept below `cache`. Raises as `fetch_capsule` does and what `factory` raises."""
+    try:
+        return factory(str(fetch_capsule(archive, cache)), device)
+    except ValueError:  # the copy may have been damaged since it was made
+        return factory(str(fetch_capsule(archive, cache, again=True)), device)
 
 
 def read_config(archive: Storage) -> dict[str, Any]:

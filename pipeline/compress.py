@@ -37,50 +37,55 @@ DECODE_THREADS = 8
 
 
 @dataclass(frozen=True)
-class CompressSettings:
-    """What every worker of a compression job is told; picklable.
+class Coding:
+    """How rows are made of images: the settings that decide what an archive holds.
 
-    `fingerprint` is the job's, `codec_fingerprint` what the codec that the worker loads must have.
+    `tags` says where tags come from, the codec's tagger, or there are none; `fidelity` what is measured of the streams.
     """
 
-    archive: Storage
-    inputs: UrlOpener
-    fingerprint: str
-    codec_fingerprint: str
     quality: int
     effort: int = 0
-    batch_size: int = 16
     fidelity: Fidelity = "preview"
     tags: Tags = "tagger"
 
 
 @dataclass(frozen=True)
-class CompressWorkerFactory:
-    """Builds a worker where it runs; picklable. Raises JobError where codec or quality are not as the job says."""
+class CompressJob:
+    """What the compression job writes: the images of shards, coded as `coding` says.
 
-    settings: CompressSettings
-    codec: CodecFactory
-    decode_image: ImageDecoder
+    As a WorkerFactory it is called once in each worker. `fingerprint` is the job's, `codec_fingerprint` what the codec
+    that the worker loads must have. A batch holds `batch_size` images at most.
+    """
+
+    inputs: UrlOpener
+    output: Storage
+    fingerprint: str
+    coding: Coding
+    batch_size: int
+    codec_fingerprint: str
+    codec_factory: CodecFactory
+    image_decoder: ImageDecoder
 
     def __call__(self, context: WorkerContext) -> CompressWorker:
-        codec = self.codec(context.device)
-        wanted = self.settings.codec_fingerprint
-        if codec.fingerprint != wanted:
-            raise JobError(f"a worker's weights are {codec.fingerprint}, the job's {wanted}: install the same release")
-        _try_codec(codec, self.settings)
-        return CompressWorker(self.settings, codec, self.decode_image, context)
+        """Loads the codec and tries it; raises JobError where codec or quality are not as the job says."""
+        codec = self.codec_factory(context.device)
+        if codec.fingerprint != self.codec_fingerprint:
+            found = f"a worker's weights are {codec.fingerprint}, the job's {self.codec_fingerprint}"
+            raise JobError(f"{found}: install the same release")
+        _try_codec(codec, self.coding)
+        return CompressWorker(self, codec, context)
 
 
-def _try_codec(codec: Codec, settings: CompressSettings) -> None:
+def _try_codec(codec: Codec, coding: Coding) -> None:
     """Compresses one small image, so that a wrong quality or a broken device ends the job before it rejects images.
 
     Tags it, too: a tagger that does not load would fail on every image.
     """
     image = np.zeros((64, 64, 3), np.uint8)
     try:
-        if settings.tags == "tagger":
+        if coding.tags == "tagger":
             codec.tag([image])
-        codec.compress([image], quality=settings.quality, tags=[[]], effort=settings.effort)
+        codec.compress([image], quality=coding.quality, tags=[[]], effort=coding.effort)
     except ValueError as error:
         raise JobError(f"{codec.name} cannot compress: {error}") from error
 
@@ -88,32 +93,29 @@ def _try_codec(codec: Codec, settings: CompressSettings) -> None:
 class CompressWorker:
     """Compresses shards one after the other with one codec."""
 
-    def __init__(
-        self, settings: CompressSettings, codec: Codec, decode_image: ImageDecoder, context: WorkerContext
-    ) -> None:
-        self._settings = settings
+    def __init__(self, job: CompressJob, codec: Codec, context: WorkerContext) -> None:
+        self._job = job
         self._codec = codec
-        self._decode_image = decode_image
         self._context = context
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
-        """One part, its rejects and its report; `attempt` changes nothing in what is written."""
-        settings, steps = self._settings, Steps()
-        schema = with_versions(ARCHIVE_SCHEMA, settings.codec_fingerprint)
-        with ShardCommit(settings.archive, source, settings.fingerprint, self._context.tally) as commit:
+    def process(self, source: ShardSource) -> ShardReport:
+        """Compresses one shard and commits its part."""
+        job, steps = self._job, Steps()
+        schema = with_versions(ARCHIVE_SCHEMA, job.codec_fingerprint)
+        with ShardCommit(job.output, source, job.fingerprint, self._context.tally) as commit:
             with (
                 commit.output(f"{DATA}/{commit.name}.parquet") as file,
                 PartWriter(file, schema) as part,
                 Lanes(self._context) as lanes,
             ):
-                maker = _RowMaker(settings, self._codec, steps, lanes)
+                maker = _RowMaker(job.coding, self._codec, steps, lanes)
                 writer = _RowWriter(maker, part, commit, steps, self._context)
                 for batch in self._batches(source, writer, steps):
                     writer.compress(batch)
             report = ShardReport(
-                shard=source.url,
-                source=source,
-                job_fingerprint=settings.fingerprint,
+                source.url,
+                source,
+                job.fingerprint,
                 images=part.rows,
                 skipped=writer.skipped,
                 pixels=writer.pixels,
@@ -124,10 +126,10 @@ class CompressWorker:
             return commit.finish(report)
 
     def _batches(self, source: ShardSource, writer: _RowWriter, steps: Steps) -> Iterator[list[DecodedSample]]:
-        limits = BatchLimits(self._settings.batch_size, BATCH_PIXELS[self._context.device], WAITING_PIXELS)
+        limits = BatchLimits(self._job.batch_size, BATCH_PIXELS[self._context.device], WAITING_PIXELS)
         batches: SizeBatches[DecodedSample] = SizeBatches(limits)
         threads = min(self._context.threads, DECODE_THREADS)
-        decode = partial(_decode, decode_image=self._decode_image, steps=steps)
+        decode = partial(_decode, decode_image=self._job.image_decoder, steps=steps)
         samples = steps.each("read", self._samples(source, writer))
         for result in map_ahead(samples, decode, _cost, threads, AHEAD_BYTES):
             if isinstance(result, Failure):
@@ -139,7 +141,7 @@ class CompressWorker:
 
     def _samples(self, source: ShardSource, writer: _RowWriter) -> Iterator[Sample | Failure]:
         distinct = Distinct()
-        storage, name = self._settings.inputs.locate(source.address)
+        storage, name = self._job.inputs.locate(source.address)
         if (size := storage.size(name)) != source.size:
             raise TransientError(f"the shard changed while the job ran: {source.size} bytes when listed, {size} now")
         with storage.open(name) as file:
@@ -171,7 +173,7 @@ def _failure(sample: Sample, stage: str, error: Exception) -> Failure:
 class _RowMaker:
     """Has the codec make rows of images."""
 
-    settings: CompressSettings
+    coding: Coding
     codec: Codec
     steps: Steps
     lanes: Lanes
@@ -182,12 +184,10 @@ class _RowMaker:
     def _rows(self, batch: Sequence[DecodedSample]) -> list[TableRow]:
         images = [decoded.image for decoded in batch]
         with self.steps("tag"):
-            tags = self.codec.tag(images) if self.settings.tags == "tagger" else [[]] * len(images)
+            tags = self.codec.tag(images) if self.coding.tags == "tagger" else [[]] * len(images)
         names = [[tag.name for tag in image_tags] for image_tags in tags]
         with self.steps("compress"):
-            bitstreams = self.codec.compress(
-                images, quality=self.settings.quality, tags=names, effort=self.settings.effort
-            )
+            bitstreams = self.codec.compress(images, quality=self.coding.quality, tags=names, effort=self.coding.effort)
         with self.steps("fidelity"):
             fidelities = self._fidelities(batch, bitstreams)
         results = zip(batch, bitstreams, tags, fidelities, strict=True)
@@ -195,7 +195,7 @@ class _RowMaker:
 
     def _fidelities(self, batch: Sequence[DecodedSample], bitstreams: Sequence[bytes]) -> list[float | None]:
         """Measured on what the stored stream decodes to; a stream that does not decode fails its image."""
-        if self.settings.fidelity == "none":
+        if self.coding.fidelity == "none":
             return [None] * len(batch)
         previews = self.codec.decompress(bitstreams, mode="preview")
         return [psnr_db(decoded.image, preview) for decoded, preview in zip(batch, previews, strict=True)]

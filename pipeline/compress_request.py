@@ -9,13 +9,15 @@ from pathlib import Path
 
 from pipeline.actors import Device
 from pipeline.addresses import public, without_password
-from pipeline.compress import CompressSettings, Fidelity, Tags
+from pipeline.capsule import copy_capsule
+from pipeline.compress import Coding, Fidelity, Tags
 from pipeline.errors import JobError
 from pipeline.explanations import reaching
 from pipeline.image_files import named_like_image
 from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, whole_number
-from pipeline.listing import HOW_TO_PACK
-from pipeline.manifest import Manifest, Plan
+from pipeline.listing import HOW_TO_PACK, expand
+from pipeline.manifest import Manifest, Plan, establish, make_plan
+from pipeline.progress import plan_line
 from pipeline.protocols import CodecFactory
 from pipeline.records import Failure, Sample, ShardSource
 from pipeline.shards import read_shard
@@ -27,10 +29,7 @@ SHARDS_LOOKED_INTO = 8
 
 @dataclass(frozen=True)
 class CompressRequest:
-    """The job as it was asked for; stored in archive.json, without credentials.
-
-    `quality` None is the model's own. `tags` says where tags come from: the codec's tagger, or there are none.
-    """
+    """The job as it was asked for; stored in archive.json, without credentials. `quality` None is the model's own."""
 
     input: Sequence[str]
     archive: str
@@ -44,6 +43,12 @@ class CompressRequest:
     fidelity: Fidelity
     tags: Tags
     overwrite: bool
+
+    @property
+    def coding(self) -> Coding:
+        """Of a request that is `resolved`."""
+        assert self.quality is not None, "resolved comes first"
+        return Coding(self.quality, self.effort, self.fidelity, self.tags)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class InstalledCodec:
     max_effort: int
 
 
-def parse_request(
+def parse(
     description: str | None, examples: str, arguments: Sequence[str] | None
 ) -> tuple[CompressRequest, RunOptions]:
     """The job and the options of this run. Wrong usage ends the process with status 2."""
@@ -112,30 +117,35 @@ def resolved(request: CompressRequest, codec: InstalledCodec) -> CompressRequest
     return request
 
 
-def describe_archive(request: CompressRequest, codec: InstalledCodec) -> Manifest:
+def describe_output(request: CompressRequest, codec: InstalledCodec) -> Manifest:
     """The manifest of the archive that a request, `resolved`, makes."""
-    deciding = {name: getattr(request, name) for name in ("quality", "effort", "fidelity", "tags")}
     asked = {**asdict(request), "input": [public(url) for url in request.input]}
     asked["archive"] = without_password(request.archive)
-    return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, deciding, asked)
+    return Manifest("archive", "compress_dataset", codec.name, codec.fingerprint, asdict(request.coding), asked)
 
 
-def worker_settings(
-    job: CompressRequest, codec: InstalledCodec, archive: Storage, inputs: UrlOpener, fingerprint: str
-) -> CompressSettings:
-    """What workers are told of a request, `resolved`, whose archive has this fingerprint."""
-    assert job.quality is not None, "resolved comes first"
-    return CompressSettings(
-        archive,
-        inputs,
-        fingerprint,
-        codec.fingerprint,
-        quality=job.quality,
-        effort=job.effort,
-        batch_size=job.batch_size,
-        fidelity=job.fidelity,
-        tags=job.tags,
-    )
+def plan_output(manifest: Manifest, request: CompressRequest, options: RunOptions) -> tuple[Storage, Plan]:
+    """The archive and what is to be done there, shown to the user.
+
+    Raises JobError where the inputs hold no images, or the archive was made otherwise or cannot be reached.
+    """
+    sources = expand(request.input, options.storage)
+    output = Storage.from_url(request.archive, options.storage)
+    with reaching(request.archive):
+        plan = make_plan(output, manifest, sources, request.overwrite)
+    check_images(plan, UrlOpener(options.storage))
+    print(plan_line(plan, output.url), flush=True)
+    return output, plan
+
+
+def claim_output(manifest: Manifest, output: Storage, plan: Plan, request: CompressRequest, capsule: Path) -> None:
+    """Makes the archive ready for `plan`, once there are workers, and puts the model into it.
+
+    Raises JobError where another job has claimed it.
+    """
+    with reaching(request.archive):
+        establish(output, manifest, plan)
+        copy_capsule(output, capsule)
 
 
 def check_images(plan: Plan, inputs: UrlOpener) -> None:

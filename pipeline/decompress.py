@@ -61,8 +61,8 @@ class DecodeWorker:
         self._decoder = RowDecoder.of(job.archive, job.drawing, context)
         self._where = Where(job.where, METADATA_SCHEMA)
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
-        """Decodes one part and commits its pictures; `attempt` changes nothing in what is written."""
+    def process(self, source: ShardSource) -> ShardReport:
+        """Decodes one part and commits its pictures."""
         job, steps = self._job, Steps()
         tally = self._context.tally
         counts = Counts(tally)

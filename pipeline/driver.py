@@ -37,8 +37,8 @@ class Summary:
 class Progress(Protocol):
     """Shown while a job runs."""
 
-    def update(self, summary: Summary, running: int, under_way: Tally) -> None:
-        """Called at every turn of the driver, about once a second; `running` shards are `under_way` so far."""
+    def update(self, summary: Summary, under_way: Tally) -> None:
+        """Called at every turn of the driver, about once a second; `under_way` is how far the shards in work are."""
         ...
 
 
@@ -109,9 +109,9 @@ def run(plan: Plan, pool: Pool, output: Storage, progress: Progress) -> Summary:
     state = _Run(plan, pool, output, deque(Task(source) for source in plan.pending))
     try:
         while state.queue or state.running:
-            progress.update(state.summary, state.running, pool.under_way)
+            progress.update(state.summary, pool.under_way)
             state.step()
-        progress.update(state.summary, 0, Tally())
+        progress.update(state.summary, Tally())
         return state.summary
     finally:
         pool.close()

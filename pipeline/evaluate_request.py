@@ -10,35 +10,6 @@ from typing import Any
 
 from pipeline.job import add_storage_options, argument, whole_number
 
-EXAMPLES = """examples:
-  python jobs/evaluate_codec.py --images 's3://photos/eval/*.tar' --codec difficmh:lite@1-6:preview \\
-      --codec difficmh:lite@1-6:full --codec webp --codec jpeg --codec avif --output runs/evaluation
-  python jobs/evaluate_codec.py --images photos/ --codec difficmh:runs/capsule:full --codec webp@10,40,70 \\
-      --output runs/mine --limit 8 --measure ssimulacra2 --measure detection:models/FastestDet.onnx
-  python jobs/evaluate_codec.py --from runs/mine --output runs/mine-low --rates 0.03,0.05 --bd-range 0.03,0.1
-
-A codec is one of these; the first one is on trial: cases are sorted by its deficit.
-  jpeg, webp, avif, jpegxl, at usual qualities, or at those behind @: webp@10,40,70
-  compressai:ARCHITECTURE=FILE[,FILE...]
-  difficmh:CAPSULE[@QUALITIES][:MODE[,steps=N][,tags=off][,effort=N][,name=TEXT]]
-    @QUALITIES   such as 1-6 or 1,3 (default: all)
-    MODE         preview, full or reference (default: full)
-    steps=N      denoising steps (default: the mode's)
-    tags=off     encoded without tags
-    effort=N     encoded with so many gradient steps
-    name=TEXT    what it is called in the report
-PSNR and MS-SSIM are always measured; --measure adds
-  ssimulacra2              half a second or more for each decoded picture
-  lpips, dists             where their packages and weights are on this machine already
-  frechet                  distance of patch features of EfficientNet-Lite2; not comparable with published FIDs
-  classification           the classes that EfficientNet-Lite2 sees, against those on the original
-  detection:FILE.onnx      FastestDet: mAP@50 against marked boxes, agreement with detections on the original
-  tags[:CAPSULE]           the tags of a capsule's tagger (default: lite), against those on the original
-  analyzer:NAME            agreement of any analyzer: imagenet, onnx:FILE or python:MODULE:FACTORY
-
-The output folder gets index.html, curves.png, evaluation.json and measurements.parquet; docs/evaluating.md explains
-them. Errors in what is asked for end the job before any work, with status 2."""
-
 Numbers = tuple[float, ...]
 
 MEASURING = {
@@ -83,10 +54,14 @@ class EvaluateRequest:
         return int(self.device == "cuda")
 
 
-def parse(description: str | None, arguments: Sequence[str] | None) -> EvaluateRequest:
-    """Wrong usage ends the process with status 2."""
+def parse(text: str | None, arguments: Sequence[str] | None) -> EvaluateRequest:
+    """`text` is the help's: what the job does, and, after an empty line, what codecs and measures may be.
+
+    Wrong usage ends the process with status 2.
+    """
+    description, _, epilog = (text or "").partition("\n\n")
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, epilog=EXAMPLES, formatter_class=formatter)
+    parser = argparse.ArgumentParser(description=description, epilog=epilog, formatter_class=formatter)
     _add_what(parser)
     _add_how(parser)
     fields = vars(parser.parse_args(arguments))
@@ -143,11 +118,10 @@ def _rates(text: str) -> Numbers:
     return rates
 
 
-def rate_range(text: str) -> tuple[float, float]:
-    """For argparse: `0.05,0.5`, bits per pixel."""
-    return argument(_two_rates, "two rates in rising order, such as 0.05,0.5")(text)
-
-
 def _two_rates(text: str) -> tuple[float, float]:
     low, high = _rates(text)  # ValueError where there are not two
     return low, high
+
+
+rate_range = argument(_two_rates, "two rates in rising order, such as 0.05,0.5")
+"""For argparse: bits per pixel."""

@@ -30,6 +30,7 @@ def reaching(url: str) -> Iterator[None]:
 def explain(error: Exception, url: str) -> str:
     """One line about `error`, met at `url`."""
     url, code = without_password(url), error_code(error)
+    status = getattr(error, "status", None)  # a web server's
     if code in ("NoSuchBucket", "InvalidBucketName"):
         bucket = url.partition("://")[2].partition("/")[0]
         return f"{url}: there is no bucket {bucket!r}; check its name and the endpoint (AWS_ENDPOINT_URL)"
@@ -37,7 +38,7 @@ def explain(error: Exception, url: str) -> str:
         return f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
     if code in _WRONG_CREDENTIALS:
         return f"{url}: the store does not accept these credentials ({code}); check key, secret and session token"
-    if isinstance(error, PermissionError) or code in ("AccessDenied", "403") or _status(error) in (401, 403):
+    if isinstance(error, PermissionError) or code in ("AccessDenied", "403") or status in (401, 403):
         return f"{url}: access denied: wrong credentials, or ones (or a user) that may not do this there"
     if isinstance(error, FileNotFoundError):
         return f"{url}: no such file or folder"
@@ -48,8 +49,3 @@ def explain(error: Exception, url: str) -> str:
     if decide(error) is Verdict.RETRY:
         return f"{url}: cannot be reached, check endpoint and network: {describe(error)}"
     return f"{url}: {in_words(error)}"
-
-
-def _status(error: Exception) -> object:
-    """What a web server answered, if that is the error."""
-    return getattr(error, "status", None)

@@ -18,14 +18,14 @@ import time
 import traceback
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
-from pipeline.actors import Device, PoolSize, RayPool, pool_size
+from pipeline.actors import Device, RayPool, pool_size
 from pipeline.addresses import redacted
-from pipeline.attempts import WorkerFactory
+from pipeline.attempts import Pool, WorkerFactory
 from pipeline.driver import Summary, run
 from pipeline.errors import JobError, Verdict, decide, describe
 from pipeline.manifest import Plan
@@ -137,27 +137,39 @@ def add_storage_options(parser: ArgumentParser) -> None:
     parser.add_argument("--storage-options", type=options, default={}, metavar="JSON", help=described)
 
 
-def start(plan: Plan, request: RunRequest, connect: Callable[[], object]) -> PoolSize | None:
-    """The size of a pool for what is pending in `plan`, on the Ray that `connect` reaches; None where nothing is.
+@contextmanager
+def started(
+    plan: Plan, factory: WorkerFactory, request: RunRequest, connect: Callable[[], object]
+) -> Iterator[Pool | None]:
+    """Workers for what is pending in `plan`, on the Ray that `connect` reaches; None where nothing is.
 
-    It comes before an output is claimed, which a start that fails shall not do. Raises JobError.
+    One at least is ready: an output is claimed within the block, so that a job whose workers cannot start, as with a
+    model that does not load, leaves nothing that would refuse the next one. The workers end with the block.
+
+    Raises JobError where no worker starts; within the block SIGTERM is a KeyboardInterrupt.
     """
     if not plan.pending:
-        return None
+        yield None
+        return
     connect_ray(connect)
-    return pool_size(request.workers, len(plan.pending), request.device)
+    size = pool_size(request.workers, len(plan.pending), request.device)
+    print("starting workers", file=sys.stderr, flush=True)
+    with _interrupted_by_sigterm(), closing(RayPool(factory, size)) as pool:
+        while not pool.free:
+            pool.wait(1.0)
+        yield pool
 
 
-def execute(plan: Plan, factory: WorkerFactory, output: Storage, request: RunRequest, size: PoolSize | None) -> int:
-    """Does the pending shards of `plan` in a pool of that size, shows progress, prints the summary.
+def execute(plan: Plan, pool: Pool | None, output: Storage, request: RunRequest) -> int:
+    """Does the pending shards of `plan` in `pool`, which `started` gave, shows progress, prints the summary.
 
-    Returns the exit status. Raises JobError where the job cannot go on, KeyboardInterrupt also on SIGTERM.
+    Returns the exit status. Raises JobError where the job cannot go on.
     """
     begin = time.monotonic()
     summary = Summary(plan.done, Totals())
-    if size is not None:
-        with _interrupted_by_sigterm(), open_progress(plan) as progress:
-            summary = run(plan, RayPool(factory, size), output, progress)
+    if pool is not None:
+        with open_progress(plan) as progress:
+            summary = run(plan, pool, output, progress)
     print("\n".join(summary_lines(plan, summary, time.monotonic() - begin)))
     return exit_status(summary, request.max_rejects)
 

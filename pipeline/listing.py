@@ -64,14 +64,14 @@ def expand(
     """The shards that `urls` stand for, sorted by URL, each once.
 
     One listing per folder, not one request per shard. `etag` is the store's, or made of size and time of change.
-    Raises InputError where a URL is empty or matches nothing, a named shard is missing, the store cannot be listed, or
-    addresses of the web differ only in their queries: those are no part of a shard's name, which outputs are called by.
+    Raises InputError where a URL is empty, a chain or matches nothing, a named shard is missing, the store cannot be
+    listed, or addresses of the web differ only in their queries: those are no part of a shard's name, which outputs are
+    called by.
     """
     sources: dict[str, ShardSource] = {}
     stores = _Stores(storage_options or {})
     for url in urls:
-        if not url.strip():
-            raise InputError(f"{url!r} names no input")
+        _refuse_odd(url)
         try:
             lister = _Lister(url, stores.of(url), retry)
             found = lister.sources()
@@ -120,6 +120,16 @@ def _choices(text: str) -> Iterable[str]:
     return (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
 
 
+def _refuse_odd(url: str) -> None:
+    if not url.strip():
+        raise InputError(f"{url!r} names no input")
+    if "://" in url and "::" in url:
+        raise InputError(
+            f"{url}: chained addresses (::) are not read; name the shards where they lie, as by s3://bucket/cam.tar, "
+            "unpacked where they are in another file (those with :: in their names by their folder or a wildcard)"
+        )
+
+
 class _Stores:
     """The file systems behind URLs: one connection per scheme, as opening one takes longer than listing a folder."""
 
@@ -129,7 +139,7 @@ class _Stores:
 
     def of(self, url: str) -> Any:
         """fsspec's file system for `url`. Raises InputError for an address with a host, which its paths would lose."""
-        scheme = url if "::" in url else url.rpartition("://")[0]  # chained URLs are each their own file system
+        scheme = url.rpartition("://")[0]
         _refuse_host(scheme, url)
         if scheme not in self._by_scheme:
             store = connect(url, self._options)[0]

@@ -137,7 +137,7 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
             lost.append(source)
         else:
             done += Totals.of(report)
-    _refuse_stale(stale, manifest, overwrite)
+    _refuse_stale(stale, overwrite)
     redo = [*lost, *(source for source, _ in stale)]
     again = {source.url for source in redo}
     pending = [source for source in sources if source.url in again or report_path(source) not in reports]
@@ -157,8 +157,10 @@ def _outputs_are_there(report: ShardReport, sizes: Mapping[str, int]) -> bool:
 def establish(storage: Storage, manifest: Manifest, plan: Plan) -> None:
     """Makes `storage` ready for `plan`: reports that no longer hold are removed, then the manifest is written.
 
-    Raises JobError where another job's manifest came between: the output would become a mixture of both.
+    Raises JobError where another job's manifest came between, as while workers started: the output would become a
+    mixture of both.
     """
+    _check_kind(storage, manifest)
     present = read_manifest(storage, manifest.kind)
     if present is not None and present.job_fingerprint not in (plan.replaces, manifest.job_fingerprint):
         difference = _difference(present, manifest)
@@ -227,16 +229,20 @@ def _read_reports(
     return requests(read, sources)
 
 
-def _refuse_stale(stale: Sequence[tuple[ShardSource, ShardReport | None]], manifest: Manifest, overwrite: bool) -> None:
-    if not stale or overwrite:
-        return
-    source, report = stale[0]
-    reason = "its report is damaged"
-    if report is not None:
-        reason = "it was done with other settings"
-        if report.source != source:
-            sizes = f"{report.source.size} bytes then, {source.size} now"
-            what = "content or time, by the store's tag," if "://" in source.url else "modification time"
-            tags = f"of the same size; its {what} changed"
-            reason = f"it changed since it was done ({tags if report.source.size == source.size else sizes})"
-    raise JobError(f"{source.url}: {reason}; {len(stale)} such shards, --overwrite does them again")
+def _refuse_stale(stale: Sequence[tuple[ShardSource, ShardReport | None]], overwrite: bool) -> None:
+    if stale and not overwrite:
+        source, report = stale[0]
+        reason = _why_stale(source, report)
+        raise JobError(f"{source.url}: {reason}; {len(stale)} such shards, --overwrite does them again")
+
+
+def _why_stale(source: ShardSource, report: ShardReport | None) -> str:
+    if report is None:
+        return "its report is damaged"
+    if report.source == source:
+        return "it was done with other settings"
+    how = f"{report.source.size} bytes then, {source.size} now"
+    if report.source.size == source.size:
+        what = "content or time, by the store's tag," if "://" in source.url else "modification time"
+        how = f"of the same size; its {what} changed"
+    return f"it changed since it was done ({how})"

@@ -1,14 +1,7 @@
 """When, where and by which camera an image was taken: from its EXIF, else from the JSON beside it.
 
-JSON fields that are understood, in any letter case, at the top level or in an object named `exif`, `gps`, `location`,
-`metadata` or `capture`:
-
-    time       captured_at, capture_time, date_captured, datetime_original, datetimeoriginal, datetime, timestamp,
-               taken_at: ISO 8601, EXIF's `2024:01:31 12:00:00`, `20240131120000`, or seconds, milli-, micro- or
-               nanoseconds since 1970
-    camera     camera, camera_name, camera_id, camera_model, device, sensor
-    latitude   latitude, lat            degrees, north positive
-    longitude  longitude, lon, lng      degrees, east positive
+JSON fields are understood in any letter case, at the top level or in one of `NESTED_OBJECTS`; docs/archive.md says what
+they may hold.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ DECODE_BYTES_PER_PIXEL = 8
 UNKNOWN_EXPANSION = 12
 """Decoded size over file size where the header cannot be read."""
 
-
 PARALLEL_REQUESTS = 16
 REQUESTS_AHEAD = 1024
 """Requests under way, and answers that wait for a slower one before them. With no more than those, the slowest of them

@@ -97,7 +97,7 @@ class PlainProgress:
         self._stream = stream
         self._start = self._shown = time.monotonic()
 
-    def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+    def update(self, summary: Summary, under_way: Tally) -> None:
         now = time.monotonic()
         finished = summary.totals.shards + summary.unfinished == self._plan.shards
         if finished or now - self._shown >= PLAIN_SECONDS:
@@ -116,11 +116,9 @@ class TerminalProgress:
         self._plan = plan
         self._start = time.monotonic()
         self.bar = Bar(BarColumn(BAR_WIDTH), TextColumn("{task.description}"), console=Console(file=stream))
-        self._task = self.bar.add_task("starting workers", total=plan.shards)
+        self._task = self.bar.add_task("", total=plan.shards)
 
-    def update(self, summary: Summary, running: int, under_way: Tally) -> None:
-        if not running and not summary.this_run.shards:
-            return
+    def update(self, summary: Summary, under_way: Tally) -> None:
         rates = Rates.at(summary, self._plan, under_way, time.monotonic() - self._start)
         room = max(0, self.bar.console.width - BAR_WIDTH - 1)  # longer text would take the bar's place
         self.bar.update(self._task, completed=rates.shards_done, description=rates.short[:room])

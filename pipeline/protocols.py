@@ -90,6 +90,12 @@ class Analyzer(Protocol):
 CodecFactory: TypeAlias = Callable[[str], Codec]
 """`factory(device)` with device `"cpu"` or `"cuda"`; picklable, called once in the actor."""
 
+DecoderFactory: TypeAlias = Callable[[str, str], Decoder]
+"""`factory(capsule directory, device)`: the codec of an archive, made from the model that travels with it.
+
+Raises ValueError where a file is not what the model's manifest says: copies are kept, and damage shows here.
+"""
+
 AnalyzerFactory: TypeAlias = Callable[[str], Analyzer]
 """`factory(device)`; picklable, called once in the actor."""
 

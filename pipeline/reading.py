@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
-from pipeline.actors import Device, PoolSize
+from pipeline.actors import Device
 from pipeline.addresses import without_password
 from pipeline.archive import Archive
 from pipeline.capsule import read_config
 from pipeline.errors import JobError
 from pipeline.explanations import reaching
-from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, start, whole_number
+from pipeline.job import EXIT_STATUS, RunOptions, Workers, add_run_arguments, whole_number
 from pipeline.manifest import ARCHIVE_FINGERPRINT, Manifest, Plan, establish, make_plan
 from pipeline.part import METADATA_SCHEMA
 from pipeline.progress import plan_line
@@ -158,11 +158,7 @@ def plan_output(
     return output, plan
 
 
-def start_output(
-    manifest: Manifest, output: Storage, plan: Plan, request: ReadRequest, connect: Callable[[], object]
-) -> PoolSize | None:
-    """Makes the output ready for `plan` once Ray is; returns the size of the pool as `start` does. Raises JobError."""
-    size = start(plan, request, connect)
+def claim_output(manifest: Manifest, output: Storage, plan: Plan, request: ReadRequest) -> None:
+    """Makes the output ready for `plan`, once there are workers. Raises JobError where another job has claimed it."""
     with reaching(request.output):
         establish(output, manifest, plan)
-    return size

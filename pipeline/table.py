@@ -122,7 +122,7 @@ class PartWriter:
 
     def _flush(self) -> None:
         if self._pending:
-            self._writer.write_table(pa.Table.from_pylist(list(self._pending), self._schema))
+            self._writer.write_table(pa.Table.from_pylist(self._pending, self._schema))
         self._pending, self._pending_bytes = [], 0
 
     def __enter__(self) -> PartWriter:

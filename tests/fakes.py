@@ -102,7 +102,7 @@ def decode_image(data: bytes) -> Image:
 class Silence:
     """Progress that shows nothing."""
 
-    def update(self, summary: Summary, running: int, under_way: Tally) -> None: ...
+    def update(self, summary: Summary, under_way: Tally) -> None: ...
 
 
 class LocalPool:
@@ -116,7 +116,7 @@ class LocalPool:
 
     @property
     def free(self) -> int:
-        return 1 if self._task is None else 0
+        return 1 if self._worker is not None and self._task is None else 0
 
     @property
     def workers(self) -> int:
@@ -130,10 +130,10 @@ class LocalPool:
         self._task = task
 
     def wait(self, seconds: float) -> list[Outcome]:
-        if self._task is None:
-            return []
         if self._worker is None:
             self._worker = build(self._factory, self._context)
+        if self._task is None:
+            return []
         task, self._task = self._task, None
         outcome = attempt(self._worker, task)
         if outcome.lost:

@@ -148,6 +148,17 @@ def test_wrong_analyzers_are_status_2(
     assert "AnalyzerError" not in error
 
 
+def test_a_model_that_does_not_load_leaves_the_output_to_other_settings(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_broken.py").write_text(OWN_MODEL.replace("return Sizes()", "raise RuntimeError('no weights')"))
+    known = ("--archive", reading.archive(tmp_path), "--output", tmp_path / "out", "--analyzer")
+    assert main(*known, "python:own_broken:make") == 2
+    assert "no weights" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(*known, "python:own_sizes:make", "--mode", "full") == 0
+
+
 @pytest.mark.ray
 def test_on_ray(ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")

@@ -12,14 +12,14 @@ import difficmh
 from difficmh.capsule import write_manifest
 from jobs import compress_dataset
 from jobs.compress_dataset import main
-from pipeline.compress import CompressWorkerFactory
+from pipeline.compress import CompressJob
 from pipeline.compress_request import InstalledCodec
 from pipeline.manifest import Manifest
 from pipeline.storage import Storage
 from pipeline.table import open_part
 from tests import corpora
 from tests.difficmh.tiny_capsule import make_tiny_capsule
-from tests.fakes import FINGERPRINT, FakeCodecFactory
+from tests.fakes import FINGERPRINT, FakeCodec, FakeCodecFactory, LocalPool
 from tests.http_server import serving
 from tests.jobs.reading import without_ray
 from tests.s3_server import Bucket
@@ -105,6 +105,23 @@ def test_a_start_that_fails_claims_no_archive(
     assert not (tmp_path / "archive").exists()
 
 
+def test_workers_that_do_not_start_claim_no_archive(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(device: str) -> FakeCodec:
+        raise RuntimeError("the device has no memory left")
+
+    without_ray(monkeypatch)
+    codec = compress_dataset.installed_codec("fake")
+    monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: replace(codec, factory=full))
+    arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive")]
+    assert main([*arguments, "--quality", "4"]) == 2
+    assert "error: a worker could not be started: RuntimeError: the device has no memory" in capsys.readouterr().err
+    assert not (tmp_path / "archive").exists()
+    monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
+    assert main([*arguments, "--quality", "3"]) == 0
+
+
 def test_a_quality_that_the_codec_has_not_claims_no_archive(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,15 +195,22 @@ def test_a_signed_address_is_stored_without_its_signature(
     assert reject["shard"] == f"{web}/odd.tar"
 
 
+def told_to_workers(monkeypatch: pytest.MonkeyPatch) -> list[CompressJob]:
+    """Fills up with what `main` starts workers by, who then do nothing."""
+    without_ray(monkeypatch)
+    told: list[CompressJob] = []
+    monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: told.append(factory) or LocalPool(factory))
+    monkeypatch.setattr(compress_dataset, "execute", lambda *_: 0)
+    return told
+
+
 def test_effort_is_told_to_workers_and_decides_the_content(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without_ray(monkeypatch)
-    told: list[CompressWorkerFactory] = []
-    monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
+    told = told_to_workers(monkeypatch)
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive"), "--effort"]
     assert main([*arguments, "4"]) == 0
-    assert [workers.settings.effort for workers in told] == [4]
+    assert [workers.coding.effort for workers in told] == [4]
     capsys.readouterr()
     assert main([*arguments, "5"]) == 2
     assert "effort 4, not 5" in one_error(capsys)
@@ -195,12 +219,10 @@ def test_effort_is_told_to_workers_and_decides_the_content(
 def test_no_tags_is_told_to_workers_and_decides_the_content(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without_ray(monkeypatch)
-    told: list[CompressWorkerFactory] = []
-    monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
+    told = told_to_workers(monkeypatch)
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive")]
     assert main([*arguments, "--no-tags"]) == 0
-    assert [workers.settings.tags for workers in told] == ["none"]
+    assert [workers.coding.tags for workers in told] == ["none"]
     capsys.readouterr()
     assert main(arguments) == 2
     assert "tags none, not tagger" in one_error(capsys)
@@ -212,15 +234,13 @@ def test_without_a_quality_it_is_the_models_own(
 ) -> None:
     codec = replace(compress_dataset.installed_codec("fake"), qualities=qualities, default_quality=default)
     monkeypatch.setattr(compress_dataset, "installed_codec", lambda name: codec)
-    without_ray(monkeypatch)
-    told: list[CompressWorkerFactory] = []
-    monkeypatch.setattr(compress_dataset, "execute", lambda plan, workers, *_: told.append(workers) or 0)
+    told = told_to_workers(monkeypatch)
     arguments = ["--input", str(corpus), "--archive", str(tmp_path / "archive")]
     assert main(arguments) == 0
     described = json.loads((tmp_path / "archive" / "archive.json").read_text())
     assert described["settings"]["quality"] == described["config"]["quality"] == default
     assert main([*arguments, "--quality", str(default)]) == 0, "the same number, asked for"
-    assert [workers.settings.quality for workers in told] == [default] * 2
+    assert [workers.coding.quality for workers in told] == [default] * 2
 
 
 def test_a_codec_whose_configuration_has_no_name_has_its_folders(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from difficmh.evaluation.contestants import Variant
 from jobs import evaluate_codec
 from pipeline.evaluate_request import parse
 from tests.corpora import tar_bytes
@@ -245,3 +247,11 @@ def test_a_damaged_shard_is_named_in_a_line(
     assert evaluate_codec.main(arguments) == 2
     assert capsys.readouterr().err == f"error: {shard}{message}; mend the shard or leave it out\n"
     assert not (images / "out").exists()
+
+
+def test_the_help_names_all_that_a_codec_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        evaluate_codec.main(["--help"])
+    shown = capsys.readouterr().out
+    options = {field.name for field in fields(Variant)} - {"mode"}
+    assert {name for name in options if f",{name}=" not in shown} == set()

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of the worker: by the shard's name and the number of the attempt."""
+    """What becomes of the worker: by the shard's name, and whether it is met for the first time."""
 
     output: Storage
 
@@ -37,21 +37,24 @@ class FatedWorker:
     output: Storage
     context: WorkerContext
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         with ShardCommit(self.output, source, FINGERPRINT) as commit:
             with commit.output(f"data/{commit.name}.bin") as file:
                 file.write(b"half")
-                self.meet(Path(source.url).stem, attempt)
+                self.meet(Path(source.url).stem)
                 file.write(f" of {os.getpid()}".encode())
             self.context.tally.images += 10
             return commit.finish(ShardReport(source.url, source, FINGERPRINT, images=10))
 
-    def meet(self, name: str, attempt: int) -> None:
-        if name == "deadly" or (name == "shaky" and attempt == 1):
+    def meet(self, name: str) -> None:
+        met = Path(self.output.url) / f"met-{name}"
+        first = not met.exists()
+        met.touch()
+        if name == "deadly" or (name == "shaky" and first):
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "bad":
             raise ValueError("a bad shard")
-        if name == "fault" and attempt == 1:
+        if name == "fault" and first:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
@@ -134,7 +137,7 @@ class Environment:
     class Worker:
         context: WorkerContext
 
-        def process(self, source: ShardSource, attempt: int) -> ShardReport:
+        def process(self, source: ShardSource) -> ShardReport:
             import torch
 
             assert self.context.device == "cpu"
@@ -176,7 +179,7 @@ def test_progress_shows_within_a_shard(output: Storage, monkeypatch: pytest.Monk
     seen = []
 
     class Watching(Silence):
-        def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+        def update(self, summary: Summary, under_way: Tally) -> None:
             seen.append(under_way.images)
             if under_way.images:
                 output_signal.write_bytes(b"seen")
@@ -200,7 +203,7 @@ class Counting:
         seen: Path
         context: WorkerContext
 
-        def process(self, source: ShardSource, attempt: int) -> ShardReport:
+        def process(self, source: ShardSource) -> ShardReport:
             import time
 
             self.context.tally.images += 5

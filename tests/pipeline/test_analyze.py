@@ -308,7 +308,7 @@ def test_large_answers_make_several_row_groups(tmp_path: Path) -> None:
         [row(str(number), seed=number) for number in range(6)],
         analyzer_factory=lambda device: Large(device, row_type=Raw),
     )
-    job(WorkerContext()).process(job.archive.parts[0], 1)
+    job(WorkerContext()).process(job.archive.parts[0])
     (path,) = job.output.list("data")
     assert pq.ParquetFile(io.BytesIO(job.output.read(path))).num_row_groups == 2
 

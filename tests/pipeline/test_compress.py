@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pipeline.attempts import Tally, WorkerContext
-from pipeline.compress import CompressSettings, CompressWorkerFactory
+from pipeline.compress import Coding, CompressJob
 from pipeline.errors import JobError, TransientError
 from pipeline.protocols import Image, Mode
 from pipeline.records import ShardReport, ShardSource
@@ -60,7 +60,8 @@ class Bench:
 
     root: Path
     codec: FragileCodec
-    settings: dict[str, Any] = field(default_factory=dict)
+    coding: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 4
 
     @property
     def archive(self) -> Storage:
@@ -72,10 +73,10 @@ class Bench:
         return ShardSource(str(path), len(data), "tag")
 
     def compress(self, source: ShardSource, context: WorkerContext | None = None) -> ShardReport:
-        fields = {"quality": 3, "batch_size": 4, **self.settings}
-        settings = CompressSettings(self.archive, UrlOpener(), "j" * 16, self.codec.fingerprint, **fields)
-        worker = CompressWorkerFactory(settings, lambda device: self.codec, decode_image)(context or WorkerContext())
-        return worker.process(source, 1)
+        coding, codec = Coding(**{"quality": 3, **self.coding}), self.codec
+        made_by = codec.fingerprint, lambda device: codec, decode_image
+        job = CompressJob(UrlOpener(), self.archive, "j" * 16, coding, self.batch_size, *made_by)
+        return job(context or WorkerContext()).process(source)
 
     def rows(self, folder: str = "data") -> Rows:
         rows: Rows = []
@@ -287,6 +288,7 @@ def test_other_weights_and_wrong_qualities_end_the_job(tmp_path: Path) -> None:
     source = ShardSource("x", 1, "")
     with pytest.raises(JobError, match=r"^fake cannot compress: quality 9 is not in"):
         Bench(tmp_path, FragileCodec(tmp_path), {"quality": 9}).compress(source)
-    settings = CompressSettings(Storage.from_url(str(tmp_path)), UrlOpener(), "j" * 16, "f" * 16, 3)
+    made_by = "f" * 16, lambda device: FakeCodec(tmp_path), decode_image
+    job = CompressJob(UrlOpener(), Storage.from_url(str(tmp_path)), "j" * 16, Coding(3), 4, *made_by)
     with pytest.raises(JobError, match="weights"):
-        CompressWorkerFactory(settings, lambda device: FakeCodec(tmp_path), decode_image)(WorkerContext())
+        job(WorkerContext())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compress_request import InstalledCodec, check_images, describe_archive, parse_request, resolved
+from pipeline.compress_request import InstalledCodec, check_images, describe_output, parse, resolved
 from pipeline.errors import JobError
 from pipeline.manifest import Plan
 from pipeline.records import ShardSource
@@ -24,16 +24,16 @@ def source(folder: Path, name: str, data: bytes) -> ShardSource:
 
 def test_inputs_follow_one_option_or_repeat_it() -> None:
     """As they do where a shell expands a pattern without quotes."""
-    request, _ = parse_request("", "", ["--input", "a", "b", "--input", "c", "--archive", "d"])
+    request, _ = parse("", "", ["--input", "a", "b", "--input", "c", "--archive", "d"])
     assert request.input == ["a", "b", "c"]
 
 
 def test_what_is_stored_of_the_job_holds_no_secrets(tmp_path: Path) -> None:
     places = ["--input", "https://h/a.tar?Signature=1", "--archive", "sftp://me:secret@host/archive"]
-    request, options = parse_request("", "", [*places, "--dry-run", "--storage-options", '{"secret": "s"}'])
+    request, options = parse("", "", [*places, "--dry-run", "--storage-options", '{"secret": "s"}'])
     assert (options.dry_run, options.storage) == (True, {"secret": "s"})
     codec = InstalledCodec("fake", "f" * 16, tmp_path, FakeCodecFactory(tmp_path), range(1, 7), 3, 0)
-    stored = describe_archive(resolved(request, codec), codec).config
+    stored = describe_output(resolved(request, codec), codec).config
     assert (stored["input"], stored["archive"]) == (["https://h/a.tar"], "sftp://me@host/archive")
     assert not {"dry_run", "storage_options"} & stored.keys(), "how a run goes is not what the archive is"
 

@@ -203,7 +203,7 @@ def test_a_damaged_part_never_gives_a_wrong_picture(tmp_path: Path, seed: int) -
         damaged[random.integers(4, len(good) - 8)] ^= 1 << random.integers(8)
         Path(part.url).write_bytes(damaged)
         try:
-            job(WorkerContext()).process(part, 1)
+            job(WorkerContext()).process(part)
         except Exception as error:
             verdicts.add(decide(error))
             continue
@@ -279,7 +279,7 @@ def test_a_failing_store_is_no_bad_row(tmp_path: Path, monkeypatch: pytest.Monke
     job = make_job(tmp_path, ROWS)
     monkeypatch.setattr(FakeCodec, "decompress", failing)
     with pytest.raises(TransientError):
-        job(WorkerContext()).process(job.archive.parts[0], 1)
+        job(WorkerContext()).process(job.archive.parts[0])
 
 
 def test_a_wrong_clause_stops_the_worker_before_it_starts(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_wrong_clause_stops_the_worker_before_it_starts(tmp_path: Path) -> Non
 def test_the_job_is_picklable(tmp_path: Path) -> None:
     job = make_job(tmp_path, ROWS)
     copy = pickle.loads(pickle.dumps(job))
-    assert copy(WorkerContext()).process(job.archive.parts[0], 1).images == 2
+    assert copy(WorkerContext()).process(job.archive.parts[0]).images == 2
 
 
 def test_the_password_of_an_archive_is_not_stored(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Silent:
         self.last: Summary | None = None
         self.updates = 0
 
-    def update(self, summary: Summary, running: int, under_way: Tally) -> None:
+    def update(self, summary: Summary, under_way: Tally) -> None:
         self.last = summary
         self.updates += 1
 
@@ -188,10 +188,10 @@ class Worker:
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         if self.error is not None:
             raise self.error
-        return ShardReport(source.url, source, FINGERPRINT, images=attempt)
+        return ShardReport(source.url, source, FINGERPRINT, images=1)
 
 
 @pytest.mark.parametrize(

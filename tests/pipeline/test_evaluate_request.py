@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from difficmh.evaluation.contestants import Variant
-from pipeline.evaluate_request import EXAMPLES, parse
+from pipeline.evaluate_request import parse
 
 LEAST = ["--images", "a", "b", "--codec", "jpeg", "--codec", "webp", "--output", "out"]
 
@@ -76,8 +74,3 @@ def test_either_to_measure_or_to_go_on(wrong: list[str], message: str, capsys: p
         parse("", ["--output", "out", *wrong])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_the_help_names_all_that_a_codec_can_be_given() -> None:
-    options = {field.name for field in fields(Variant)} - {"mode"}
-    assert {name for name in options if f",{name}=" not in EXAMPLES} == set()

@@ -18,7 +18,7 @@ from pipeline.job import (
     execute,
     exit_code,
     plain_exit_code,
-    start,
+    started,
     storage_options,
     whole_number,
     worker_count,
@@ -44,7 +44,7 @@ class OneRejected:
 
     def __init__(self, context: WorkerContext) -> None: ...
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         return ShardReport(source.url, source, "f", images=1, rejects=1)
 
 
@@ -53,7 +53,8 @@ OUTPUT = Storage.from_url("/nowhere")
 
 
 def executed(plan: Plan, request: Request, connect: Callable[[], object], worker: Any = OneRejected) -> int:
-    return execute(plan, worker, OUTPUT, request, start(plan, request, connect))
+    with started(plan, worker, request, connect) as pool:
+        return execute(plan, pool, OUTPUT, request)
 
 
 def test_a_plan_is_done_and_summed_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,12 +87,36 @@ def test_ray_that_does_not_come_up_is_one_line() -> None:
         executed(PLAN, Request(), connect)
 
 
+class Closing(LocalPool):
+    """Tells when it is closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_workers_end_where_an_output_cannot_be_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = []
+    monkeypatch.setattr("pipeline.job.pool_size", lambda *wanted: PoolSize(1, 1.0))
+    monkeypatch.setattr("pipeline.job.RayPool", lambda factory, size: pools.append(Closing(factory)) or pools[-1])
+
+    def claim() -> None:
+        with started(PLAN, OneRejected, Request(), lambda: None) as pool:
+            assert pool.free == 1, "one is ready by now"
+            raise JobError("taken")
+
+    with pytest.raises(JobError, match="taken"):
+        claim()
+    assert pools[0].closed
+
+
 class Terminated(OneRejected):
     """A worker during whose work somebody ends the job, as a scheduler does."""
 
-    def process(self, source: ShardSource, attempt: int) -> ShardReport:
+    def process(self, source: ShardSource) -> ShardReport:
         os.kill(os.getpid(), signal.SIGTERM)
-        return super().process(source, attempt)
+        return super().process(source)
 
 
 def test_sigterm_interrupts_and_a_run_resumes(

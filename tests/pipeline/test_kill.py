@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.capsule import copy_capsule
-from pipeline.compress import CompressSettings, CompressWorkerFactory
+from pipeline.compress import Coding, CompressJob
 from pipeline.driver import Summary, run
 from pipeline.manifest import Manifest, establish, make_plan
 from pipeline.protocols import Image
@@ -99,9 +99,9 @@ class Job:
         plan = make_plan(self.archive, manifest, self.sources, overwrite=False)
         establish(self.archive, manifest, plan)
         copy_capsule(self.archive, codec.capsule)
-        job = CompressSettings(self.archive, UrlOpener(), plan.fingerprint, codec.fingerprint, 3, batch_size=2)
-        factory = CompressWorkerFactory(job, lambda device: codec, self.decode)
-        return run(plan, LocalPool(factory), self.archive, Silence())
+        made_by = codec.fingerprint, lambda device: codec, self.decode
+        job = CompressJob(UrlOpener(), self.archive, plan.fingerprint, Coding(3), 2, *made_by)
+        return run(plan, LocalPool(job), self.archive, Silence())
 
     def decode(self, data: bytes) -> Image:
         self.fuse.burn()

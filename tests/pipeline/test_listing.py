@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline import listing
 from pipeline.errors import JobError
 from pipeline.listing import InputError, expand, expand_braces
 from pipeline.retry import Retry
+from pipeline.storage import UrlOpener
 from tests.corpora import shard_bytes, write_corpus
 from tests.http_server import WholeFiles, serving
 from tests.s3_server import POWERLESS_KEY, POWERLESS_SECRET, Bucket, free_port
@@ -50,6 +52,22 @@ def test_a_local_path_is_no_chain_of_file_systems(tmp_path: Path, monkeypatch: p
     shard.write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
     assert [source.url for source in expand([url])] == [str(shard)]
+
+
+@pytest.mark.parametrize(
+    "url", ["zip://*.tar::s3://b/x.zip", "zip://a.tar::/x.zip", "simplecache::s3://b/*.tar", "memory://b/a::b.tar"]
+)
+def test_a_chain_of_file_systems_is_refused_with_what_to_write(url: str) -> None:
+    said = rf"^{re.escape(url)}: chained addresses \(::\) are not read; name the shards where they lie"
+    with pytest.raises(InputError, match=said):
+        expand([url])
+
+
+def test_a_name_in_a_store_that_looks_like_a_chain_is_found_by_a_wildcard() -> None:
+    fsspec.filesystem("memory").pipe("/colons/a::b.tar", b"x")
+    (source,) = expand(["memory://colons/*.tar"])
+    with UrlOpener().open(source.address) as file:
+        assert file.read() == b"x"
 
 
 class TestBraces:

@@ -125,6 +125,15 @@ def test_a_job_that_was_planned_while_another_one_began_is_refused(storage: Stor
     establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite))
 
 
+def test_two_kinds_of_output_that_begin_at_once_do_not_share_a_place(storage: Storage) -> None:
+    other = replace(MANIFEST, kind="pictures")
+    first, second = (make_plan(storage, each, SOURCES, overwrite=False) for each in (MANIFEST, other))
+    establish(storage, MANIFEST, first)
+    with pytest.raises(JobError, match=r"holds another job's output \(archive\.json\)"):
+        establish(storage, other, second)
+    assert storage.list() == ["archive.json"]
+
+
 def write(storage: Storage, path: str, data: bytes) -> None:
     with storage.atomic_write(path) as file:
         file.write(data)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.attempts import WorkerContext
-from pipeline.compress import CompressSettings, CompressWorkerFactory
+from pipeline.compress import Coding, CompressJob
 from pipeline.errors import JobError
 from pipeline.memory_watch import MOST_IN_A_ROW, MemoryWatch
 from pipeline.protocols import Image
@@ -61,11 +61,10 @@ def compress(codec: FakeCodec, folder: Path, widths: Sequence[int], tags: Any = 
     members = [(f"{number:03}.png", corpora.png(number, 32, width)) for number, width in enumerate(widths)]
     shard.write_bytes(corpora.tar_bytes(members))
     archive = Storage.from_url(str(folder / "archive"))
-    settings = CompressSettings(
-        archive, UrlOpener(), "j" * 16, codec.fingerprint, 3, batch_size=4, fidelity="none", tags=tags
-    )
-    worker = CompressWorkerFactory(settings, lambda device: codec, decode_image)(WorkerContext())
-    return worker.process(ShardSource(str(shard), shard.stat().st_size, "tag"), 1)
+    coding = Coding(3, fidelity="none", tags=tags)
+    made_by = codec.fingerprint, lambda device: codec, decode_image
+    job = CompressJob(UrlOpener(), archive, "j" * 16, coding, 4, *made_by)
+    return job(WorkerContext()).process(ShardSource(str(shard), shard.stat().st_size, "tag"))
 
 
 def test_images_that_are_too_large_are_set_aside(tmp_path: Path) -> None:

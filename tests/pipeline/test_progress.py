@@ -64,8 +64,8 @@ def test_plain_lines_outside_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     stream = io.StringIO()
     with open_progress(PLAN, stream) as progress:
         for _ in range(4):
-            progress.update(SUMMARY, 2, Tally())
-        progress.update(Summary(BEFORE + OURS + Totals(shards=15), OURS), 0, Tally())
+            progress.update(SUMMARY, Tally())
+        progress.update(Summary(BEFORE + OURS + Totals(shards=15), OURS), Tally())
     lines = stream.getvalue().splitlines()
     assert [line.split(",")[0] for line in lines] == ["15/30 shards", "15/30 shards", "30/30 shards"]
 
@@ -73,8 +73,8 @@ def test_plain_lines_outside_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_bar_in_a_terminal() -> None:
     stream = Terminal()
     with open_progress(PLAN, stream) as progress:
-        progress.update(Summary(BEFORE, Totals()), 0, Tally())
-        progress.update(SUMMARY, 2, Tally())
+        progress.update(Summary(BEFORE, Totals()), Tally())
+        progress.update(SUMMARY, Tally())
     assert "15/30 shards" in stream.getvalue()
 
 
@@ -87,7 +87,7 @@ def test_a_narrow_terminal_shows_the_bar_and_the_time_left_on_one_line(monkeypat
         monkeypatch.setenv("COLUMNS", str(width))
         stream = Terminal()
         with open_progress(plan, stream) as progress:
-            progress.update(Summary(large + OURS, OURS), 2, Tally())
+            progress.update(Summary(large + OURS, OURS), Tally())
         shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
         lines = [line for line in re.split(r"[\r\n]", shown) if "shards" in line]
         assert lines
