@@ -157,7 +157,10 @@ def _percentage(text: str) -> int:
 
 
 def _tag_list(text: str) -> list[str]:
-    return [tag.strip() for tag in text.split(",") if tag.strip()]
+    tags = [tag.strip() for tag in text.split(",")] if text.strip() else []
+    if "" in tags:  # as in `--tags car, street`, whose `street` would be OUT
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty tag; blanks need quotes: --tags 'car, street'")
+    return tags
 
 
 if __name__ == "__main__":

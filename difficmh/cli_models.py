@@ -54,7 +54,9 @@ def add_fetch(command: argparse.ArgumentParser, kinds: str = "an http(s) address
         help="folder with CLIP's vocab.json and merges.txt (default: downloaded from the Stable Diffusion mirror)",
     )
     command.add_argument("--dtype", choices=sorted(CAPSULE_BYTES), default="float32", help="of the stored weights")
-    command.add_argument("--output", metavar="DIR", help="default: the model's name in the folder of models")
+    command.add_argument(
+        "--output", dest="capsule", metavar="DIR", help="default: the model's name in the folder of models"
+    )
     command.add_argument(
         "--remove-downloads", action="store_true", help="once the capsule is verified; files given by path stay"
     )
@@ -77,7 +79,7 @@ def make_capsule(options: argparse.Namespace, opener: Opener) -> int:
     on SIGTERM.
     """
     root = models_folder()
-    downloads, output = root / DOWNLOADS, Path(options.output) if options.output else root / options.model
+    downloads, output = root / DOWNLOADS, Path(options.capsule) if options.capsule else root / options.model
     others = {
         "checkpoint": options.checkpoint,
         "stable_diffusion": options.stable_diffusion,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from threading import RLock
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -26,17 +27,23 @@ class OnDevice(Protocol):
 
 Owner = TypeVar("Owner", bound=OnDevice)
 
+_MAKING = RLock()
+
 
 @contextmanager
 def while_making_networks() -> Iterator[None]:
-    """Float32 on the CPU, of tensors that know gradients; random numbers that are drawn here are drawn again after."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
+    """Float32 on the CPU, of tensors that know gradients; random numbers that are drawn here are drawn again after.
+
+    Default dtype and random numbers belong to the whole process: threads make their networks one after the other.
+    """
+    with _MAKING:
+        dtype = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 def in_plain_precision(

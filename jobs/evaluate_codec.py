@@ -45,6 +45,7 @@ from pipeline.evaluate_request import EvaluateRequest, parse
 from pipeline.image_source import read_images
 from pipeline.job import QUIET_RAY, connect_ray, exit_code
 from pipeline.measurement_files import read_files, write_rows
+from pipeline.places import check_lasting
 from pipeline.ray_data import mapped
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def run(request: EvaluateRequest) -> int:
     from difficmh.evaluation.rows import flat_rows
     from difficmh.evaluation.summary import Request
 
+    check_lasting(str(request.output.absolute()))
     try:
         refuse_earlier(request.output, request.overwrite)
         findings = read_earlier(*read_files(request.earlier), request.rates) if request.earlier else found(request)

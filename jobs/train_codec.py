@@ -20,6 +20,7 @@ from difficmh.training.job import TrainingJob
 from difficmh.training.run import check_places, train
 from pipeline.errors import JobError, describe
 from pipeline.job import connect_ray, plain_exit_code
+from pipeline.places import check_lasting
 
 
 def main(command: Sequence[str] | None = None) -> int:
@@ -28,6 +29,7 @@ def main(command: Sequence[str] | None = None) -> int:
 
 
 def run(wanted: TrainingCommand) -> int:
+    check_lasting(str(wanted.job.output))
     if wanted.workers > 1:
         train_with_ray(wanted.job, wanted.workers)
     else:

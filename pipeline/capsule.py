@@ -27,7 +27,7 @@ def copy_capsule(storage: Storage, capsule: Path) -> None:
     """Copies what the model's manifest lists into the output once, the manifest last; a capsule that is there is kept.
 
     Its manifest stands for all its files, gigabytes that are not read back by every run. Raises JobError for a
-    directory without a manifest, TransientError where a copy does not read back.
+    directory without a manifest, and where a copy does not read back.
     """
     names = _capsule_files(capsule)
     path = f"{CAPSULE}/{CAPSULE_MANIFEST}"
@@ -57,7 +57,10 @@ def _store_file(storage: Storage, local: Path, path: str) -> None:
             return
     with storage.atomic_write(path) as file, local.open("rb") as source:
         shutil.copyfileobj(source, file)
-    verify(storage, path, size, digest)
+    try:
+        verify(storage, path, size, digest)
+    except TransientError as error:  # the store can be reached: that is not what is wrong
+        raise JobError(str(error)) from error
 
 
 def default_cache() -> Path:

@@ -46,6 +46,6 @@ def explain(error: Exception, url: str) -> str:
         return f"{url}: is a file, not a folder"
     if isinstance(error, ImportError):
         return f"{url}: {describe(error)}; install the package that reads this kind of URL"
-    if decide(error) is Verdict.RETRY:
+    if decide(error) is Verdict.RETRY and "://" in url:
         return f"{url}: cannot be reached, check endpoint and network: {describe(error)}"
     return f"{url}: {in_words(error)}"

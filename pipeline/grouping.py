@@ -27,6 +27,9 @@ MAX_LEADS = 16
 """How many beginnings of an extension are tried as the prefix of an image: names of a shard may be as long as it likes.
 """
 
+_ALONE: Set[str] = frozenset([""])
+"""Prefixes of images of whose kind there is one under a key, as under nearly all."""
+
 HOLDING_BYTES = 300
 """What Python itself takes to hold a group, and each file of it: labels of a few bytes count, too, if they are many."""
 
@@ -44,21 +47,31 @@ class Group:
     """The files under one key that have come so far.
 
     Images and metadata are by extension, without the first dot; metadata is bytes, or what stands for bytes left out.
-    `is_late`: an image under this key has gone already. `lost_metadata`: how often metadata that came before it has.
-    `unread` are the extensions of images that could not be read.
+    `gone`: prefixes of the images that have gone already under this key, None where none has. `lost_metadata`: how
+    often metadata has gone that came before it. `unread` are the extensions of images that could not be read.
     """
 
     key: str
-    is_late: bool = False
+    gone: Set[str] | None = None
     lost_metadata: int = 0
     images: dict[str, ImageFile] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     metadata: dict[str, bytes | dict[str, int]] = field(default_factory=dict)
 
     @property
+    def is_late(self) -> bool:
+        """Whether an image under this key has gone already."""
+        return self.gone is not None
+
+    @property
     def has_image(self) -> bool:
         """Whether an image has come, be it one that could not be read."""
         return bool(self.images or self.unread)
+
+    @property
+    def prefixes(self) -> Set[str]:
+        """`left` of an image `left.jpg`, empty of `jpg`."""
+        return frozenset(_prefix(extension) for extension in (*self.images, *self.unread))
 
     def has(self, extension: str) -> bool:
         """Whether a file with this extension has come."""
@@ -102,10 +115,11 @@ class Group:
         """Metadata that belongs to images with a prefix, by prefix, and metadata that belongs to every image.
 
         `left.json` and `left.meta.json` belong to `left.jpg`, `json` to all. `meta.json`, where there is no `meta.jpg`,
-        is taken for everybody's too, but not where it may be that of an image which is not there: for latecomers, whose
-        image may have gone, and beside `left.jpg` with a `left.json`, unless there is a `jpg` without a prefix.
+        is taken for everybody's too, but not where it may be that of an image which is not there: of a `meta.jpg` that
+        has gone, of any that has gone where there is no `jpg` without a prefix, and beside `left.jpg` with a
+        `left.json`, unless there is such a `jpg`.
         """
-        prefixes = {_prefix(extension) for extension in (*self.images, *self.unread)}
+        prefixes, gone = self.prefixes, self.gone or _ALONE
         own, shared, unknown = defaultdict[str, list[str]](list), list[str](), list[str]()
         for name in self.metadata:
             if lead := _longest_lead(name, prefixes):
@@ -113,8 +127,11 @@ class Group:
             else:
                 (unknown if _prefix(name) else shared).append(name)
         kinds_owned = {_kind(name) for names in own.values() for name in names}
-        if not self.is_late:
-            shared += [name for name in unknown if "" in prefixes or _kind(name) not in kinds_owned]
+        is_known = "" in prefixes
+        for name in unknown:
+            might_be_gone = _longest_lead(name, gone) or (self.is_late and not is_known)
+            if not might_be_gone and (is_known or _kind(name) not in kinds_owned):
+                shared.append(name)
         return own, shared
 
 
@@ -125,7 +142,7 @@ class Waiting:
         self._queue: OrderedDict[str, Group] = OrderedDict()
         self._without_image: OrderedDict[str, Group] = OrderedDict()
         self._without_image_size = 0
-        self._gone: set[str] = set()
+        self._gone: dict[str, Set[str]] = {}
         self._crowded_out: Counter[str] = Counter()
 
     def take(self, key: str) -> Group:
@@ -135,7 +152,7 @@ class Waiting:
         if (group := self._without_image.pop(key, None)) is not None:
             self._without_image_size -= group.size
             return group
-        return Group(key, is_late=key in self._gone, lost_metadata=self._crowded_out[key])
+        return Group(key, gone=self._gone.get(key), lost_metadata=self._crowded_out[key])
 
     def put(self, group: Group) -> list[Group]:
         """Keeps `group` and returns those that cannot wait any longer."""
@@ -149,14 +166,19 @@ class Waiting:
 
     def close(self, key: str) -> Group:
         """Ends the waiting of the group with an image under `key`; what comes under it from now on is late."""
-        self._gone.add(key)
-        return self._queue.pop(key)
+        group = self._queue.pop(key)
+        self._let_go(group)
+        return group
+
+    def _let_go(self, group: Group) -> None:
+        prefixes = group.prefixes | (group.gone or _ALONE)
+        self._gone[group.key] = _ALONE if prefixes == _ALONE else prefixes  # one object for nearly all of a shard
 
     def _overdue(self) -> list[Group]:
         overdue = []
         while self._holds_too_much():
             overdue.append(self._queue.popitem(last=False)[1])
-        self._gone.update(group.key for group in overdue)
+            self._let_go(overdue[-1])
         return overdue
 
     def _holds_too_much(self) -> bool:

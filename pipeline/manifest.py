@@ -118,7 +118,7 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     configuration or a shard's source changed since it was done, unless `overwrite`, which puts them back among
     the pending ones (`redo`); FileNotFoundError where there is no bucket for the output.
     """
-    check_lasting(storage)
+    check_lasting(storage.url)
     _check_kind(replace(storage, retry=BRIEF), manifest)  # the first contact
     reports = {info.path: info for info in storage.scan(REPORTS, deep=False)}
     if not reports:

@@ -9,10 +9,10 @@ RAY_S_COPY = "/runtime_resources/working_dir_files/"
 """Part of the path of the folder that Ray unpacks a job's `--working-dir` into, starts it in, and deletes later."""
 
 
-def check_lasting(storage: Storage) -> None:
-    """Raises JobError for a place in Ray's copy of a working folder, as relative paths of a submitted job are."""
-    if RAY_S_COPY in f"{storage.url}/":
-        raise JobError(f"{storage.url} is in Ray's own copy of the working folder: give an absolute path or a URL")
+def check_lasting(place: str) -> None:
+    """Raises JobError for a path or URL in Ray's copy of a working folder, as relative ones of a submitted job are."""
+    if RAY_S_COPY in f"{place}/":
+        raise JobError(f"{place} is in Ray's own copy of the working folder: give an absolute path or a URL")
 
 
 def check_empty(storage: Storage) -> None:

@@ -152,7 +152,8 @@ def plan_output(
             raise JobError(f"{output.url} lies inside the archive, which is only read; choose another place")
         plan = make_plan(output, manifest, archive.parts, request.overwrite)
         print(plan_line(plan, output.url), flush=True)
-        if options.dry_run and request.where is not None:
+    if options.dry_run and request.where is not None:
+        with reaching(request.archive):
             matches = sum(1 for _ in archive.keys(request.where))
             print(f"{matches} of {archive.info().totals.images} images match --where", flush=True)
     return output, plan

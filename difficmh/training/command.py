@@ -36,14 +36,16 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
     except ValueError as error:
         parser.error(f"--set: {error}")
     _check_numbers(parser, arguments)
+    output = Path(arguments.output).absolute()
+    goes_on = (output / f"{arguments.stage}.pt").exists()  # from there: what it started from may be gone by now
     job = TrainingJob(
         # Absolute, all of them: workers of a cluster run in folders of their own.
         data=tuple(Path(path).absolute() for pattern in arguments.data for path in _matching(pattern)),
-        output=Path(arguments.output).absolute(),
+        output=output,
         stage=arguments.stage,
         minutes=arguments.minutes,
         device=arguments.device,
-        start=arguments.start,
+        start=None if goes_on or arguments.start is None else _start(parser, arguments.start),
         tags=arguments.tags,
         batch=arguments.batch_size,
         learning_rate=arguments.rate,
@@ -69,6 +71,13 @@ def _matching(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern)) or [pattern]
 
 
+def _start(parser: argparse.ArgumentParser, text: str) -> Path:
+    try:
+        return _place(text)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument --start: {error}")
+
+
 def _place(text: str) -> Path:
     try:
         return capsule_or_path(text)
@@ -88,7 +97,7 @@ def _parser(text: str) -> argparse.ArgumentParser:
     add("--stage", required=True, choices=tuple(STAGES))
     add("--minutes", type=float, required=True, help="time budget of the stage over all resumed runs")
     add("--device", choices=DEVICES, default="cpu", help="of the networks (default: %(default)s)")
-    add("--start", type=_place, help="checkpoint or capsule to start from instead of the previous stage")
+    add("--start", help="checkpoint or capsule to start from instead of the previous stage")
     add("--config", help="JSON like a capsule's config.json, for networks of other sizes")
     add("--tags", type=_place, help="JSON of tags by image key, or a capsule whose tagger finds them, such as lite")
     crops = f"crops of {CROP} x {CROP} per step"

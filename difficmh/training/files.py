@@ -17,7 +17,7 @@ import os
 import posixpath
 import tarfile
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,40 +152,42 @@ def _rounds(names: Sequence[str]) -> list[Round]:
 
     Where a name comes again after a picture its group begins anew, as where shards were joined together.
     """
-    seen: dict[str, list[list[str]]] = {}
+    extensions = defaultdict[Round, set[str]](set)
+    pictured = set[Round]()
+    last = Counter[str]()
     places = []
     for name in names:
         group, extension = _group(name)
-        rounds = seen.setdefault(group, [[]])
-        if extension in rounds[-1] and any(_suffix(f"x.{other}") in SUFFIXES for other in rounds[-1]):
-            rounds.append([])
-        rounds[-1].append(extension)
-        places.append((group, len(rounds) - 1))
+        place = group, last[group]
+        if extension in extensions[place] and place in pictured:
+            last[group] += 1
+            place = group, last[group]
+        extensions[place].add(extension)
+        if _suffix(name) in SUFFIXES:
+            pictured.add(place)
+        places.append(place)
     return places
 
 
 def _keys(pictures: Sequence[tuple[str, Round]]) -> list[str]:
     """A key of its own for each picture of a shard: WebDataset's, and more of its name where others share that."""
-    rounds: dict[Round, list[str]] = {}
-    for name, place in pictures:
-        rounds.setdefault(place, []).append(_group(name)[1])
+    pictures_of = Counter(place for _, place in pictures)
+    plain: dict[Round, str] = {}  # extension of the first picture that has no `left` as `left.jpg` has
+    copies = Counter[str]()
     keys: dict[str, None] = {}
-    for name, (group, number) in pictures:
-        beside = rounds[group, number]
-        distinction = _distinction(_group(name)[1], beside) if number or len(beside) > 1 else ""
-        key = unique = f"{group}.{distinction}" if distinction else group
-        copy = 1
+    for name, place in pictures:
+        group, number = place
+        extension = _group(name)[1]
+        prefix = extension.rpartition(".")[0]
+        is_plain = not prefix and plain.setdefault(place, extension) == extension
+        distinction = prefix or ("" if is_plain else extension)
+        shares_its_key = number or pictures_of[place] > 1
+        key = unique = f"{group}.{distinction}" if distinction and shares_its_key else group
         while unique in keys:
-            copy += 1
-            unique = f"{key}~{copy}"
+            copies[key] = max(copies[key], 1) + 1
+            unique = f"{key}~{copies[key]}"
         keys[unique] = None
     return list(keys)
-
-
-def _distinction(extension: str, beside: Sequence[str]) -> str:
-    """What tells a picture from those `beside`: `left` of `left.jpg`; nothing of the first that has no such part."""
-    plain = [other for other in beside if "." not in other]
-    return extension.rpartition(".")[0] or ("" if extension == plain[0] else extension)
 
 
 def _beside(name: str, labels: Mapping[str, Label]) -> Label | None:

@@ -312,7 +312,17 @@ def test_the_input_is_never_overwritten(photo: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fly"], ["models"], ["compress"], ["compress", "a", "--tags", "b", "--no-tags"]]
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["models"],
+        ["compress"],
+        ["compress", "a", "--tags", "b", "--no-tags"],
+        ["compress", "a.png", "--tags", "car,", "street"],
+        ["models", "fetch", "sd21-r4", "sd21-r8", "--dry-run"],
+        ["models", "tags", "lite", "lite"],
+    ],
 )
 def test_arguments_that_make_no_sense_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as left:

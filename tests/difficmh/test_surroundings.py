@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from torch import Tensor
 
 import difficmh
 from difficmh.codec import Codec
+from difficmh.surroundings import while_making_networks
 from tests.corpora import picture
 from tests.difficmh.sd21.tiny_sd21 import make_tiny_sd21
 
@@ -75,3 +78,22 @@ def test_random_numbers_of_the_program_stay_what_they_were(capsule: str | Path) 
     before = state()
     everything(difficmh.load(capsule), None if capsule == "lite" else [[]])
     assert state() == before
+
+
+def test_threads_that_load_at_once_leave_the_default_dtype(tiny_capsule: Path) -> None:
+    first_is_within, second_waits = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with while_making_networks():
+            first_is_within.set()
+            second_waits.wait(1)  # in vain, where the other has to wait
+
+    def second() -> None:
+        first_is_within.wait()
+        with while_making_networks():
+            second_waits.set()
+
+    with default_dtype(torch.bfloat16), ThreadPoolExecutor() as pool:
+        for done in (pool.submit(first), pool.submit(second)):
+            done.result()
+        assert torch.get_default_dtype() is torch.bfloat16

@@ -11,6 +11,7 @@ from PIL import Image
 
 from jobs import decode_dataset
 from pipeline.actors import pool_size
+from pipeline.archive import Archive
 from pipeline.storage import Storage
 from tests.jobs import reading
 from tests.pipeline.archives import put, write_archive
@@ -98,6 +99,19 @@ def test_a_dry_run_says_how_many_images_match(main: Any, tmp_path: Path, capsys:
     assert "1 of 3 images match --where" in capsys.readouterr().out.splitlines()
     assert main(*known) == 0
     assert "--where" not in capsys.readouterr().out
+
+
+def test_trouble_with_the_archive_is_not_told_of_the_output(
+    main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = reading.archive(tmp_path)
+
+    def refuse(self: Archive, where: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Archive, "keys", refuse)
+    assert main("--archive", archive, "--output", tmp_path / "out", "--dry-run", "--where", "width > 0") == 2
+    assert capsys.readouterr().err.startswith(f"error: {archive}: access denied")
 
 
 def test_a_query_without_a_hit_says_so(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

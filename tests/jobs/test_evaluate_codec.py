@@ -222,6 +222,16 @@ def test_no_picture_that_can_be_read_is_an_error(images: Path, capsys: pytest.Ca
     assert not (images / "out").exists()
 
 
+def test_what_ray_deletes_is_no_place_for_a_report(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = images / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert evaluate_codec.main(["--images", str(images), "--codec", "jpeg@9", "--output", "out"]) == 2
+    assert "is in Ray's own copy" in capsys.readouterr().err
+
+
 def test_a_damaged_shard_is_no_evaluation(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shard = images / "shard.tar"
     shard.write_bytes(shard.read_bytes()[:600])

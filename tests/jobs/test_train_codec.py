@@ -18,6 +18,7 @@ from difficmh.capsule import BUILT_IN, FORMAT, MANIFEST, MODELS_VARIABLE
 from difficmh.training.command import parse
 from difficmh.training.image_tags import learned_vocabulary
 from difficmh.training.job import TrainingJob
+from difficmh.training.run import previous_weights
 from tests.difficmh.tiny_capsule import CONFIG, TAGS, make_tiny_capsule, photograph
 
 
@@ -143,6 +144,20 @@ def test_a_name_of_nothing_is_refused_at_once(
     error = capsys.readouterr().err
     assert option in error
     assert words in error
+
+
+def test_what_a_stage_started_from_may_be_gone_when_it_goes_on(tmp_path: Path) -> None:
+    command = ["--data", "x", "--output", str(tmp_path), "--minutes", "1", "--start", "gone.pt", "--stage"]
+    (tmp_path / "one_step.pt").touch()
+    assert previous_weights(parse("", [*command, "one_step"]).job) == tmp_path / "one_step.pt"
+    with pytest.raises(SystemExit):
+        parse("", [*command, "diffusion"])
+
+
+def test_what_ray_deletes_is_no_place_for_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0" / "run"
+    assert run("train_codec.py", "--data", "x", "--output", copy, "--minutes", "1", "--stage", "diffusion") == 2
+    assert "is in Ray's own copy" in one_error(capsys)
 
 
 def test_one_step_learns_more_slowly_unless_told() -> None:

@@ -14,7 +14,8 @@ from typing import BinaryIO
 import pytest
 
 from pipeline.capsule import copy_capsule, default_cache, fetch_capsule
-from pipeline.errors import JobError, TransientError
+from pipeline.errors import JobError
+from pipeline.explanations import reaching
 from pipeline.part import ArchiveError
 from pipeline.storage import Storage
 from tests.pipeline.archives import put
@@ -255,6 +256,6 @@ def test_a_copy_that_does_not_read_back_is_no_copy(
     output: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Storage, "open", lambda self, path: io.BytesIO(b"something else"))
-    with pytest.raises(TransientError, match="does not read back"):
+    with pytest.raises(JobError, match=r"^\S+ does not read back"), reaching(output.url):
         copy_capsule(output, write_capsule(tmp_path / "capsule"))
     assert not output.exists("capsule/manifest.json")

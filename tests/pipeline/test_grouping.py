@@ -62,6 +62,19 @@ class TestKeys:
         ]
         assert [failure.data for failure in failures if failure.stage == "group"] == [b"2"]
 
+    @pytest.mark.parametrize("between", [0, grouping.LOOK_BACK + 5])
+    def test_metadata_with_a_prefix_in_joined_tars(self, between: int) -> None:
+        """It goes to the picture of its own round, unless it may be that of a picture of its name."""
+        others = [(f"o{index:03d}.jpg", A) for index in range(between)]
+        again = [("a.jpg", B), ("a.meta.json", b"2")]
+        samples, failures, _ = read_members(("a.jpg", A), ("a.meta.json", b"1"), *others, *again)
+        pairs = [(sample.image, sample.metadata) for sample in samples if sample.key == "a"]
+        assert pairs == [(A, {"meta.json": 1}), (B, {"meta.json": 2})]
+        assert failures == []
+        samples, failures, _ = read_members(("a.jpg", A), ("a.meta.jpg", A), *others, *again)
+        assert all(sample.metadata == {} for sample in samples)
+        assert [failure.data for failure in failures] == [b"2"]
+
     def test_image_twice_under_one_name_is_kept_twice(self) -> None:
         samples, failures, _ = read_members(("a.jpg", A), ("a.jpg", B))
         assert [sample.image for sample in samples] == [A, B]

@@ -73,6 +73,8 @@ def archived(path: Path) -> list[str]:
         (["a.png", "a.jpg", "b.jpg", "a.png", "a.jpg"], ["a", "a.jpg", "b", "a~2", "a.jpg~2"]),
         (["a.left.jpg", "a.left.jpg"], ["a", "a.left"]),
         (["./a.jpg", "/b.jpg"], ["a", "b"]),
+        (["a..jpg", "a.left.jpg", "a.png"], ["a", "a.left", "a.png"]),
+        (["a..jpg", "a..jpg"], ["a", "a~2"]),
     ],
 )
 def test_each_picture_of_a_shard_has_a_key_of_its_own(tmp_path: Path, names: list[str], keys: list[str]) -> None:
