@@ -50,18 +50,11 @@ class GuardedOptimizer:
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
         named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+        others = [p for name, p in named if not _is_basis(name)]
         groups = [
             {"params": [p for name, p in named if _is_basis(name)], "weight_decay": 0.0, "share": BASIS_SHARE},
-            {
-                "params": [p for name, p in named if not _is_basis(name) and p.ndim > 1],
-                "weight_decay": 1e-4,
-                "share": 1.0,
-            },
-            {
-                "params": [p for name, p in named if not _is_basis(name) and p.ndim <= 1],
-                "weight_decay": 0.0,
-                "share": 1.0,
-            },
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": 1e-4, "share": 1.0},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "share": 1.0},
         ]
         self.parameters = [parameter for _, parameter in named]
         self.adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas)

@@ -26,7 +26,6 @@ from difficmh.vocabulary import Tag, Vocabulary, merge_nouns, prior_from_count
 NEVER = -9.0
 """Logit of a noun that neither the head nor the classifier knows."""
 
-
 CLASS_SCALE = 0.5
 """How far a trained noun follows its classes before it has learned how far it should."""
 
