@@ -63,6 +63,7 @@ class TrainedTagger:
 
 
 def split(keys: Sequence[str]) -> Splits:
+    """Which images, by their keys, are for what."""
     folds = torch.tensor([zlib.crc32(key.encode()) % 10 for key in keys])
     return Splits(folds >= 2, folds == 1, folds == 0)
 
