@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 
 PRECISION = 16
 TOTAL = 1 << PRECISION
+"""Counts of a table: a bin with n of them has the probability n / 65536."""
+
 RESERVED_BINS = 2
+"""Bins of a table that are no values: the escape, and a last one that nothing uses."""
+
 MAX_BINS = 1 << 13
 INT16 = np.iinfo(np.int16)
 
@@ -32,6 +36,7 @@ GAUSSIAN_SCALES: tuple[float, ...] = tuple(
 """The standard deviations of the Gaussian tables, ascending, equally spaced in the logarithm."""
 
 GAUSSIAN_TAIL, GAUSSIAN_REACH = 1e-6, 2048
+"""Probability on both sides together that a Gaussian table leaves to its escape, and how far it reaches at most."""
 
 PARTS = ("cdfs", "lengths", "offsets")
 """The arrays of tables, by which capsules name them."""
@@ -108,6 +113,7 @@ class CdfTables:
 
     @cached_property
     def length_list(self) -> list[int]:
+        """`lengths`, for the same purpose."""
         return [int(length) for length in self.lengths]
 
 

@@ -115,7 +115,7 @@ class Codec:
         def work(group: list[int]) -> list[bytes]:
             return self._compress_group([images[i] for i in group], [tags[i] for i in group], quality, guidance, effort)
 
-        return in_groups([image.shape for image in images], self.device, work)
+        return in_groups([(image.shape[0], image.shape[1]) for image in images], self.device, work)
 
     def _compress_group(
         self,

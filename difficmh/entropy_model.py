@@ -62,6 +62,7 @@ class HyperSynthesis(nn.Module):
         return leaky_relu(self.mix_16(x))
 
     def fixed(self, z_hat: Tensor) -> Tensor:
+        """`forward` on integer activations, float64."""
         x = leaky_relu_fixed(F.pixel_shuffle(self.up_32.fixed(leaky_relu_fixed(self.enter.fixed(z_hat))), 2))
         x = leaky_relu_fixed(F.pixel_shuffle(self.up_16.fixed(leaky_relu_fixed(self.mix_32.fixed(x))), 2))
         return leaky_relu_fixed(self.mix_16.fixed(x))
@@ -90,6 +91,7 @@ class SliceContext(nn.Module):
         return torch.cat((features, leaky_relu(self.channel(torch.cat(decoded, dim=1)))), dim=1)
 
     def known_fixed(self, features: Tensor, decoded: list[Tensor]) -> Tensor:
+        """`known` of integer activations, float64."""
         if self.channel is None:
             return features
         return torch.cat((features, leaky_relu_fixed(self.channel.fixed(torch.cat(decoded, dim=1)))), dim=1)

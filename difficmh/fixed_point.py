@@ -122,6 +122,7 @@ class FixedPointStack(nn.Module):
         return self.convs[-1](x)
 
     def fixed(self, x: Tensor) -> Tensor:
+        """`forward` on integer activations, float64."""
         for conv in self.convs[:-1]:
             x = leaky_relu_fixed(conv.fixed(x))  # type: ignore[operator]
         return self.convs[-1].fixed(x)  # type: ignore[operator]

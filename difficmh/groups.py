@@ -10,7 +10,7 @@ import torch
 GPU_BATCH, GPU_BATCH_PIXELS = 8, 1 << 23
 """Images of one kind that a GPU takes at once, and their pixels in all; a larger image goes alone."""
 
-Kind = tuple[int | float | None, ...]
+Kind = tuple[int, int, *tuple[float | None, ...]]
 """Height, width, and whatever else must be the same of pictures that are processed together."""
 
 Result = TypeVar("Result")
@@ -30,7 +30,7 @@ def groups(kinds: Sequence[Kind], device: torch.device) -> Iterator[list[int]]:
     for position, kind in enumerate(kinds):
         by_kind.setdefault(kind, []).append(position)
     for (height, width, *_), positions in by_kind.items():
-        fitting = int(GPU_BATCH_PIXELS // ((height or 1) * (width or 1)))
+        fitting = GPU_BATCH_PIXELS // (height * width)
         limit = max(1, min(GPU_BATCH, fitting)) if device.type == "cuda" else 1
         for start in range(0, len(positions), limit):
             yield positions[start : start + limit]

@@ -21,6 +21,7 @@ IDENTICAL_DB = 100.0
 """What the measures in decibels give at most, identical images included, so that means stay finite."""
 
 SSIMULACRA2_SIDE = 8
+"""The shortest side in pixels that its package takes."""
 
 
 def bits_per_pixel(stored_bytes: int, height: int, width: int) -> float:

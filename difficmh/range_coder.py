@@ -27,9 +27,12 @@ Integers = NDArray[np.integer[Any]]
 Int32 = NDArray[np.int32]
 
 _FIRST_STATE, _STATE_LIMIT, _STATE_BYTES = 1 << 31, 1 << 63, 8
-_MIN_SYMBOLS = 4  # compressai's flush has one word per symbol, but needs up to two more than one per two symbols
+_MIN_SYMBOLS = 4
+"""compressai's flush has one word per symbol, but needs up to two more than one per two symbols."""
 
 _CHUNK = 8192
+"""Symbols between two looks at the account."""
+
 _MAX_ONES_WORDS = 64
 _PADDING = bytes(_CHUNK * 160 + _MAX_ONES_WORDS * 64 + (1 << 16))
 """Zeros after the stream: more than one chunk of symbols can read beyond its end before the account is checked.
@@ -41,9 +44,10 @@ from each word of 32 ones between them, and there are no such words in the paddi
 """
 
 _SLACK_BITS = 8.0
-_DRIFT_BITS = (
-    1e-4  # twice what a step can differ from its ideal cost: the state has 15 bits beyond a table's 16 or more
-)
+"""Bits by which the account may be overdrawn before a stream counts as ended."""
+
+_DRIFT_BITS = 1e-4
+"""Twice what a step can differ from its ideal cost: the state has 15 bits beyond a table's 16 or more."""
 
 _PAD_TABLES = tables_from_counts([[TOTAL - 2, 1]], [0])
 _CLASS_COUNTS = [(1 << 14) - 2, *(max(1, 1 << 14 >> c) for c in range(1, 16))]
@@ -202,9 +206,8 @@ class SymbolDecoder(_Checksum):
         bins = np.frombuffer(struct.pack(f"={len(output)}i", *output), np.int32)
         if bins.min() < 0 or (bins > tables.sizes[index]).any():
             raise BitstreamError("damaged: the coded symbols use a code that has no meaning")
-        self._bits_left -= float(tables.bits[tables.starts[index] + bins].sum(dtype=np.float64)) - _DRIFT_BITS * len(
-            bins
-        )
+        cost = float(tables.bits[tables.starts[index] + bins].sum(dtype=np.float64))
+        self._bits_left -= cost - _DRIFT_BITS * len(bins)
         if self._bits_left < -_SLACK_BITS:
             raise BitstreamError("damaged: the coded symbols end too early")
         return bins

@@ -73,11 +73,10 @@ def bd_rate(reference: Curve, test: Curve, rates: tuple[float, float] = (0.0, ma
     The mean difference of the logarithm of the rate over the values that both reach within the given range of bits
     per pixel, each whole curve interpolated by a monotone cubic. None where the curves share no range of values.
     """
-    spans = [_values_within(curve, rates) for curve in (reference, test)]
-    if any(span is None for span in spans):
+    spans = (_values_within(reference, rates), _values_within(test, rates))
+    if spans[0] is None or spans[1] is None:
         return None
-    low = max(span[0] for span in spans if span is not None)
-    high = min(span[1] for span in spans if span is not None)
+    low, high = max(spans[0][0], spans[1][0]), min(spans[0][1], spans[1][1])
     if not low < high:
         return None
     areas = [
@@ -87,7 +86,7 @@ def bd_rate(reference: Curve, test: Curve, rates: tuple[float, float] = (0.0, ma
 
 
 def _values_within(curve: Curve, rates: tuple[float, float]) -> tuple[float, float] | None:
-    """What a curve reaches at the ends of its part within a range of rates."""
+    """What a curve reaches at the ends of its part within a range of rates; None where it has no such part."""
     if len(curve.points) < 2:
         return None
     low, high = max(rates[0], curve.points[0].bits_per_pixel), min(rates[1], curve.points[-1].bits_per_pixel)

@@ -109,12 +109,11 @@ class Refinement:
     def cost(self, core: Tensor) -> Tensor:
         """Bits per pixel of the core plus lambda times the window's distortion, `(B,)`."""
         expected = self.model.entropy(core, self.window.z, self.window.quality_index)
-        bits = estimated_bits(expected) / (self.tile.core.height * self.tile.core.width)
+        pixels = self.tile.core.height * self.tile.core.width
+        bits = estimated_bits(expected) / pixels
         preview = self.model.preview(self._amid_surroundings(expected.y_hat), self.window.quality_index)
         lambdas = torch.tensor(self.model.config.lambdas, dtype=torch.float32, device=core.device)
-        share = (
-            self.window.images.shape[2] * self.window.images.shape[3] / (self.tile.core.height * self.tile.core.width)
-        )
+        share = self.window.images.shape[2] * self.window.images.shape[3] / pixels
         return bits + lambdas[self.window.quality_index] * share * mixed_distortion(preview, self.window.images)
 
     def _amid_surroundings(self, core: Tensor) -> Tensor:

@@ -48,7 +48,10 @@ def noised(latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
 
 
 def spaced_timesteps(steps: int) -> list[int]:
-    """Ascending training steps of a sampler with `steps` steps; a single step is the last one, pure noise."""
+    """Ascending training steps of a sampler with `steps` steps; a single step is the last one, pure noise.
+
+    Raises ValueError for a number that is not in 1..1000.
+    """
     if not 1 <= steps <= TRAIN_STEPS:
         raise ValueError(f"steps must be in 1..{TRAIN_STEPS}, not {steps}")
     if steps == 1:
@@ -59,7 +62,7 @@ def spaced_timesteps(steps: int) -> list[int]:
 def sample(estimate: Estimate, noise: Tensor, steps: int) -> Tensor:
     """Deterministic DDIM sampling (Song et al., ICLR 2021) from `noise` in `steps` estimates of x0.
 
-    With one step the result is the estimate from pure noise.
+    With one step the result is the estimate from pure noise. Raises ValueError as `spaced_timesteps`.
     """
     alpha_bar = alphas_cumprod()
     timesteps = spaced_timesteps(steps)

@@ -59,6 +59,7 @@ class Vocabulary:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
+        """Name of each tag, sorted."""
         return tuple(tag.name for tag in self.tags)
 
     @cached_property

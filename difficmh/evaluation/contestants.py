@@ -135,7 +135,7 @@ def read_learned(text: str) -> LearnedDescription:
     mode, *options = last.split(",")
     if mode not in MODES:  # the capsule may have a colon in its path, and qualities a comma
         return LearnedDescription(*name_and_qualities(text), Variant())
-    variant = _variant(next(known for known in MODES if known == mode), options)
+    variant = _variant(mode, options)
     return LearnedDescription(*name_and_qualities(before), variant)
 
 

@@ -14,8 +14,13 @@ from PIL import Image as PillowImage
 from difficmh.evaluation.graders import Image
 
 SIDE = 192
+"""Pixels a side of a window, as far as the picture has them."""
+
 STEP = 32
+"""Pixels between two places that are tried."""
+
 QUALITY = 92
+"""Of the WebP files."""
 
 Window: TypeAlias = tuple[slice, slice]
 

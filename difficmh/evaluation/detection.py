@@ -18,6 +18,7 @@ from difficmh.evaluation.graders import Box
 from difficmh.evaluation.statistics import Counts, Statistic, Weights
 
 OVERLAP = 0.5
+"""Intersection over union from which on a detection has found an object."""
 
 COMMON = 5
 """Objects from which on a class is common: of a single one the average precision is all or nothing, and a mean over

@@ -58,7 +58,7 @@ class MomentPair:
 def frechet(pairs: Sequence[MomentPair]) -> Statistic:
     """The distance between the features of all originals and all decoded pictures."""
     counts = np.asarray([pair.original.count for pair in pairs], np.float64)
-    originals, decoded = ([getattr(pair, side) for pair in pairs] for side in ("original", "decoded"))
+    originals, decoded = [pair.original for pair in pairs], [pair.decoded for pair in pairs]
 
     def statistic(weights: Weights) -> float | None:
         shares = weights * counts

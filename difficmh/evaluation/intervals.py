@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 RESAMPLES = 400
 LEVEL = 0.95
+"""How often pictures are drawn anew, and the share of the draws that an interval holds."""
+
 LEAST_SHARE = 0.95
 """Share of the draws in which a figure must exist for an interval to be given."""
 

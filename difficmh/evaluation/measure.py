@@ -101,6 +101,7 @@ class Evaluator:
         return sum(len(contestant.qualities) for contestant in self.contestants)
 
     def examine(self, picture: Picture) -> Examined:
+        """What each grader needs to know of an original, and the window of it that is shown."""
         references = [grader.reference(picture) for grader in self.graders]
         window = detailed_window(picture.pixels)
         return Examined(picture, references, window, encoded_crop(picture.pixels, window))

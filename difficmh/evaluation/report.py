@@ -62,14 +62,11 @@ def written(value: Interval | None, form: str = ".3f", unit: str = "") -> str:
     """`30.123 [29.5, 31.2]`, without the bounds where there are none, or a dash."""
     if value is None:
         return "–"
-    bounds = (
-        "" if value.low is None or value.high is None else f" [{value.low:{_short(form)}}, {value.high:{_short(form)}}]"
-    )
-    return f"{value.value:{form}}{unit}{bounds}"
-
-
-def _short(form: str) -> str:
-    return form if form != ".3f" else ".2f"
+    figure = f"{value.value:{form}}{unit}"
+    if value.low is None or value.high is None:
+        return figure
+    bound = ".2f" if form == ".3f" else form  # a third digit of a bound says nothing
+    return f"{figure} [{value.low:{bound}}, {value.high:{bound}}]"
 
 
 def to_json(summary: Summary, plan: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ from difficmh.unreadable import Unreadable
 
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4)
 BD_RANGE = (0.05, 0.5)
+"""Bits per pixel at which codecs are compared and between which BD-rates are taken, where nothing else is asked for."""
+
 EXPENSIVE_SHARE = 0.25
 """Share of the draws that metrics of distributions are computed for: a few milliseconds each."""
 

@@ -27,6 +27,7 @@ from difficmh.taggers.tag_head import choose_tags, load_head
 from difficmh.vocabulary import TagScore, Vocabulary
 
 GPU_BATCH = 32
+"""Images of one size that a GPU tags at once."""
 
 
 class EfficientNetTagger:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from difficmh.efficientnet_lite import WeightsError, fold_batch_norms, load_lite, normalize
 from difficmh.errors import CapsuleError
 
-SHORT_SIDE = 224
-LONG_SIDE = 448
-STRIDE = 32
+SHORT_SIDE, LONG_SIDE, STRIDE = 224, 448, 32
+"""Pixels: the shorter side that is looked at, the longer one at most, and what both are multiples of."""
+
 FEATURES = 1280 + 3 * 112
 """Width of a feature vector: means of the last layer; mean, maximum and deviation of the layer at 1/16."""
 

@@ -18,6 +18,7 @@ CLIP = 6.0
 """Standardised features end here, so that an unusual image cannot drive a tag by one feature."""
 
 MAX_TAGS = 12
+"""Tags of one image, at most."""
 
 
 class TagHead(nn.Module):
@@ -71,6 +72,7 @@ def class_log_odds(class_logits: Tensor, membership: Tensor) -> Tensor:
 
 
 def standardize(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """`(N, F)` features in units of their deviations `(F,)` from their means `(F,)`, within ±`CLIP`."""
     return ((features - mean) / deviation).clamp(-CLIP, CLIP)
 
 

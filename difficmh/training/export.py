@@ -38,6 +38,7 @@ from difficmh.vocabulary import Vocabulary
 from difficmh.zoo import check_vocabulary
 
 Z_TAIL = 1e-6
+"""What lies beyond the outermost values of z that are likelier than this is escaped."""
 
 
 def companions(source: Path, name: str) -> list[Path]:

@@ -45,8 +45,8 @@ class FrozenFeatures(nn.Module):
 
 class RandomView:
     """A part of `(B, 3, H, W)` images, one stride of the feature network smaller, anywhere, at a size between the two
-    of `sizes`, as float32: the same of each batch that it is given. Sides stay longer than a stride
-    if they are, so that even the deepest features have several positions.
+    of `sizes`, as float32: the same of each batch that it is given. Sides stay longer than a stride if they are, so
+    that even the deepest features have several positions.
 
     Feature network and decoder have strides in common. On whole crops they would always meet in the same place, and the
     decoder would learn a pattern of its own grid that those strides do not see or like; at one size, a hatching of

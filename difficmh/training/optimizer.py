@@ -50,18 +50,11 @@ class GuardedOptimizer:
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
         named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+        others = [p for name, p in named if not _is_basis(name)]
         groups = [
             {"params": [p for name, p in named if _is_basis(name)], "weight_decay": 0.0, "share": BASIS_SHARE},
-            {
-                "params": [p for name, p in named if not _is_basis(name) and p.ndim > 1],
-                "weight_decay": 1e-4,
-                "share": 1.0,
-            },
-            {
-                "params": [p for name, p in named if not _is_basis(name) and p.ndim <= 1],
-                "weight_decay": 0.0,
-                "share": 1.0,
-            },
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": 1e-4, "share": 1.0},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "share": 1.0},
         ]
         self.parameters = [parameter for _, parameter in named]
         self.adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas)
@@ -125,6 +118,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
+        """Takes in the parameters as they are after another step."""
         self.steps += 1
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, value in _floats(module):

@@ -42,7 +42,7 @@ def train(job: TrainingJob) -> Path:
     """Runs one stage; returns its checkpoint.
 
     Raises FileNotFoundError for missing weights or pictures, ImageError where no picture can be read, ValueError for
-    too few of them, or a device that there is not.
+    too few of them, a damaged shard, or a device that there is not.
     """
     check_places(job)
     device = find_device(job.device)

@@ -26,7 +26,6 @@ from difficmh.vocabulary import Tag, Vocabulary, merge_nouns, prior_from_count
 NEVER = -9.0
 """Logit of a noun that neither the head nor the classifier knows."""
 
-
 CLASS_SCALE = 0.5
 """How far a trained noun follows its classes before it has learned how far it should."""
 
@@ -64,6 +63,7 @@ class TrainedTagger:
 
 
 def split(keys: Sequence[str]) -> Splits:
+    """Which images, by their keys, are for what."""
     folds = torch.tensor([zlib.crc32(key.encode()) % 10 for key in keys])
     return Splits(folds >= 2, folds == 1, folds == 0)
 

@@ -37,6 +37,7 @@ class TaggerFeatures:
 
     @classmethod
     def load(cls, path: Path) -> TaggerFeatures:
+        """Inverse of `save`."""
         with np.load(path) as arrays:
             keys, metadata = zip(*(json.loads(str(text)) for text in arrays["texts"]), strict=True)
             features, class_logits = (torch.from_numpy(arrays[name]) for name in ("features", "class_logits"))
