@@ -59,5 +59,5 @@ $(BIN)/uv: constraints.txt
 	@touch $@
 
 $(STAMP): $(BIN)/uv pyproject.toml constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --config-settings editable_mode=compat --editable '.[$(EXTRAS)]'
 	@touch $@

@@ -22,6 +22,7 @@ from difficmh.capsule import (
     capsule_names,
     capsule_of,
     capsule_path,
+    read_config,
     read_manifest,
     verify,
 )
@@ -29,6 +30,7 @@ from difficmh.cli_models import describe_model, model_lines
 from difficmh.cli_official import decompress_official, describe_official, official_lines
 from difficmh.errors import CapsuleError, DifficmhError
 from difficmh.images import decode_image, encode_image, to_pixels
+from difficmh.limits import check_drawing
 from difficmh.sd21.official_format import OfficialStream, read_official
 from difficmh.tag_coder import TagPrior
 from difficmh.vocabulary import capsule_prior
@@ -72,6 +74,7 @@ def decompress(options: argparse.Namespace) -> int:
     with _naming(source):  # damage is found before any network is loaded
         described = read_official(stream) if options.official else difficmh.inspect(stream)
         made_by = options.codec or _maker(described)
+    check_drawing(read_config(capsule_path(made_by)), options.mode, options.steps, options.sampler, options.dtype)
     codec = difficmh.load(made_by, device=options.device, **_given(options, "dtype"))
     started = time.perf_counter()
     how = {"mode": options.mode, **_given(options, "steps", "sampler")}
@@ -220,6 +223,8 @@ def _named_format(options: argparse.Namespace) -> str:
 
 def _target(options: argparse.Namespace, default: Path) -> Path:
     """Where the result goes: never over the input, and over another file only if that is wanted; where a link leads."""
+    if options.output == "-":
+        raise ValueError("OUT is a file; - is none")
     target = Path(options.output) if options.output else default
     if target.exists() and target.samefile(options.input):
         raise ValueError(f"{target} is the input")

@@ -28,7 +28,7 @@ EXAMPLES = """examples:
   imagenet                 the five likeliest ImageNet classes, by EfficientNet-Lite2
   onnx:FILE                raw outputs of a network with one image input; FILE with .json instead of .onnx may say how
                            it wants its input (see difficmh/analyzers/onnx.py); every worker must find FILE
-  python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (Analyzer in pipeline/protocols.py); MODULE is
+  python:MODULE:FACTORY    what MODULE.FACTORY("cpu" or "cuda") returns (an example ends docs/archive.md); MODULE is
                            installed, or lies in the current folder
 
 Answers of one model are not mixed with those of another: a job refuses to go on where the model's file, options or

@@ -6,7 +6,7 @@
 
 Arguments that are not listed go to jobs/evaluate_codec.py, which compares both modes of the codec with JPEG, WebP and
 AVIF (`--overwrite` where --evaluation holds an earlier one). Then the card's sections on training and results are
-written anew; the rest of it stays as it is. A codec of another name than that of --companions starts from a card to be
+written anew; the rest of it stays as it is. Only then the capsule appears, or replaces the one that was there. A codec of another name than that of --companions starts from a card to be
 filled in.
 """
 
@@ -16,11 +16,12 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from difficmh.capsule import capsule_or_path, write_manifest
+from difficmh.capsule import MANIFEST, capsule_or_path, write_manifest
 from pipeline.job import plain_exit_code
 
 BASELINES = ("jpeg", "webp", "avif")
@@ -39,11 +40,16 @@ def run(arguments: argparse.Namespace, more: Sequence[str]) -> int:
     capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
     refuse_earlier(evaluation, "--overwrite" in more)
     source = capsule_or_path(arguments.companions) if arguments.companions else capsule
-    export_with_companions(Path(arguments.checkpoint), arguments.name, source, capsule)
-    if status := evaluate(capsule, arguments.images, evaluation, more):
-        return status
-    write_sections(capsule, arguments.name, evaluation)
-    print(f"{capsule}: codec {arguments.name}, fingerprint {write_manifest(capsule)}; see {capsule / 'MODEL_CARD.md'}")
+    capsule.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".releasing-", dir=capsule.parent) as place:
+        draft = Path(place) / capsule.name  # reports call a codec by the name of its folder
+        export_with_companions(Path(arguments.checkpoint), arguments.name, source, draft)
+        if status := evaluate(draft, arguments.images, evaluation, more):
+            return status
+        write_sections(draft, arguments.name, evaluation)
+        fingerprint = write_manifest(draft)
+        publish(draft, capsule)
+    print(f"{capsule}: codec {arguments.name}, fingerprint {fingerprint}; see {capsule / 'MODEL_CARD.md'}")
     return 0
 
 
@@ -53,6 +59,14 @@ def evaluate(capsule: Path, images: Sequence[str], output: Path, more: Sequence[
     job = Path(__file__).with_name("evaluate_codec.py")
     asked = [sys.executable, str(job), "--images", *images, "--output", str(output), *more]
     return subprocess.run([*asked, *(part for codec in codecs for part in ("--codec", codec))], check=False).returncode
+
+
+def publish(draft: Path, capsule: Path) -> None:
+    """Moves the files of a capsule into their place, the manifest last: one that was there stays until all is known."""
+    capsule.mkdir(exist_ok=True)
+    files = [file for file in draft.iterdir() if not file.name.startswith(".")]
+    for file in sorted(files, key=lambda file: file.name == MANIFEST):
+        file.replace(capsule / file.name)
 
 
 def write_sections(capsule: Path, name: str, evaluation: Path) -> None:

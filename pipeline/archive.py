@@ -24,6 +24,7 @@ from pipeline.addresses import without_password
 from pipeline.capsule import default_cache, load_codec
 from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.errors import TransientError
+from pipeline.explanations import reaching
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.part import METADATA_SCHEMA, AmbiguousKeyError, ArchiveError, KeyRanges, Part
 from pipeline.prefetch import PARALLEL_REQUESTS, requests
@@ -79,9 +80,11 @@ class Archive:
         """
         url = os.fspath(url)
         storage = Storage.from_url(url, storage_options)
-        manifest = read_manifest(replace(storage, retry=BRIEF), "archive")
-        if manifest is None:
-            raise ArchiveError(f"there is no archive at {url}: archive.json is missing")
+        with reaching(url):
+            manifest = read_manifest(replace(storage, retry=BRIEF), "archive")
+            if manifest is None:
+                storage.check_bucket()
+                raise ArchiveError(f"there is no archive at {url}: archive.json is missing")
         return cls(storage, manifest, codec_factory, device, cache)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -191,7 +194,11 @@ class Archive:
         counts = list(requests(lambda candidate: self._count(key, *candidate), candidates))
         found = [candidate for candidate, count in zip(candidates, counts, strict=True) if count]
         if not found:
-            raise KeyError(key)
+            error = KeyError(key)
+            error.add_note(
+                f"no picture of this key in {without_password(self.storage.url)}; it holds the tar's folders"
+            )
+            raise error
         if sum(counts) > 1:
             shards = ", ".join(sorted(requests(self._shard, [source for source, _ in found])))
             raise AmbiguousKeyError(f"{sum(counts)} images have the key {key!r}, in {shards}; say which shard")

@@ -44,6 +44,12 @@ def connect(url: str, options: Mapping[str, Any]) -> tuple[FileSystem, str]:
     return files, path
 
 
+def mistyped_scheme(url: str) -> str:
+    """`s3` of `s3:/bucket`, which would be a folder `s3:` on the local disk; empty for anything else."""
+    scheme, colon, rest = url.partition(":")
+    return scheme if colon and rest[:1] == "/" != rest[1:2] and scheme in fsspec.available_protocols() else ""
+
+
 def named_host(scheme: str, url: str) -> dict[str, Any]:
     """`host`, and `port` if it is told, where a URL of this scheme names a machine and not a bucket; else nothing."""
     try:

@@ -12,7 +12,7 @@ from pipeline.explanations import reaching
 from pipeline.image_files import IMAGE_EXTENSIONS
 from pipeline.keys import Distinct
 from pipeline.listing import SHARD_SUFFIXES, expand
-from pipeline.records import Failure, ShardSource
+from pipeline.records import Sample, ShardSource
 from pipeline.retry import BRIEF, PATIENT
 from pipeline.shards import read_shard
 from pipeline.storage import Storage, UrlOpener
@@ -20,7 +20,7 @@ from pipeline.storage import Storage, UrlOpener
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An image file; `label` is the JSON object of its name beside it, or None.
+    """An image file; `label` is the JSON object of its name beside it, or None. `wrong` says why there are no bytes.
 
     A shard's name stands before the key; where a name comes again it gets a number (`a.jpg~2`).
     """
@@ -28,6 +28,7 @@ class SourceImage:
     name: str
     data: bytes
     label: Mapping[str, Any] | None = None
+    wrong: str = ""
 
 
 def read_images(
@@ -97,10 +98,14 @@ def _parsed(text: bytes) -> Mapping[str, Any] | None:
 
 def _read_source(source: ShardSource, opener: UrlOpener) -> Iterator[SourceImage]:
     with opener.open(source.address) as file:
-        for sample in read_shard(file, source.url):
-            if isinstance(sample, Failure):
+        shard = read_shard(file, source.url)
+        for sample in shard:
+            name = f"{source.url.rpartition('/')[2]}/{sample.key}"
+            if isinstance(sample, Sample):
+                label = sample.metadata.get("json")
+                yield SourceImage(name, sample.image, label if isinstance(label, dict) else None)
+            elif shard.is_damaged or sample.stage != "read":  # of what is metadata somebody has to say whose it is
                 place = f"{source.url}, at {sample.key}" if sample.key else source.url
                 raise JobError(f"{place}: {sample.error}; mend the shard or leave it out")
-            label = sample.metadata.get("json")
-            name = f"{source.url.rpartition('/')[2]}/{sample.key}"
-            yield SourceImage(name, sample.image, label if isinstance(label, dict) else None)
+            else:
+                yield SourceImage(name, b"", wrong=sample.error)

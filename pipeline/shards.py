@@ -44,10 +44,15 @@ def read_shard(file: BinaryIO, url: str) -> ShardReader:
 
 
 class ShardReader(Iterator[Sample | Failure]):
-    """Iterates over a shard once. `skipped` counts the samples so far that have no image, which is no failure."""
+    """Iterates over a shard once.
+
+    `skipped` counts the samples so far that have no image, which is no failure. `is_damaged` is true from the place on
+    where the shard cannot be read any further.
+    """
 
     def __init__(self, file: BinaryIO, url: str) -> None:
         self.skipped = 0
+        self.is_damaged = False
         self._url = url
         self._waiting = Waiting()
         self._records = self._read(file)
@@ -64,6 +69,7 @@ class ShardReader(Iterator[Sample | Failure]):
                     yield from self._add(path, member)
         except TarDamage as error:
             damage = error
+            self.is_damaged = True
         for group in self._waiting.rest():
             yield from self._finish(group)
         if damage is not None:

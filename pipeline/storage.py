@@ -25,6 +25,7 @@ from pipeline.file_systems import (
     connect,
     first_entry,
     is_local,
+    mistyped_scheme,
     named_host,
     object_size,
     object_tag,
@@ -69,6 +70,8 @@ class Storage:
         scheme, mark, rest = url.partition("://")
         if not (rest.strip("/") if mark else scheme):
             raise JobError(f"{url!r} names no folder and no bucket")
+        if mistyped := mistyped_scheme(url):
+            raise JobError(f"{url!r} is no URL: is {mistyped}:// meant?")
         if "://" not in url:
             url = os.path.abspath(os.path.expanduser(url))
         return cls(url.rstrip("/") or "/", dict(options or {}), retry)

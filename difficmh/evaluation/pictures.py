@@ -15,7 +15,10 @@ from difficmh.unreadable import Unreadable, left_out
 
 
 class PictureFile(Protocol):
-    """A picture as a file, under a name of its own, and the JSON object beside it, or None."""
+    """A picture as a file, under a name of its own, and the JSON object beside it, or None.
+
+    `wrong` says why there are no bytes; it is empty where there are.
+    """
 
     @property
     def name(self) -> str: ...
@@ -25,6 +28,9 @@ class PictureFile(Protocol):
 
     @property
     def label(self) -> Mapping[str, Any] | None: ...
+
+    @property
+    def wrong(self) -> str: ...
 
 
 File = TypeVar("File", bound=PictureFile)
@@ -58,6 +64,8 @@ def read_pictures(files: Callable[[], Iterable[PictureFile]], limit: int | None 
 def _readable(files: Iterable[File], unreadable: list[tuple[str, str]]) -> Iterator[File]:
     for file in files:
         try:
+            if file.wrong:
+                raise ImageError(file.wrong)
             decode_image(file.data)
         except ImageError as error:
             unreadable.append((file.name, str(error)))

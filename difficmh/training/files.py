@@ -44,9 +44,12 @@ class PictureFile:
 def picture_files(paths: Iterable[Path], passed_over: Counter[str]) -> Iterator[PictureFile]:
     """All pictures of tar shards or folders, in order; `passed_over` counts by suffix what is neither that nor JSON.
 
-    Raises FileNotFoundError for a path where nothing is, ValueError for a folder with shards in it or a damaged shard.
+    Raises FileNotFoundError for a path where nothing is, ValueError for a folder with shards in it, a damaged shard, or
+    a picture by itself.
     """
     for path in paths:
+        if path.is_file() and _suffix(path.name) in SUFFIXES:
+            raise ValueError(f"{path} is a picture: name the folder that it is in, or a tar of such")
         yield from _of_folder(path, passed_over) if path.is_dir() else _of_shard(path, passed_over)
 
 

@@ -126,12 +126,26 @@ def test_a_cut_stream_needs_no_networks(
     assert f"{stream}: damaged" in complaint(capsys)
 
 
-@pytest.mark.parametrize("option", [["--steps", "4"], ["--sampler", "ddim"]])
-def test_steps_of_a_preview_are_wrong_use(
-    stream: Path, tiny_capsule: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--mode", "preview", "--steps", "4"], "preview does not denoise"),
+        (["--mode", "preview", "--sampler", "ddim"], "preview does not denoise"),
+        (["--sampler", "unipc"], "sampler 'unipc' is not one of this model's: ddim"),
+        (["--steps", "0"], "steps must be in 1..1000, not 0"),
+    ],
+)
+def test_what_a_model_cannot_draw_is_said_before_it_is_loaded(
+    stream: Path,
+    tiny_capsule: Path,
+    options: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main(["decompress", str(stream), "--codec", str(tiny_capsule), "--mode", "preview", *option]) == 2
-    assert "preview does not denoise" in complaint(capsys)
+    monkeypatch.delattr("difficmh.load")
+    assert main(["decompress", str(stream), "--codec", str(tiny_capsule), *options]) == 2
+    assert words in complaint(capsys)
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress"])
@@ -160,6 +174,11 @@ def test_a_folder_is_no_place_to_write(photo: Path, capsys: pytest.CaptureFixtur
     photo.with_suffix(".dicm").mkdir()
     assert main(["compress", str(photo), "--force"]) == 2
     assert complaint(capsys) == f"difficmh: {photo.with_suffix('.dicm')} is a directory\n"
+
+
+def test_a_dash_is_no_file(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(photo), "-"]) == 2
+    assert complaint(capsys) == "difficmh: OUT is a file; - is none\n"
 
 
 def test_a_full_disk_names_the_output_and_leaves_nothing(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from difficmh.analyzers.factory import analyzer_files, parse_analyzer
 from jobs import analyze_dataset
 from tests.difficmh.analyzers.onnx_model import mean_model
 from tests.jobs import reading
+from tests.test_layering import ROOT
 
 OWN_MODEL = """
 from dataclasses import dataclass
@@ -56,6 +58,16 @@ def test_a_model_of_the_user_s_own(main: Any, tmp_path: Path) -> None:
     ]
     described = json.loads((output / "results.json").read_text())
     assert described["settings"]["analyzer"] == "python:own_sizes:make"
+
+
+def test_the_model_of_the_documentation(main: Any, tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "archive.md").read_text(), re.DOTALL)
+    (model,) = [block for block in blocks if "row_type" in block]
+    (tmp_path / "brightness.py").write_text(model)
+    asked = ("--analyzer", "python:brightness:Meter", "--output", tmp_path / "out")
+    assert main("--archive", reading.archive(tmp_path), *asked) == 0
+    assert all(0 <= row["darkest"] <= row["mean"] <= 1 for row in results(tmp_path / "out"))
+    assert len(results(tmp_path / "out")) == len(reading.ROWS)
 
 
 def test_an_onnx_model_with_a_query(main: Any, tmp_path: Path) -> None:

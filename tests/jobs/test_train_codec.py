@@ -60,12 +60,14 @@ def test_three_stages_make_a_codec(tmp_path: Path, arguments: list[object], caps
     checkpoint = tmp_path / "run" / "one_step.pt"
     (tmp_path / "held-back").mkdir()
     Image.fromarray(photograph(64, 96)).save(tmp_path / "held-back" / "frame.png")
-    released = run(
-        "release_codec.py",
+    release = (
+        *("release_codec.py", "--evaluation", tmp_path / "evaluation", "--rates", "0.5,2"),
         *("--checkpoint", checkpoint, "--capsule", tmp_path / "capsule", "--name", "mine", "--companions", "lite"),
-        *("--images", tmp_path / "held-back", "--evaluation", tmp_path / "evaluation", "--rates", "0.5,2"),
     )
-    assert released == 0
+    before = sorted(tmp_path.iterdir())
+    assert run(*release, "--images", tmp_path / "mistyped") == 2
+    assert sorted(tmp_path.iterdir()) == before  # where there was a capsule it would still be that one
+    assert run(*release, "--images", tmp_path / "held-back") == 0
     codec = difficmh.load(tmp_path / "capsule")
     assert codec.fingerprint in capsys.readouterr().out
     card = (tmp_path / "capsule" / "MODEL_CARD.md").read_text()

@@ -23,6 +23,7 @@ from pipeline.storage import Storage
 from pipeline.table import SchemaError, TableRow
 from tests.fakes import FakeCodec
 from tests.pipeline.archives import fake_codec, put, row, write_archive, write_part
+from tests.s3_server import Bucket
 
 ROWS = [
     row("000", "in/a.tar", 0, tags=["car"], tag_scores=[0.9], captured_at=datetime(2026, 3, 1)),
@@ -232,6 +233,7 @@ def test_unknown_keys(archive: Archive, key: str, shard: str | None) -> None:
     with pytest.raises(KeyError) as caught:
         archive.get(key, shard=shard)
     assert caught.value.args == (key,)
+    assert archive.storage.url in caught.value.__notes__[0]
 
 
 def test_errors_of_an_archive_can_be_caught_by_the_names_of_the_package() -> None:
@@ -277,6 +279,12 @@ def test_an_archive_without_shards_is_empty(tmp_path: Path) -> None:
     assert archive.query().num_rows == 0
     with pytest.raises(KeyError):
         archive.get("000")
+
+
+@pytest.mark.s3
+def test_no_bucket_there(s3: Bucket) -> None:
+    with pytest.raises(JobError, match="no bucket 'there-is-no-such'"):
+        Archive.open("s3://there-is-no-such/a", storage_options=s3.storage_options)
 
 
 def test_no_archive_there(tmp_path: Path) -> None:

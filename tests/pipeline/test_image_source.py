@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import JobError
 from pipeline.image_source import SourceImage, read_images
 from pipeline.retry import BRIEF, PATIENT
+from tests.corpora import tar_bytes
 from tests.http_server import serving
 from tests.pipeline.archives import noted_patience
 
@@ -96,3 +97,13 @@ def test_shards_and_pictures_of_a_web_server(tmp_path: Path) -> None:
         assert (shard, picture) == (SourceImage("shard.tar/key", b"first"), SourceImage("a.jpg", b"first"))
         with pytest.raises(JobError, match="can be listed"):
             list(read_images([f"{url}/*.tar"]))
+
+
+def test_one_picture_of_a_shard_that_has_no_bytes_is_told(tmp_path: Path) -> None:
+    """It is one that cannot be read, as it would be in a folder; the shard is not damaged."""
+    (tmp_path / "shard.tar").write_bytes(tar_bytes([("a.jpg", b"first"), ("b.jpg", b""), ("c.jpg", b"third")]))
+    assert list(read_images([str(tmp_path / "shard.tar")])) == [
+        SourceImage("shard.tar/b", b"", wrong="b.jpg has zero bytes"),
+        SourceImage("shard.tar/a", b"first"),
+        SourceImage("shard.tar/c", b"third"),
+    ]

@@ -309,3 +309,11 @@ def test_a_missing_bucket_and_wrong_credentials_abort_at_once(s3: Bucket) -> Non
         with pytest.raises(PermissionError) as refused:
             write(Storage.from_url(s3.url, options), "a", b"x")
         assert decide(refused.value) is Verdict.ABORT
+
+
+@pytest.mark.parametrize("url", ["s3:/bucket/archive", "file:/archive", "gs:/b"])
+def test_a_mistyped_url_is_no_folder(url: str) -> None:
+    with pytest.raises(JobError, match=f"is {url.split(':')[0]}:// meant"):
+        Storage.from_url(url)
+    for meant in ("here:/archive", "./s3:/archive", "s3:", "s3:archive"):
+        assert Storage.from_url(meant).url.endswith(meant.removeprefix("./"))

@@ -230,3 +230,9 @@ def test_the_suffixes_are_those_of_what_is_read() -> None:
     assert {".jpg", ".jpeg", ".png", ".webp", ".tiff", ".mpo"} <= SUFFIXES
     assert not SUFFIXES & {".eps", ".pdf", ".dng", ".pfm", ".mp4"}
     assert decode_image(encoded(9)).shape == (16, 20, 3)
+
+
+def test_a_picture_by_itself_is_no_shard(tmp_path: Path) -> None:
+    (tmp_path / "a.JPG").write_bytes(encoded(9))
+    with pytest.raises(ValueError, match=r"a\.JPG is a picture: name the folder"):
+        found(tmp_path / "a.JPG")
