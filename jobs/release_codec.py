@@ -6,8 +6,8 @@
 
 Arguments that are not listed go to jobs/evaluate_codec.py, which compares both modes of the codec with JPEG, WebP and
 AVIF (`--overwrite` where --evaluation holds an earlier one). Then the card's sections on training and results are
-written anew; the rest of it stays as it is. Only then the capsule appears, or replaces the one that was there. A codec of another name than that of --companions starts from a card to be
-filled in.
+written anew; the rest of it stays as it is. Only then the capsule appears, or replaces the one that was there. A codec
+of another name than that of --companions starts from a card to be filled in.
 """
 
 from __future__ import annotations
