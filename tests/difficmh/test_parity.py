@@ -72,7 +72,7 @@ def test_from_official_file_to_picture(name: str) -> None:
 @pytest.mark.gpu
 @torch.inference_mode()
 def test_a_gpu_draws_the_official_picture() -> None:
-    """From the symbols that a CPU reads of the file: its own arithmetic, floating point, is exact on one device only."""
+    """From the symbols that a CPU reads of the file: official strings need not decode on another device."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     device = torch.device("cuda")
