@@ -2,6 +2,7 @@
 
     python -m benchmarks.sd21                                        # on a GPU if there is one: float32 and bfloat16
     python -m benchmarks.sd21 --device cpu --size 256 --steps 2 --batch-sizes 1 --dtypes float32
+    python -m benchmarks.sd21 --compiled --dtypes bfloat16 --parts loops step decode
     python -m benchmarks.sd21 --networks small --size 64 --steps 2   # shows in seconds that everything runs
     python -m benchmarks.sd21 --device cpu --parts entropy --size 256 --threads 1
 
@@ -17,14 +18,18 @@ tagger    RAM++
 entropy   the exact entropy networks against floating point, and the official coder (`sd21_entropy.py`)
 loops     guide latent to picture, as a batch in the last of the dtypes, against one by one in float32 with two calls
 
-`--dtypes` are the denoiser's; all else runs in float32. Peaks count everything that is in memory, weights included.
+`--dtypes` are the denoiser's; all else runs in float32, without TF32. Peaks count everything that is in memory, weights
+included. What is measured goes to stderr at once, the ratio of the loops first, and to stdout as JSON at the end.
+Symbols that are not decoded as they were encoded end the run with an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -49,6 +54,7 @@ from benchmarks.sd21_networks import (
 from benchmarks.timing import Action, device_clock, time_in_rounds
 from difficmh.limits import DEVICES
 from difficmh.sd21.denoiser import noise_model
+from difficmh.surroundings import Tf32Settings, in_full_float32
 from difficmh.tiling import LATENT_STRIDE, Z_STRIDE
 
 PARTS = ("encode", "preview", "step", "noise", "decode", "tagger", "entropy", "loops")
@@ -58,6 +64,8 @@ INDEPENDENT = {"encode", "preview", "noise", "tagger"}
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIDDLE_STEP = 500
+COMPILERS = ("default", "reduce-overhead")
+"""Modes of torch.compile."""
 
 TARGETS = {"batched / one by one": 8.0, "decode, GB": 8.0}
 """The targets on one GPU: at least so many times the images/s, at batch 8 in bfloat16; at most so much memory,
@@ -78,7 +86,8 @@ class Setting:
     rounds: int
     threads: int
     contiguous: bool
-    compiled: bool
+    compiled: str | None
+    tf32: bool
 
 
 @dataclass(frozen=True)
@@ -110,14 +119,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     sizes, device = SIZES[setting.networks], torch.device(setting.device)
     costs, loops, found = None, None, []
-    with torch.inference_mode():
-        if "entropy" in setting.parts:
-            costs = entropy_costs(random_lfgcm(sizes, device), setting.size, setting.rounds)
+    with torch.inference_mode(), nullcontext() if setting.tf32 else in_full_float32(device):
         if set(setting.parts) != {"entropy"}:
             networks = random_networks(sizes, device)
             loops = loops_that_fit(networks, setting) if "loops" in setting.parts else None
             found = list(measure_all(networks, setting))
-    print(json.dumps(summary(setting, found, costs, loops), indent=2))
+        if "entropy" in setting.parts:
+            costs = entropy_costs(random_lfgcm(sizes, device), setting.size, setting.rounds)
+        report = summary(setting, found, costs, loops)
+    print(json.dumps(report, indent=2))
+
+
+def tell(**measured: object) -> None:
+    """Says it at once: a run that is stopped at a time limit has not measured in vain."""
+    print(json.dumps(measured), file=sys.stderr, flush=True)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> Setting:
@@ -134,7 +149,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> Setting:
     add("--rounds", type=int, default=3)
     add("--threads", type=int, default=torch.get_num_threads())
     add("--contiguous", action="store_true", help="plain memory layout; default: channels last, as the codec has it")
-    add("--compiled", action="store_true", help="the denoiser goes through torch.compile")
+    graphs = "the denoiser goes through torch.compile, anew for each batch size; reduce-overhead: into CUDA graphs too"
+    add("--compiled", nargs="?", choices=COMPILERS, const=COMPILERS[0], help=graphs)
+    add("--tf32", action="store_true", help="float32 as torch runs it on a GPU where nobody says otherwise")
     options = vars(parser.parse_args(arguments))
     if options["size"] < Z_STRIDE or options["size"] % Z_STRIDE:
         parser.error(f"--size must be a multiple of {Z_STRIDE}")
@@ -159,7 +176,10 @@ def measure_all(networks: Networks, setting: Setting) -> Iterator[Measurement]:
             except torch.OutOfMemoryError:  # what the parts start from does not fit, so none of them does
                 yield from (Measurement(part, dtype, batch, None, None, None) for part in parts)
             else:
-                yield from (measure(part, ready[part], setting, dtype, batch) for part in parts)
+                for part in parts:
+                    measured = measure(part, ready[part], setting, dtype, batch)
+                    tell(**asdict(measured))
+                    yield measured
 
 
 def prepare(networks: Networks, setting: Setting, dtype: str) -> None:
@@ -169,7 +189,7 @@ def prepare(networks: Networks, setting: Setting, dtype: str) -> None:
         networks.denoiser.to(memory_format=torch.channels_last)
         networks.autoencoder.to(memory_format=torch.channels_last)
     if setting.compiled:
-        networks.denoiser.compile()
+        networks.denoiser.compile(mode=setting.compiled, dynamic=False)  # as the codec does it, whatever ran before
 
 
 def measure(part: str, action: Action, setting: Setting, dtype: str, batch: int) -> Measurement:
@@ -193,6 +213,7 @@ def actions(networks: Networks, setting: Setting, batch: int) -> dict[str, Actio
     images = torch.rand(batch, 3, setting.size, setting.size, device=setting.device)
     z_size = (setting.size // Z_STRIDE,) * 2
     streams = encode(networks, images)
+    read_guide(networks, streams[:1], z_size)  # what was written as a batch is read alone; the parts read it as a batch
     guide = random_guide(setting, batch)
     estimate = noise_model(networks.denoiser, conditioning(networks, guide))
     found: dict[str, Action] = {
@@ -241,10 +262,13 @@ def compare_loops(networks: Networks, setting: Setting) -> Loops:
     guide = random_guide(setting, batch)
     alone: dict[str, Action] = {"loop": lambda: reconstruct_one_by_one(networks, guide[:1], setting.steps)}
     one_by_one = 1 / time_in_rounds(alone, setting.rounds, clock).best("loop")
+    tell(one_by_one=one_by_one)
     prepare(networks, setting, dtype)
     together: dict[str, Action] = {"loop": lambda: reconstruct(networks, guide, setting.steps)}
     batched = batch / time_in_rounds(together, setting.rounds, clock).best("loop")
-    return Loops(round(one_by_one, 4), round(batched, 4), round(batched / one_by_one, 2), batch, dtype)
+    loops = Loops(round(one_by_one, 4), round(batched, 4), round(batched / one_by_one, 2), batch, dtype)
+    tell(**asdict(loops))
+    return loops
 
 
 # --- report
@@ -266,7 +290,7 @@ def summary(
         "parts": [asdict(measurement) for measurement in found],
         "entropy": asdict(costs) if costs else None,
         "loops": asdict(loops) if loops else None,
-        "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
+        "tf32": asdict(Tf32Settings.read()),
         "setting": asdict(setting),
         "machine": asdict(describe_machine()),
     }

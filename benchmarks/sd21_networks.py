@@ -106,17 +106,36 @@ def spread_scales(lfgcm: Lfgcm) -> None:
 # --- what a codec does
 
 
-def encode(networks: Networks, images: Tensor) -> list[bytes]:
-    """`(B, 3, H, W)` images in [0, 1] to the bytes of their symbols: autoencoder, analysis, entropy coding."""
+@dataclass(frozen=True)
+class Stream:
+    """Bytes of an image's symbols, and the checksum of the symbols that were written."""
+
+    data: bytes
+    checksum: int
+
+
+def encode(networks: Networks, images: Tensor) -> list[Stream]:
+    """`(B, 3, H, W)` images in [0, 1] to streams of their symbols: autoencoder, analysis, entropy coding."""
     y, z = networks.lfgcm.analyze(images, networks.autoencoder.encode(images))
     encoders = [SymbolEncoder() for _ in images]
     encode_latents(networks.lfgcm, networks.tables, y, networks.lfgcm.centre(z), 0, encoders)
-    return [encoder.finish() for encoder in encoders]
+    return [Stream(encoder.finish(), encoder.checksum) for encoder in encoders]
 
 
-def read_guide(networks: Networks, streams: Sequence[bytes], z_size: tuple[int, int]) -> Tensor:
-    """Guide latent `(B, 4, 8h, 8w)` of streams of `(h, w)` positions of z: entropy decoding, synthesis."""
-    found = decode_latents(networks.lfgcm, networks.tables, z_size, 0, [SymbolDecoder(stream) for stream in streams])
+def read_guide(networks: Networks, streams: Sequence[Stream], z_size: tuple[int, int]) -> Tensor:
+    """Guide latent `(B, 4, 8h, 8w)` of streams of `(h, w)` positions of z: entropy decoding, synthesis.
+
+    Raises RuntimeError where the symbols are not those that were written: the device's arithmetic is not exact.
+    """
+    decoders = [SymbolDecoder(stream.data) for stream in streams]
+    found = decode_latents(networks.lfgcm, networks.tables, z_size, 0, decoders)
+    wrong = [
+        i
+        for i, (decoder, stream) in enumerate(zip(decoders, streams, strict=True))
+        if decoder.checksum != stream.checksum
+    ]
+    if wrong:
+        raise RuntimeError(f"images {wrong} of {len(streams)}: the decoded symbols are not those that were encoded")
     return networks.lfgcm.guide(found.y_hat, found.z_symbols)
 
 

@@ -33,15 +33,15 @@ class NoiseField:
 
     def start(self) -> Tensor:
         """x_T, `(B, channels, rows, columns)` float32: the noise of `seeded_noise` itself."""
-        return torch.stack([self._of(seed) for seed in self.seeds])
+        return self._of(self.seeds)
 
     def at(self, timestep: int) -> Tensor:
         """The noise that is added on the way down from training step `timestep`, in [0, 1000); shape as `start`."""
         # The seed fills the lower half of the generator's 128-bit key; the start has zeros in the upper half.
-        return torch.stack([self._of(seed + ((timestep + 1) << 64)) for seed in self.seeds])
+        return self._of([seed + ((timestep + 1) << 64) for seed in self.seeds])
 
-    def _of(self, key: int) -> Tensor:
-        return seeded_noise(key, self.channels, self.rows, self.columns, self.across, self.device)
+    def _of(self, keys: Sequence[int]) -> Tensor:
+        return _noise(keys, self.channels, self.rows, self.columns, self.across, self.device)
 
 
 def seeded_noise(
@@ -53,15 +53,23 @@ def seeded_noise(
     generator keyed by `seed`, whose raw output NumPy's specification fixes. The Box–Muller transform runs in float64 on
     the device, where platforms agree far below float32's precision. `channels` must be a multiple of 4.
     """
+    return _noise([seed], channels, rows, columns, across, device)[0]
+
+
+def _noise(
+    seeds: Sequence[int], channels: int, rows: slice, columns: slice, across: int, device: torch.device | str
+) -> Tensor:
+    """`seeded_noise` of each seed, `(B, channels, rows, columns)`: one copy to the device, and one transform there."""
     if channels % 4:
         raise ValueError(f"noise comes in groups of 4 channels, not {channels}")
     height, width = rows.stop - rows.start, columns.stop - columns.start
     if width == across:  # whole lines follow each other: one call instead of one for each, a quarter of the time
-        bits = _bits(seed, rows.start * across * channels, height * across * channels)
+        runs, length = [rows.start * across], height * across
     else:
-        starts = ((row * across + columns.start) * channels for row in range(rows.start, rows.stop))
-        bits = np.concatenate([_bits(seed, start, width * channels) for start in starts])
-    return _normal(torch.from_numpy(bits).to(device)).view(height, width, channels).permute(2, 0, 1)
+        runs, length = [row * across + columns.start for row in range(rows.start, rows.stop)], width
+    bits = np.concatenate([_bits(seed, start * channels, length * channels) for seed in seeds for start in runs])
+    noise = _normal(torch.from_numpy(bits).to(device)).view(len(seeds), height, width, channels)
+    return noise.permute(0, 3, 1, 2)
 
 
 def _bits(seed: int, start: int, count: int) -> NDArray[np.int32]:

@@ -113,7 +113,8 @@ def _diffusion(
 ) -> Diffusion:
     denoiser = _ready(_denoiser(capsule, config.denoiser), device, dtype)
     if compiled:
-        denoiser.compile()
+        # For each size apart: torch's default makes sizes after the first symbolic, and roundings depend on the order.
+        denoiser.compile(dynamic=False)
     return Diffusion(denoiser, _ready(_text(capsule, config.text), device, torch.float32))
 
 

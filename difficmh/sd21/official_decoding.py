@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import zlib
 
-import torch
-
 from difficmh.bitstream import FINGERPRINT_DIGITS, Header
 from difficmh.codec import Codec, DecodedStream
 from difficmh.errors import BitstreamError, CapsuleError
@@ -17,9 +15,10 @@ from difficmh.sd21.networks import Sd21Networks
 from difficmh.sd21.official_coding import OfficialStrings, decode_strings
 from difficmh.sd21.official_format import OfficialStream, read_official
 from difficmh.sd21.tables import load_official_tables
+from difficmh.surroundings import in_plain_precision
 
 
-@torch.inference_mode()
+@in_plain_precision
 def decode_official(codec: Codec, data: bytes) -> DecodedStream:
     """What an official file says, for `Codec.draw`; a file without tag section has no tags.
 

@@ -130,10 +130,23 @@ def run_block(block: Block, h: Tensor, embedding: Tensor, context: Tensor) -> Te
         if isinstance(module, ResnetBlock2D):
             h = module(h, embedding)
         elif isinstance(module, Transformer2DModel):
-            h = module(h, encoder_hidden_states=context, return_dict=False)[0]
+            h = attend(module, h, context)
         else:
             h = module(h)
     return h
+
+
+def attend(module: Any, h: Tensor, context: Tensor) -> Tensor:
+    """What diffusers' Transformer2DModel gives, in the memory layout of `h`.
+
+    Its own `forward` makes the plain layout of the result, so that convolutions in channels last, which follow, have to
+    copy it back.
+    """
+    batch, _, height, width = h.shape
+    tokens = module.proj_in(module.norm(h).permute(0, 2, 3, 1).flatten(1, 2))
+    for block in module.transformer_blocks:
+        tokens = block(tokens, encoder_hidden_states=context)
+    return h + module.proj_out(tokens).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def weights_dtype(unet: Any) -> torch.dtype:

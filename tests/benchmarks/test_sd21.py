@@ -5,21 +5,37 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks import sd21 as benchmark
 from benchmarks.sd21_entropy import entropy_costs
 from benchmarks.sd21_networks import SIZES, Networks, conditioning, encode, random_networks, read_guide, two_calls
+from difficmh import fixed_point
+from difficmh.sd21 import exact_layers
 from difficmh.sd21.denoiser import noise_model
+from difficmh.surroundings import Tf32Settings, in_full_float32
 from tests.test_layering import ROOT, imports
 
 CPU = torch.device("cpu")
-SETTING = benchmark.parse_arguments(
-    ["--device", "cpu", "--networks", "small", "--size", "64", "--batch-sizes", "1", "--steps", "1", "--rounds", "1"]
-)
+SMALL = [
+    "--device",
+    "cpu",
+    "--networks",
+    "small",
+    "--size",
+    "64",
+    "--batch-sizes",
+    "1",
+    "--steps",
+    "1",
+    "--rounds",
+    "1",
+]
+SETTING = benchmark.parse_arguments(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +64,21 @@ def test_every_part_runs_at_every_batch_and_dtype(networks: Networks) -> None:
 
 def test_streams_carry_symbols_and_guides_have_the_size_of_latents(networks: Networks) -> None:
     streams = encode(networks, torch.rand(2, 3, 64, 64))
-    assert min(map(len, streams)) > 20
+    assert min(len(stream.data) for stream in streams) > 20
     assert read_guide(networks, streams, (1, 1)).shape == (2, 4, 8, 8)
+
+
+def test_symbols_that_are_decoded_wrongly_end_the_run(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def inexact(total: Tensor, bits: int) -> Tensor:
+        found = exact(total, bits)
+        found.view(-1)[::97].add_(fixed_point.ONE)
+        return found
+
+    streams, exact = encode(networks, torch.rand(2, 3, 128, 128)), exact_layers.rescale
+    monkeypatch.setattr(exact_layers, "rescale", inexact)
+    monkeypatch.setattr(fixed_point, "rescale", inexact)
+    with pytest.raises(RuntimeError, match="not those that were encoded"):
+        read_guide(networks, streams, (2, 2))
 
 
 def test_both_loops_estimate_the_same_noise(networks: Networks) -> None:
@@ -90,6 +119,42 @@ def test_memory_that_runs_out_is_a_result(networks: Networks, monkeypatch: pytes
     found_all = list(benchmark.measure_all(networks, SETTING))
     assert {measurement.part for measurement in found_all} == set(SETTING.parts) & set(benchmark.TIMED)
     assert {measurement.seconds for measurement in found_all} == {None}
+
+
+def test_what_is_measured_is_told_at_once_and_loops_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "entropy_costs", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main([*SMALL, "--dtypes", "float32", "--parts", "entropy", "step", "noise", "loops"])
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [each.get("part", *each.keys() & {"ratio"}) for each in told[1:]] == ["ratio", "step", "noise"]
+    assert told[1]["one_by_one"] == pytest.approx(told[0]["one_by_one"], abs=1e-4)
+
+
+def test_float32_is_measured_without_tf32_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "in_full_float32", lambda _: in_full_float32(torch.device("cuda")))
+    settings = []
+    for choice in ([], ["--tf32"]):
+        benchmark.main([*SMALL, "--parts", "noise", *choice])
+        report = json.loads(capsys.readouterr().out)
+        assert report["setting"]["tf32"] is bool(choice)
+        settings.append(report["tf32"])
+    assert (settings[0]["convolutions"], settings[0]["products"]) == ("ieee", "ieee")
+    assert settings[1] == asdict(Tf32Settings.read())
+
+
+def test_compiled_for_each_batch_size_apart(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(type(networks.denoiser), "compile", lambda _, **options: asked.append(options))
+    for choice in ([], ["--compiled"], ["--compiled", "reduce-overhead", "--tf32"]):
+        benchmark.prepare(networks, benchmark.parse_arguments([*SMALL, *choice]), "float32")
+    assert asked == [{"mode": mode, "dynamic": False} for mode in benchmark.COMPILERS]
 
 
 def test_summary_sets_ratio_and_memory_beside_their_targets() -> None:

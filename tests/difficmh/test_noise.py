@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from difficmh import noise
 from difficmh.noise import NoiseField, seeded_noise
 
 
@@ -19,10 +21,10 @@ def test_noise_belongs_to_a_place() -> None:
 
 
 def test_noise_is_normal_and_independent() -> None:
-    noise = seeded_noise(1, 4, slice(0, 128), slice(0, 128), across=128).numpy()
-    assert abs(noise.mean()) < 0.02
-    assert noise.std() == pytest.approx(1, abs=0.02)
-    assert np.abs(np.corrcoef(noise.reshape(4, -1)) - np.eye(4)).max() < 0.03
+    drawn = seeded_noise(1, 4, slice(0, 128), slice(0, 128), across=128).numpy()
+    assert abs(drawn.mean()) < 0.02
+    assert drawn.std() == pytest.approx(1, abs=0.02)
+    assert np.abs(np.corrcoef(drawn.reshape(4, -1)) - np.eye(4)).max() < 0.03
 
 
 def test_the_first_values_never_change() -> None:
@@ -51,8 +53,8 @@ def test_noise_is_that_of_the_format() -> None:
     for radius, turn in zip(u[::2], u[1::2], strict=True):
         length = math.sqrt(-2 * math.log(radius))
         expected += [length * math.cos(2 * math.pi * turn), length * math.sin(2 * math.pi * turn)]
-    noise = seeded_noise(0xDEADBEEF, channels, slice(row, row + 1), slice(column, column + 1), across)
-    assert noise.flatten().tolist() == pytest.approx(expected, rel=1e-6)
+    found = seeded_noise(0xDEADBEEF, channels, slice(row, row + 1), slice(column, column + 1), across)
+    assert found.flatten().tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def field(rows: slice, columns: slice, *seeds: int) -> NoiseField:
@@ -83,6 +85,20 @@ def test_step_noise_belongs_to_a_place() -> None:
 def test_an_images_noise_does_not_depend_on_its_neighbours() -> None:
     rows, columns = slice(0, 8), slice(0, 12)
     assert torch.equal(field(rows, columns, 5, 7).at(300)[1], field(rows, columns, 7).at(300)[0])
+
+
+def test_a_batch_goes_to_the_device_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def normal(bits: Tensor) -> Tensor:
+        sizes.append(len(bits))
+        return transform(bits)
+
+    transform = noise._normal
+    monkeypatch.setattr(noise, "_normal", normal)
+    field(slice(0, 8), slice(0, 12), *range(8)).at(300)
+    field(slice(0, 8), slice(2, 9), *range(8)).start()
+    assert sizes == [8 * 8 * 12 * 4, 8 * 8 * 7 * 4]
 
 
 EXPECTED = [-0.5749232769, 0.2262051702, -1.0432375669, -0.9320482016]

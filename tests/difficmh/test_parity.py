@@ -23,6 +23,8 @@ from difficmh.sd21.official_rans import OfficialTables
 from difficmh.sd21.reference_sampler import spaced_process
 from difficmh.sd21.samplers import draw
 from difficmh.sd21.training_losses import LossWeights, SemanticSetting, TrainingBatch, TrainingObjective
+from difficmh.surroundings import in_full_float32
+from difficmh.symbols import Latents
 from tests.difficmh.parity_fixtures import FOLDER, facts, needs_parity, tensors
 from tests.difficmh.sd21.parity_diffusion import autoencoder, denoiser
 from tests.difficmh.sd21.tiny_lfgcm import fixture_lfgcm
@@ -64,20 +66,40 @@ def test_from_picture_to_official_file() -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["bitstream_tags", "bitstream_notags", "bitstream_zerotags"])
 def test_from_official_file_to_picture(name: str) -> None:
-    given, told = end_to_end(), facts("e2e_small")
+    check_picture(decoded_file(name), torch.device("cpu"))
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_a_gpu_draws_the_official_picture() -> None:
+    """From the symbols that a CPU reads of the file: official strings need not decode on another device."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    with in_full_float32(device):
+        check_picture(decoded_file("bitstream_tags"), device)
+
+
+def decoded_file(name: str) -> Latents:
     stream = read_official((FOLDER / f"{name}.bin").read_bytes())
-    lfgcm, strings = fixture_lfgcm(), OfficialStrings(stream.y_string, (stream.z_string,))
-    decoded = decode_strings(lfgcm, stored_tables(), strings, (stream.z_height, stream.z_width))
-    guide = lfgcm.guide(decoded.y_hat, decoded.z_symbols)
+    strings = OfficialStrings(stream.y_string, (stream.z_string,))
+    return decode_strings(fixture_lfgcm(), stored_tables(), strings, (stream.z_height, stream.z_width))
+
+
+def check_picture(decoded: Latents, device: torch.device) -> None:
+    """Guide latent, latent and picture that are drawn of the symbols on a device."""
+    given, told = {name: value.to(device) for name, value in end_to_end().items()}, facts("e2e_small")
+    guide = fixture_lfgcm().to(device).guide(decoded.y_hat.to(device), decoded.z_symbols.to(device))
     assert_close(guide, given["c_latent"], atol=1e-3, rtol=2e-6)
     conditioning = Conditioning(guide, given["context_cond"], given["context_uncond"], scale=told["cfg_scale"])
     descending = spaced_process(told["steps"]).timesteps[::-1].tolist()
-    estimate = noise_model(denoiser(told["control"]), conditioning)
+    estimate = noise_model(denoiser(told["control"]).to(device), conditioning)
     latent = draw("ddpm", estimate, given["x_T"], lambda t: given["noises"][descending.index(t)], told["steps"])
     assert_close(latent, given["latent"], atol=5e-3, rtol=0)
-    picture = autoencoder().decode(latent)[0].clamp(0, 1).mul(255).byte().permute(1, 2, 0).numpy()
+    decoded_picture = autoencoder().to(device).decode(latent)[0].clamp(0, 1).mul(255).byte()
+    picture = decoded_picture.permute(1, 2, 0).cpu().numpy()
     height, width = told["original_size"]
-    off = np.abs(picture[:height, :width].astype(int) - given["recon"].numpy().astype(int))
+    off = np.abs(picture[:height, :width].astype(int) - given["recon"].cpu().numpy().astype(int))
     assert off.max() <= 1
     assert (off > 0).mean() <= 1e-3
 

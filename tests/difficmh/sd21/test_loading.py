@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import difficmh
 from difficmh.capsule import INDEX, read_config, read_manifest, write_manifest
 from difficmh.errors import CapsuleError
 from difficmh.sd21 import loading
 from difficmh.sd21.config import Sd21Config
+from difficmh.sd21.denoiser import Denoiser
 from difficmh.sd21.loading import load_networks, load_part
 from difficmh.sd21.networks import Sd21Networks
 from tests.difficmh.sd21.tiny_sd21 import CONFIG, make_tiny_sd21
@@ -72,6 +75,26 @@ def test_only_the_denoiser_is_compiled_and_only_on_request(sd21_capsule: Path) -
     assert networks.vae.vae._compiled_call_impl is None
     with pytest.raises(ValueError, match="lite are not compiled"):
         difficmh.load("lite", compiled=True)
+
+
+def test_a_compiled_denoiser_does_not_depend_on_the_sizes_before(
+    sd21_capsule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants: list[bool] = []
+
+    def backend(module: torch.fx.GraphModule, inputs: list[object]) -> Callable[..., object]:
+        variants.append(any(isinstance(each, torch.SymInt) for each in inputs))
+        return module.forward
+
+    def compile_without_inductor(module: nn.Module, **options: bool) -> None:
+        usual(module, backend=backend, **options)
+
+    usual = Denoiser.compile
+    monkeypatch.setattr(Denoiser, "compile", compile_without_inductor)
+    codec = difficmh.load(sd21_capsule, compiled=True)
+    for size in ((64, 64), (64, 128), (128, 128), (64, 128)):
+        codec.decompress(codec.compress([photograph(*size)], tags=[["bee"]]), mode="full", steps=1)
+    assert variants == [False] * 3
 
 
 def test_stored_in_half_precision_it_still_codes_in_float32(tmp_path: Path, sd21_capsule: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from difficmh.sd21.denoiser import Denoiser
 from difficmh.sd21.unet import encode, time_embedding, time_sinusoid
+from difficmh.surroundings import in_full_float32
 from tests.difficmh.parity_fixtures import needs_parity, tensors
 from tests.difficmh.sd21.parity_diffusion import control_facts, denoiser, largest_difference
 
@@ -73,7 +75,23 @@ def test_additions_of_the_control_module(tag: str) -> None:
 @pytest.mark.parametrize("tag", RATIOS)
 @torch.inference_mode()
 def test_the_controlled_noise_estimate(tag: str) -> None:
-    assert largest_difference(model(tag)(*inputs(), numbers()["hint"]), numbers()[f"{tag}.eps"]) < TOLERANCE
+    check_estimate(tag, torch.device("cpu"))
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_the_controlled_noise_estimate_of_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    with in_full_float32(device):
+        check_estimate("r100", device)
+
+
+def check_estimate(tag: str, device: torch.device) -> None:
+    given = [value.to(device) for value in (*inputs(), numbers()["hint"])]
+    found = copy.deepcopy(model(tag)).to(device)(*given)
+    assert largest_difference(found.cpu(), numbers()[f"{tag}.eps"]) < TOLERANCE
 
 
 @pytest.mark.parametrize("tag", RATIOS)

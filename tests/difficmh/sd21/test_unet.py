@@ -8,10 +8,12 @@ import torch
 from difficmh.sd21.unet import (
     Additions,
     UNetConfig,
+    attend,
     build_unet,
     decode,
     encode,
     input_blocks,
+    middle_block,
     output_blocks,
     time_embedding,
     time_sinusoid,
@@ -57,3 +59,14 @@ def test_sizes_that_do_not_divide_are_refused() -> None:
         UNetConfig(widths=(32, 48))
     with pytest.raises(ValueError, match="do not divide"):
         UNetConfig(widths=(64,))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_attention_is_diffusers_own_and_keeps_the_memory_layout(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    attention = middle_block(build_unet(SMALL).eval())[1]
+    h, context = torch.randn(2, 64, 4, 6).contiguous(memory_format=layout), torch.randn(2, 3, 8)
+    found = attend(attention, h, context)
+    assert torch.equal(found, attention(h, encoder_hidden_states=context, return_dict=False)[0])
+    assert found.is_contiguous(memory_format=layout)
