@@ -186,6 +186,16 @@ def test_a_key_in_two_shards_needs_the_shard(archive: Archive) -> None:
     assert archive.bitstream("000", shard="in/b.tar") == ROWS[3].bitstream
 
 
+@pytest.mark.parametrize("row_group_bytes", [1, 2**20])
+def test_a_key_twice_in_one_part_is_ambiguous(tmp_path: Path, row_group_bytes: int) -> None:
+    rows = [row("000", seed=0), row("001", seed=1), row("000", seed=2)]
+    archive = open_archive(write_archive(tmp_path / "archive", rows, row_group_bytes=row_group_bytes), tmp_path)
+    for shard in (None, "in/a.tar"):
+        with pytest.raises(AmbiguousKeyError, match=r"2 images have the key '000', in in/a\.tar"):
+            archive.bitstream("000", shard=shard)
+    assert archive.bitstream("001") == rows[1].bitstream
+
+
 def test_a_shard_whose_path_is_no_text_is_asked_for_as_its_rows_call_it(tmp_path: Path) -> None:
     path = os.fsdecode(b"/in/caf\xe9.tar")
     storage = write_archive(tmp_path / "archive", ROWS)
@@ -269,6 +279,13 @@ def test_a_shard_of_another_job_is_an_error_and_not_a_mixture(storage: Storage, 
 def test_a_lost_part_is_an_error_and_not_a_shorter_answer(storage: Storage, tmp_path: Path) -> None:
     storage.delete(next(path for path in storage.list("data") if "/b-" in path))
     with pytest.raises(ArchiveError, match="missing"):
+        open_archive(storage, tmp_path).query()
+
+
+def test_a_part_of_another_size_than_its_report_says_is_an_error(storage: Storage, tmp_path: Path) -> None:
+    path = next(path for path in storage.list("data") if "/b-" in path)
+    put(storage, path, storage.read(next(other for other in storage.list("data") if "/a-" in other)))
+    with pytest.raises(ArchiveError, match=r"b-.*parquet is missing or not what its report says"):
         open_archive(storage, tmp_path).query()
 
 
