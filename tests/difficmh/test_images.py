@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -53,6 +54,19 @@ def test_a_jpeg_of_endless_scans_is_refused_at_once() -> None:
     decode_image(data[:-2] + 10 * last_scan + data[-2:])
     with pytest.raises(ImageError, match="scans"):
         decode_image(data[:-2] + 1000 * last_scan + data[-2:])
+
+
+def test_an_mpo_of_endless_scans_is_refused_at_once() -> None:
+    """What cameras write that take several pictures at once: the first is a JPEG like any other."""
+    first, second = (Image.fromarray(picture(seed)) for seed in (1, 2))
+    data = saved(first, "MPO", save_all=True, append_images=[second], progressive=True)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.format == "MPO"
+    decode_image(data)
+    end = data.index(b"\xff\xd9\xff\xd8")
+    last_scan = data[data.rindex(b"\xff\xda", 0, end) : end]
+    with pytest.raises(ImageError, match="scans"):
+        decode_image(data[:end] + 1000 * last_scan + data[end:])
 
 
 def test_heif_where_its_codec_is_installed() -> None:
