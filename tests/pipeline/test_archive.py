@@ -237,6 +237,44 @@ def test_a_part_that_is_replaced_meanwhile_gives_no_other_image(
         archive.bitstream("0")
 
 
+def test_a_part_that_changes_under_its_reader_gives_no_other_image(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an object of a store may, between the requests for its keys and for its bitstreams."""
+    monkeypatch.setattr(Part, "_places", lambda part, key, groups: [(0, 0)])  # where "000" is by now
+    with pytest.raises(TransientError, match="while '001' was read"):
+        archive.bitstream("001", shard="in/a.tar")
+
+
+def test_a_damaged_bitstream_costs_no_other_of_its_page(tmp_path: Path) -> None:
+    storage = write_archive(tmp_path / "archive", SAME_SIZE)
+    (path,) = storage.list("data")
+    data = storage.read(path)
+    assert data.count(bytes([1]) * 100) == 1
+    put(storage, path, data.replace(bytes([1]) * 100, bytes([1]) * 99 + b"?"))
+    archive = open_archive(storage, tmp_path)
+    found = {key: archive.bitstream(key) for key in list(archive.keys())}
+    assert found == {each.key: each.bitstream for each in SAME_SIZE} | {"1": bytes([1]) * 99 + b"?"}
+
+
+def test_a_key_too_long_for_the_statistics_of_parquet_is_found(tmp_path: Path) -> None:
+    rows = [row("k" * 5000, seed=1), row("a", seed=2)]
+    archive = open_archive(write_archive(tmp_path / "archive", rows, row_group_bytes=1), tmp_path)
+    for each in rows:
+        assert archive.bitstream(each.key) == each.bitstream
+
+
+def test_parts_are_closed(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = Storage.open
+    monkeypatch.setattr(Storage, "open", lambda *given, **options: opened.append(real(*given, **options)) or opened[-1])
+    archive.query()
+    archive.bitstream("001")
+    assert len(list(archive.pictures())) == 5
+    assert len(opened) >= 5
+    assert all(file.closed for file in opened)
+
+
 @pytest.mark.parametrize(("key", "shard"), [("999", None), ("", None), ("001", "in/b.tar")])
 def test_unknown_keys(archive: Archive, key: str, shard: str | None) -> None:
     with pytest.raises(KeyError) as caught:
