@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import corpora, processes, ray_cluster, s3_server
+from tests import corpora, processes, ray_cluster, s3_server, termination
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -28,6 +28,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(300, func_only=True))
     if hasattr(config, "workerinput"):  # one of several processes
         processes.longest_first(items)
+
+
+def pytest_sessionstart() -> None:
+    termination.end_by_sigterm()
+
+
+def pytest_runtest_call() -> None:
+    termination.end_by_sigterm()  # again: a Ray that has been started puts an answer of its own there
 
 
 @pytest.fixture(scope="session")

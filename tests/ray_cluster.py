@@ -120,6 +120,7 @@ def _environment(directory: Path) -> dict[str, str]:
     return environment | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_TMPDIR": str(directory),
+        "TMPDIR": str(directory),  # what its jobs leave, killed ones too, goes with it
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(START_SECONDS),
         # Ray asks for a token once it has ever made one on a machine, but `ray job submit` sends it only if told to.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tests.ray_cluster import patiently
+from tests.ray_cluster import _environment, patiently
 from tests.s3_server import Bucket
 
 
@@ -68,6 +70,12 @@ def test_ray_that_never_comes_up_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="no such option"):
         patiently(start, lambda: steps.append("clean up"))
     assert steps == ["clean up"] * 3
+
+
+def test_what_the_jobs_of_a_cluster_leave_lies_in_its_folder(tmp_path: Path) -> None:
+    ask = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
+    answer = subprocess.run(ask, env=_environment(tmp_path), capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip() == str(tmp_path)
 
 
 def test_corpus_has_two_shards_with_distinct_keys(corpus: Path) -> None:

@@ -160,6 +160,14 @@ def test_another_model_is_named() -> None:
         unpack(stream(), fingerprint="00000000aaaaaaaa")
 
 
+@pytest.mark.parametrize("other", ["89abcdee01234567", "99abcdef01234567", "89abcdee", "89abcde"])
+def test_every_digit_of_the_fingerprint_counts(other: str) -> None:
+    with pytest.raises(BitstreamError, match=f"another model: 89abcdef, this one is {other[:8]}"):
+        unpack(stream(), fingerprint=other)
+    for same in ("89abcdef", "89abcdef" + "0" * 8):
+        assert unpack(stream(), fingerprint=same).header.fingerprint == "89abcdef"
+
+
 def test_huge_images_are_refused_unless_wanted() -> None:
     packed = pack(Header(100_000, 10_000, 1, "00000000"), bytes(8), 0)
     with pytest.raises(BitstreamError, match="limit"):

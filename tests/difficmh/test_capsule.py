@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -6,13 +7,17 @@ import pytest
 from difficmh.capsule import (
     BUILT_IN,
     DECODING_FILES,
+    FORMAT,
     MANIFEST,
     capsule_names,
     capsule_of,
     capsule_path,
     models_folder,
     read_manifest,
+    share,
     verify,
+    verify_decoding,
+    verify_tagger,
     write_manifest,
 )
 from difficmh.errors import CapsuleError
@@ -144,3 +149,61 @@ def test_a_path_is_never_taken_for_a_name(tmp_path: Path, monkeypatch: pytest.Mo
     for path in ("./lite", Path("lite"), str(tmp_path / "lite")):
         assert capsule_path(path).samefile(tmp_path / "lite")
     assert capsule_path("lite") == BUILT_IN / "lite"
+
+
+def test_a_fetched_model_does_not_take_the_name_of_a_built_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFICMH_MODELS", str(tmp_path))
+    write(tmp_path, *(f"{folder}/{name}" for folder in ("lite", "mine", ".half") for name in DECODING_FILES))
+    for folder in ("lite", "mine", ".half"):
+        write_manifest(tmp_path / folder)
+    assert capsule_path("lite") == BUILT_IN / "lite"
+    assert capsule_path("mine") == tmp_path / "mine"
+    assert capsule_names() == ["lite", "mine"], "hidden is what an unfinished fetch left"
+
+
+def test_models_lie_in_the_user_s_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DIFFICMH_MODELS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert models_folder() == tmp_path / ".cache" / "difficmh" / "models"
+
+
+def test_a_capsule_of_a_later_format(tmp_path: Path) -> None:
+    write(tmp_path, *DECODING_FILES)
+    write_manifest(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "format": FORMAT + 1}))
+    with pytest.raises(CapsuleError, match="has capsule format 2, this version reads 1"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize("altered", ["tagger-1-of-2.safetensors", "tags.json", "tag_numbers.json"])
+def test_what_a_tagger_finds_is_named_by_files_that_are_checked_with_it(tmp_path: Path, altered: str) -> None:
+    taggers = [f"tagger-{number}-of-2.safetensors" for number in (1, 2)]
+    write(tmp_path, *DECODING_FILES, *taggers, "tag_numbers.json", "notes.md")
+    write_manifest(tmp_path)
+    (tmp_path / "notes.md").write_text("other notes")
+    verify_tagger(tmp_path)
+    (tmp_path / altered).write_text(altered.upper())
+    with pytest.raises(CapsuleError, match=f"{altered} is not the file"):
+        verify_tagger(tmp_path)
+
+
+def test_decoding_needs_no_tagger(tmp_path: Path) -> None:
+    write(tmp_path, *DECODING_FILES, "tagger.safetensors")
+    write_manifest(tmp_path)
+    (tmp_path / "tagger.safetensors").write_text("another")
+    verify_decoding(tmp_path)
+
+
+def test_a_shared_file_is_as_open_as_the_process_makes_any(tmp_path: Path) -> None:
+    (tmp_path / "private").touch(0o600)
+    before = os.umask(0o027)
+    try:
+        share(tmp_path / "private")
+        assert os.umask(0o027) == 0o027, "and the process keeps its mask"
+    finally:
+        os.umask(before)
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o640

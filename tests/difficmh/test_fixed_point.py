@@ -13,6 +13,7 @@ from difficmh.fixed_point import (
     FixedPointConv2d,
     FixedPointStack,
     freeze,
+    leaky_relu,
     leaky_relu_fixed,
     to_fixed,
 )
@@ -59,9 +60,39 @@ def test_negative_values_shrink_and_all_are_bounded() -> None:
     assert leaky_relu_fixed(x).tolist() == [-limit, -1.0, 0.0, 0.0, 5.0, limit]
 
 
+def test_floats_are_bounded_as_integers_are() -> None:
+    assert leaky_relu(torch.tensor([-1e6, -8.0, 5.0, 1e6])).tolist() == [-LIMIT, -1.0, 5.0, LIMIT]
+
+
+def test_activations_are_rounded_to_the_nearest() -> None:
+    assert to_fixed(torch.tensor([-1.75, -0.75, -0.25, 0.25, 0.75, 1.5, 2.5]) / ONE).tolist() == [-2, -1, 0, 0, 1, 2, 2]
+
+
 def test_weights_that_could_leave_the_exact_range_are_refused() -> None:
     conv = FixedPointConv2d(512, 1, 5)
     with torch.no_grad():
         conv.weight.fill_(1000.0)
     with pytest.raises(ValueError, match="too large"):
         freeze(conv)
+
+
+def test_the_largest_weights_of_exact_sums() -> None:
+    """A sum below 2**52 is exact with room for its rounding; 2**52 itself is refused."""
+    conv = FixedPointConv2d(1, 1, 1)
+    largest = 2.0 ** (52 - WEIGHT_BITS - ACTIVATION_BITS) / LIMIT
+    with torch.no_grad():
+        conv.weight.fill_(largest - 0.25)
+    freeze(conv)
+    with torch.no_grad():
+        conv.weight.fill_(-largest)
+    with pytest.raises(ValueError, match="too large"):
+        freeze(conv)
+
+
+@pytest.mark.parametrize("weights", [[1e9, -1e9], [float("nan"), 0.0], [float("inf"), 0.0], [float("inf"), -1e9]])
+def test_one_output_with_unusable_weights_is_refused_by_its_name(weights: list[float]) -> None:
+    stack = FixedPointStack(FixedPointConv2d(1, 2, 1), FixedPointConv2d(2, 3, 1))
+    with torch.no_grad():
+        stack.convs[1].weight[1, :, 0, 0] = torch.tensor(weights)
+    with pytest.raises(ValueError, match=r"^convs\.1: weights too large"):
+        freeze(stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -13,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
+from difficmh import images
 from difficmh.errors import ImageError
-from difficmh.images import decode_image, to_pixels
+from difficmh.images import SUFFIXES, decode_image, to_pixels
 from tests.corpora import image_bytes, jpeg, picture, saved
 
 EXACT_FORMATS = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}, "BMP": {}, "PPM": {}}
@@ -55,6 +57,31 @@ def test_a_jpeg_of_endless_scans_is_refused_at_once() -> None:
         decode_image(data[:-2] + 1000 * last_scan + data[-2:])
 
 
+def test_a_film_behind_a_jpeg_is_not_counted_as_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As phones make them: any two bytes stand in it once in 65,536 by chance."""
+    monkeypatch.setattr(images, "MAX_JPEG_SCANS", 10)
+    film = 20 * (b"\xff\xda" + bytes(65_534))
+    assert np.array_equal(decode_image(jpeg() + film), decode_image(jpeg()))
+
+
+def test_names_of_images() -> None:
+    assert {".jpg", ".jpeg", ".mpo", ".png", ".webp", ".tif", ".tiff", ".ppm", ".avif"} <= SUFFIXES
+    assert not {".pfm", ".eps", ".pdf", ".txt"} & SUFFIXES
+
+
+def test_an_mpo_of_endless_scans_is_refused_at_once() -> None:
+    """What cameras write that take several pictures at once: the first is a JPEG like any other."""
+    first, second = (Image.fromarray(picture(seed)) for seed in (1, 2))
+    data = saved(first, "MPO", save_all=True, append_images=[second], progressive=True)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.format == "MPO"
+    decode_image(data)
+    end = data.index(b"\xff\xd9\xff\xd8")
+    last_scan = data[data.rindex(b"\xff\xda", 0, end) : end]
+    with pytest.raises(ImageError, match="scans"):
+        decode_image(data[:end] + 1000 * last_scan + data[end:])
+
+
 def test_heif_where_its_codec_is_installed() -> None:
     pytest.importorskip("pillow_heif")
     pixels = np.full((64, 64, 3), (200, 100, 50), np.uint8)
@@ -86,8 +113,9 @@ def test_senseless_orientation_is_ignored(orientation: int) -> None:
     assert decode_image(jpeg(exif=exif)).shape == (24, 32, 3)
 
 
-def test_broken_exif_does_not_cost_the_picture() -> None:
-    plain, damaged = jpeg(), jpeg(exif=b"Exif\0\0MM\0*\xff\xff\xff\xffnonsense")
+@pytest.mark.parametrize("exif", [b"MM\0*\xff\xff\xff\xffnonsense", b"XX no TIFF within", b"MM"])
+def test_broken_exif_does_not_cost_the_picture(exif: bytes) -> None:
+    plain, damaged = jpeg(), jpeg(exif=b"Exif\0\0" + exif)
     assert np.array_equal(decode_image(damaged), decode_image(plain))
 
 
@@ -145,6 +173,22 @@ def test_samples_without_a_white_level_are_refused(mode: str) -> None:
 def test_raw_file_does_not_pass_with_its_thumbnail(tag: int, value: Any) -> None:
     with pytest.raises(ImageError, match="raw file"):
         decode_image(image_bytes(picture(), "TIFF", tiffinfo={tag: value}))
+
+
+def test_a_canon_raw_file_does_not_pass_with_its_thumbnail() -> None:
+    """A TIFF whose tags say nothing of it: two letters behind the header do."""
+
+    def tiff(behind_header: bytes) -> bytes:
+        short, long, at = 3, 4, 16 + 2 + 9 * 12 + 4
+        tags = [(256, long, 2), (257, long, 1), (258, short, 8), (259, short, 1), (262, short, 1)]
+        tags += [(273, long, at), (277, short, 1), (278, long, 1), (279, long, 2)]
+        entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+        directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+        return struct.pack("<2sHI4s4x", b"II", 42, 16, behind_header) + directory + b"\x10\x20"
+
+    assert decode_image(tiff(bytes(4))).shape == (1, 2, 3)
+    with pytest.raises(ImageError, match="raw file"):
+        decode_image(tiff(b"CR\2\0"))
 
 
 def test_transparency_shows_the_background() -> None:
@@ -228,6 +272,18 @@ class TestColourProfiles:
     def test_broken_profile_is_ignored(self, profile: bytes) -> None:
         pixels = picture(3)
         assert np.array_equal(decode_image(image_bytes(pixels, "PNG", icc_profile=profile)), pixels)
+
+    def test_a_colour_profile_is_applied_to_grey(self) -> None:
+        """Its curve, which is that of all three colours: here a straight line, so that all becomes lighter."""
+        data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+        curve = data.index(b"para") + 12
+        assert data[curve : curve + 4] == (0x26666).to_bytes(4), "a power of 2.4"
+        data[curve : curve + 4] = (0x10000).to_bytes(4)
+        grey, profile = np.full((4, 4), 100, np.uint8), bytes(data)
+        decoded = decode_image(image_bytes(grey, "PNG", icc_profile=profile))
+        colour = decode_image(image_bytes(grey[..., None].repeat(3, axis=2), "PNG", icc_profile=profile))
+        assert decoded.min() > 120
+        assert np.abs(decoded.astype(int) - colour).max() <= 1
 
     def test_profile_for_other_colours(self) -> None:
         grey = np.full((4, 4), 100, np.uint8)

@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ class TestSize:
         finally:
             tracemalloc.stop()
 
+    @pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}])
+    def test_the_size_of_a_webp_is_known_before_its_decoder_allocates(
+        self, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(images, "MAX_PIXELS", 300 * 700)
+        monkeypatch.setattr(Image, "open", None)
+        data = image_bytes(picture(5, 301, 700), "WEBP", **options)
+        with pytest.raises(ImageError, match="700 x 301 pixels is larger"):
+            decode_image(data)
+
     def test_limit_is_on_pixels(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(images, "MAX_PIXELS", 24 * 32)
         assert decode_image(jpeg()).shape == (24, 32, 3)
@@ -126,6 +137,16 @@ class TestSize:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert decode_image(data).shape == (9_000, 10_000, 3)
+
+
+def test_warnings_are_kept_quiet_until_the_last_reader_has_left() -> None:
+    before = list(warnings.filters)
+    with images._QUIET_PILLOW:
+        within = list(warnings.filters)
+        with images._QUIET_PILLOW:
+            assert warnings.filters == within != before
+        assert warnings.filters == within
+    assert warnings.filters == before
 
 
 def test_many_threads_leave_the_warning_filters_as_they_were() -> None:

@@ -63,6 +63,8 @@ class TestEncode:
             encode_image(picture().astype(np.float32), "png", {})
         with pytest.raises(ValueError, match="uint8"):
             encode_image(picture()[..., :1], "png", {})
+        with pytest.raises(ValueError, match="uint8"):
+            encode_image(picture()[:0], "png", {})
 
     def test_size_that_the_format_cannot_hold(self) -> None:
         with pytest.raises(ImageError, match="20000"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from difficmh.cdf_tables import CdfTables, gaussian_tables, tables_from_counts, tables_from_pmf
 from difficmh.errors import BitstreamError
-from difficmh.range_coder import SymbolDecoder, SymbolEncoder
+from difficmh.range_coder import _BITS_TABLES, _CLASS_TABLES, SymbolDecoder, SymbolEncoder
 from tests.difficmh.reference_decoder import ReferenceDecoder
 
 GAUSSIANS = gaussian_tables()
@@ -165,6 +165,18 @@ def test_the_longest_escape_length_let_through_stays_within_the_padding() -> Non
     decoder = SymbolDecoder(b"\xff" * 7 + b"\x7f" + b"\xff" * 4 * 63)
     with pytest.raises(BitstreamError, match="no meaning"):
         decoder.pull(np.zeros(8192, np.int32), GAUSSIANS)
+
+
+@pytest.mark.parametrize(
+    "codes", [[(32, 0, _CLASS_TABLES)], [(8, 0, _CLASS_TABLES), (256, 7, _BITS_TABLES)]], ids=["class", "bits"]
+)
+def test_an_escape_inside_an_escape_is_refused(codes: list[tuple[int, int, CdfTables]]) -> None:
+    encoder = SymbolEncoder()
+    for bin, index, tables in ((1, 0, ESCAPING), *codes):
+        encoder._put(np.array([bin], np.int32), np.array([index], np.intp), tables)
+    decoder = SymbolDecoder(encoder.finish())
+    with pytest.raises(BitstreamError, match="an escape inside an escape"):
+        decoder.pull(np.zeros(1, np.int32), ESCAPING)
 
 
 @given(st.binary(min_size=8, max_size=400), st.integers(0, 2), st.integers(0, 63))

@@ -82,17 +82,19 @@ def test_random_numbers_of_the_program_stay_what_they_were(capsule: str | Path) 
 
 
 def test_threads_that_load_at_once_leave_the_default_dtype(tiny_capsule: Path) -> None:
-    first_is_within, second_waits = threading.Event(), threading.Event()
+    first_is_within, second_is_within, first_has_left = (threading.Event() for _ in range(3))
 
     def first() -> None:
         with while_making_networks():
             first_is_within.set()
-            second_waits.wait(1)  # in vain, where the other has to wait
+            second_is_within.wait(0.5)  # in vain, where the other has to wait
+        first_has_left.set()
 
     def second() -> None:
         first_is_within.wait()
         with while_making_networks():
-            second_waits.set()
+            second_is_within.set()
+            first_has_left.wait()  # or else the first would put right what the second leaves
 
     with default_dtype(torch.bfloat16), ThreadPoolExecutor() as pool:
         for done in (pool.submit(first), pool.submit(second)):

@@ -32,6 +32,17 @@ def test_order_and_repetition_do_not_change_the_bytes() -> None:
     assert coded(["tag 7", "tag 3", "tag 7"]) == coded(["tag 3", "tag 7"])
 
 
+def test_bytes_of_tags_never_change() -> None:
+    assert coded(["tag 0", "tag 17", "tag 600", "tag 1199"]).hex() == "d0e62e7c0c0000002fb649c1"
+    prior = TagPrior(("a", "b", "c", "d", "e"), np.array([1, 65532, 65533, 65534, 65535], np.uint16))
+    assert coded(["a"], prior).hex() == "fdff0000004000000000000000000000"
+
+
+def test_a_prior_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        PRIOR.probabilities[0] = 1
+
+
 def test_common_tags_cost_few_bits() -> None:
     # 8 bytes are the coder's state, which holds the first 31 bits.
     assert len(coded(["tag 0", "tag 2", "tag 5"])) == 8
@@ -58,10 +69,11 @@ def test_an_empty_vocabulary_codes_the_empty_set() -> None:
     assert decode_tags(SymbolDecoder(coded([], prior)), prior) == ()
 
 
-def test_a_tag_that_is_neither_present_nor_absent_is_damage() -> None:
+@pytest.mark.parametrize("symbol", [2, -1])
+def test_a_tag_that_is_neither_present_nor_absent_is_damage(symbol: int) -> None:
     prior = TagPrior(("a", "b"), np.array([9, 9], np.uint16))
     encoder = SymbolEncoder()
-    encoder.push(np.array([0, 2]), np.array([0, 0]), prior._coding[1])
+    encoder.push(np.array([0, symbol]), np.array([0, 0]), prior._coding[1])
     with pytest.raises(BitstreamError, match="neither present nor absent"):
         decode_tags(SymbolDecoder(encoder.finish()), prior)
 

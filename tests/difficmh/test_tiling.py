@@ -109,7 +109,8 @@ def test_other_numbers_are_refused(height: int, width: int, tile: int, margin: i
         tiles(height, width, tile, margin)
 
 
-def test_strides_that_do_not_divide_the_alignment_are_refused() -> None:
+@pytest.mark.parametrize("stride", [3, 128, 0, -8])
+def test_strides_that_do_not_divide_the_alignment_are_refused(stride: int) -> None:
     whole = Rectangle(0, 0, 64, 64)
-    with pytest.raises(ValueError, match="stride 3"):
-        Tile(whole, whole).crop(np.zeros((64, 64)), 3)
+    with pytest.raises(ValueError, match=f"stride {stride} does not"):
+        Tile(whole, whole).crop(np.zeros((64, 64)), stride)

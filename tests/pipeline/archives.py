@@ -53,15 +53,20 @@ def write_archive(
     """An archive of those rows, one part for each `shard` among them, with a capsule and reports."""
     storage = Storage.from_url(str(url), options)
     put(storage, "archive.json", manifest().to_json().encode())
-    put(storage, "capsule/codec.txt", b"fake")
-    digests = {"codec.txt": {"sha256": hashlib.sha256(b"fake").hexdigest()}}
-    put(storage, "capsule/manifest.json", json.dumps({"files": digests}).encode())
+    put_capsule(storage)
     shards: dict[str, list[TableRow]] = {}
     for each in rows:
         shards.setdefault(each.shard, []).append(each)
     for shard, shard_rows in shards.items():
         write_part(storage, shard, shard_rows, row_group_bytes)
     return storage
+
+
+def put_capsule(storage: Storage) -> None:
+    """The model of those archives, for `fake_codec`."""
+    put(storage, "capsule/codec.txt", b"fake")
+    digests = {"codec.txt": {"sha256": hashlib.sha256(b"fake").hexdigest()}}
+    put(storage, "capsule/manifest.json", json.dumps({"files": digests}).encode())
 
 
 def manifest(**fields: Any) -> Manifest:

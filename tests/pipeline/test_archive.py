@@ -187,6 +187,16 @@ def test_a_key_in_two_shards_needs_the_shard(archive: Archive) -> None:
     assert archive.bitstream("000", shard="in/b.tar") == ROWS[3].bitstream
 
 
+@pytest.mark.parametrize("row_group_bytes", [1, 2**20])
+def test_a_key_twice_in_one_part_is_ambiguous(tmp_path: Path, row_group_bytes: int) -> None:
+    rows = [row("000", seed=0), row("001", seed=1), row("000", seed=2)]
+    archive = open_archive(write_archive(tmp_path / "archive", rows, row_group_bytes=row_group_bytes), tmp_path)
+    for shard in (None, "in/a.tar"):
+        with pytest.raises(AmbiguousKeyError, match=r"2 images have the key '000', in in/a\.tar"):
+            archive.bitstream("000", shard=shard)
+    assert archive.bitstream("001") == rows[1].bitstream
+
+
 def test_a_shard_whose_path_is_no_text_is_asked_for_as_its_rows_call_it(tmp_path: Path) -> None:
     path = os.fsdecode(b"/in/caf\xe9.tar")
     storage = write_archive(tmp_path / "archive", ROWS)
@@ -226,6 +236,44 @@ def test_a_part_that_is_replaced_meanwhile_gives_no_other_image(
     write_part(storage, "in/a.tar", [*SAME_SIZE, *SAME_SIZE])
     with pytest.raises(TransientError, match="was replaced"):
         archive.bitstream("0")
+
+
+def test_a_part_that_changes_under_its_reader_gives_no_other_image(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an object of a store may, between the requests for its keys and for its bitstreams."""
+    monkeypatch.setattr(Part, "_places", lambda part, key, groups: [(0, 0)])  # where "000" is by now
+    with pytest.raises(TransientError, match="while '001' was read"):
+        archive.bitstream("001", shard="in/a.tar")
+
+
+def test_a_damaged_bitstream_costs_no_other_of_its_page(tmp_path: Path) -> None:
+    storage = write_archive(tmp_path / "archive", SAME_SIZE)
+    (path,) = storage.list("data")
+    data = storage.read(path)
+    assert data.count(bytes([1]) * 100) == 1
+    put(storage, path, data.replace(bytes([1]) * 100, bytes([1]) * 99 + b"?"))
+    archive = open_archive(storage, tmp_path)
+    found = {key: archive.bitstream(key) for key in list(archive.keys())}
+    assert found == {each.key: each.bitstream for each in SAME_SIZE} | {"1": bytes([1]) * 99 + b"?"}
+
+
+def test_a_key_too_long_for_the_statistics_of_parquet_is_found(tmp_path: Path) -> None:
+    rows = [row("k" * 5000, seed=1), row("a", seed=2)]
+    archive = open_archive(write_archive(tmp_path / "archive", rows, row_group_bytes=1), tmp_path)
+    for each in rows:
+        assert archive.bitstream(each.key) == each.bitstream
+
+
+def test_parts_are_closed(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = Storage.open
+    monkeypatch.setattr(Storage, "open", lambda *given, **options: opened.append(real(*given, **options)) or opened[-1])
+    archive.query()
+    archive.bitstream("001")
+    assert len(list(archive.pictures())) == 5
+    assert len(opened) >= 5
+    assert all(file.closed for file in opened)
 
 
 @pytest.mark.parametrize(("key", "shard"), [("999", None), ("", None), ("001", "in/b.tar")])
@@ -271,6 +319,13 @@ def test_a_shard_of_another_job_is_an_error_and_not_a_mixture(storage: Storage, 
 def test_a_lost_part_is_an_error_and_not_a_shorter_answer(storage: Storage, tmp_path: Path) -> None:
     storage.delete(next(path for path in storage.list("data") if "/b-" in path))
     with pytest.raises(ArchiveError, match="missing"):
+        open_archive(storage, tmp_path).query()
+
+
+def test_a_part_of_another_size_than_its_report_says_is_an_error(storage: Storage, tmp_path: Path) -> None:
+    path = next(path for path in storage.list("data") if "/b-" in path)
+    put(storage, path, storage.read(next(other for other in storage.list("data") if "/a-" in other)))
+    with pytest.raises(ArchiveError, match=r"b-.*parquet is missing or not what its report says"):
         open_archive(storage, tmp_path).query()
 
 

@@ -171,6 +171,21 @@ def test_a_shard_that_is_done_after_all_is_not_set_aside(storage: Storage) -> No
         assert set_aside(storage, source, fingerprint, "the worker died").error, "that was another content"
 
 
+def test_a_shard_that_was_set_aside_is_set_aside_again_with_the_new_reason(storage: Storage) -> None:
+    set_aside(storage, SOURCE, FINGERPRINT, "the worker died")
+    assert set_aside(storage, SOURCE, FINGERPRINT, "it timed out").error == "it timed out"
+    assert [row["error"] for row in rejected(storage)] == ["it timed out"]
+    assert ShardReport.from_json(storage.read(REPORT).decode()).error == "it timed out"
+
+
+@pytest.mark.parametrize("text", [b"{", b"{}", b"[]", b"\xff", b'{"source": {}}'])
+def test_a_shard_whose_report_is_damaged_is_set_aside(storage: Storage, text: bytes) -> None:
+    with storage.atomic_write(REPORT) as file:
+        file.write(text)
+    done = set_aside(storage, SOURCE, FINGERPRINT, "the worker died")
+    assert ShardReport.from_json(storage.read(REPORT).decode()) == done
+
+
 @pytest.mark.parametrize(
     ("name", "stem"), [("x.parquet.tar", "x"), ("x.tar.tar.gz", "x"), ("x.tar.parquet", "x.tar"), ("x.TAR", "x.TAR")]
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import JobError
-from pipeline.file_systems import connect, named_host, object_size, object_tag
+from pipeline.file_systems import can_be_listed, connect, first_entry, named_host, object_size, object_tag
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,30 @@ def test_libraries_do_not_repeat_requests_by_themselves() -> None:
     files, path = connect("s3://bucket/a", {"key": "k", "secret": "s", "config_kwargs": {"read_timeout": 9}})
     assert (path, files.retries) == ("bucket/a", 1)
     assert (files.config_kwargs["retries"], files.config_kwargs["read_timeout"]) == ({"max_attempts": 0}, 9)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a"])
+def test_stores_are_asked_anew_and_not_for_long(scheme: str) -> None:
+    options = {"key": "k", "secret": "s"}
+    (files, _), (others, _) = (connect(f"{scheme}://bucket/a", options) for _ in range(2))
+    assert files is not others
+    assert not files.dircache.use_listings_cache
+    assert files.config_kwargs == {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}
+
+
+@pytest.mark.parametrize(
+    ("url", "listed"), [("/a", True), ("memory://a", True), ("http://a/b", False), ("https://a/b", False)]
+)
+def test_what_can_be_listed(url: str, listed: bool) -> None:
+    assert can_be_listed(connect(url, {})[0]) is listed
+
+
+def test_the_first_entry_of_a_folder_is_none_that_is_hidden(tmp_path: Path) -> None:
+    files, folder = connect(str(tmp_path), {})
+    for name in (".DS_Store", ".git/config", "day/.DS_Store", "day/.git/config"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        assert first_entry(files, folder) == ""
+    (tmp_path / "day" / "a.jpg").touch()
+    assert first_entry(files, folder) == first_entry(files, f"{folder}/") == "day/a.jpg"
+    assert first_entry(files, f"{folder}/none") == ""

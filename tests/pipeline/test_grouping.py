@@ -33,6 +33,11 @@ class TestKeys:
             ("a.right", "a.right.jpg", {"json": 1}),
         ]
 
+    def test_metadata_of_a_long_extension_belongs_to_the_image_that_its_beginning_names(self) -> None:
+        samples, failures, _ = read_members(("a.x.jpg", A), ("a.y.jpg", B), ("a.x.p.q.r.s.json", b"1"))
+        assert [(sample.key, sample.metadata) for sample in samples] == [("a.x", {"x.p.q.r.s.json": 1}), ("a.y", {})]
+        assert failures == []
+
     def test_main_image_keeps_the_plain_key(self) -> None:
         mask = image_bytes(picture(9), "PNG")
         assert keys(("a.jpg", A), ("a.seg.png", mask), ("a.png", mask)) == ["a", "a.seg", "a.png"]
@@ -137,6 +142,12 @@ class TestOrder:
         assert samples[0].metadata == {"json": 1}
         assert failures == []
 
+    @pytest.mark.parametrize(("others", "late"), [(31, False), (32, True)])
+    def test_an_image_waits_as_long_as_it_is_one_of_the_last_32(self, others: int, late: bool) -> None:
+        samples, failures, _ = read_members(("a.jpg", B), *self.others[:others], ("a.json", b"1"))
+        assert samples[0].metadata == ({} if late else {"json": 1})
+        assert len(failures) == late
+
     def test_metadata_before_its_image_is_attached_at_any_distance(self) -> None:
         samples, failures, _ = read_members(("a.json", b"1"), *self.others, ("a.jpg", B))
         assert [sample.metadata for sample in samples if sample.key == "a"] == [{"json": 1}]
@@ -182,6 +193,13 @@ class TestOrder:
         assert [sample.key for sample in samples] == ["t0"]
         assert [(failure.key, failure.stage) for failure in failures] == [("t0", "group")]
         assert skipped == 6
+
+    def test_metadata_crowded_out_is_told_of_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(grouping, "WAITING_METADATA_BYTES", 1000)
+        texts = [(f"t{index}.txt", bytes(400)) for index in range(3)]
+        samples, failures, _ = read_members(*texts, ("t0.jpg", A), *self.others, ("t0.jpg", B))
+        assert [sample.image for sample in samples if sample.key == "t0"] == [A, B]
+        assert [(failure.key, failure.stage) for failure in failures] == [("t0", "group")]
 
     def test_samples_without_an_image_are_held_in_bounded_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(grouping, "WAITING_METADATA_BYTES", 100_000)

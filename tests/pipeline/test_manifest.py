@@ -9,10 +9,11 @@ import pytest
 
 from pipeline.commit import ShardCommit, report_path
 from pipeline.errors import JobError
-from pipeline.manifest import Manifest, establish, make_plan, read_manifest
+from pipeline.manifest import FORMAT_VERSION, Manifest, establish, make_plan, read_manifest
 from pipeline.records import Failure, ShardReport, ShardSource
 from pipeline.retry import BRIEF, PATIENT
 from pipeline.storage import Storage
+from pipeline.table import SCHEMA_VERSION
 from tests.pipeline.archives import noted_patience
 from tests.s3_server import Bucket
 
@@ -38,6 +39,15 @@ def test_a_new_output(storage: Storage) -> None:
     establish(storage, MANIFEST, plan)
     assert read_manifest(storage, "archive") == MANIFEST
     assert json.loads(storage.read("archive.json"))["job_fingerprint"] == MANIFEST.job_fingerprint
+
+
+def test_the_fingerprint_of_a_job_never_changes() -> None:
+    """An archive that was begun by one release is gone on with by the next."""
+    assert MANIFEST.job_fingerprint == "1617ed186083b670"
+    assert replace(MANIFEST, config={}, kind="pictures").job_fingerprint == MANIFEST.job_fingerprint
+    changes = {"job": "another"}, {"schema_version": 2}, {"codec": "another"}, {"codec_fingerprint": "f" * 16}
+    others = {replace(MANIFEST, **change).job_fingerprint for change in (*changes, {"settings": {"quality": 4}})}
+    assert len(others - {MANIFEST.job_fingerprint}) == 5
 
 
 def test_an_archive_below_a_folder_whose_name_is_no_text(storage: Storage) -> None:
@@ -134,6 +144,15 @@ def test_two_kinds_of_output_that_begin_at_once_do_not_share_a_place(storage: St
     assert storage.list() == ["archive.json"]
 
 
+def test_the_same_command_may_be_started_twice_at_once(storage: Storage) -> None:
+    first, second = (make_plan(storage, MANIFEST, SOURCES, overwrite=False) for _ in range(2))
+    establish(storage, MANIFEST, first)
+    finish(storage, MANIFEST, SOURCES[0])
+    establish(storage, MANIFEST, second)
+    assert read_manifest(storage, "archive") == MANIFEST
+    assert storage.list("reports") == [report_path(SOURCES[0])]
+
+
 def write(storage: Storage, path: str, data: bytes) -> None:
     with storage.atomic_write(path) as file:
         file.write(data)
@@ -210,6 +229,8 @@ def test_a_damaged_report_is_refused(storage: Storage) -> None:
         ("[]", "damaged"),
         ('{"kind": "archive"}', "damaged"),
         ('{"format_version": 99, "new": 1}', "newer release"),
+        (json.dumps({"format_version": FORMAT_VERSION + 1}), "newer release"),
+        (json.dumps({"schema_version": SCHEMA_VERSION + 1}), "newer release"),
     ],
 )
 def test_manifests_that_cannot_be_used(storage: Storage, text: str, reason: str) -> None:

@@ -1,3 +1,4 @@
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -5,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.prefetch import PARALLEL_REQUESTS, UNKNOWN_EXPANSION, decoding_cost, map_ahead, requests
+from pipeline.prefetch import PARALLEL_REQUESTS, UNKNOWN_EXPANSION, ByteBudget, decoding_cost, map_ahead, requests
 from tests import corpora
 
 
@@ -88,6 +89,64 @@ def test_leaving_early_ends_the_threads() -> None:
     assert threading.active_count() == before
 
 
+def test_leaving_early_waits_for_what_is_being_read() -> None:
+    """The file that `items` come from may be closed as soon as one has left."""
+    reading, leave, finished = threading.Event(), threading.Event(), []
+
+    def items() -> Iterator[int]:
+        yield 0
+        reading.set()
+        leave.wait(10)
+        finished.append(True)
+        yield 1
+
+    results = map_ahead(items(), str, lambda item: 1, threads=1, limit=100)
+    assert next(results) == "0"
+    assert reading.wait(10)
+    threading.Timer(0.1, leave.set).start()
+    results.close()
+    assert finished == [True]
+
+
+def test_leaving_early_begins_no_more_work() -> None:
+    begun, leave, worked = threading.Event(), threading.Event(), []
+
+    def work(item: int) -> None:
+        if item:
+            begun.set()
+            leave.wait(10)
+        worked.append(item)
+
+    results = map_ahead(range(10), work, lambda item: 1, threads=1, limit=100)
+    next(results)
+    assert begun.wait(10)
+    threading.Timer(0.2, leave.set).start()
+    results.close()
+    assert worked == [0, 1]
+
+
+def test_a_budget_is_used_to_its_last_byte() -> None:
+    budget, acquired = ByteBudget(10), []
+
+    def acquire() -> None:
+        for amount in (4, 6, 1):
+            budget.acquire(amount)
+            acquired.append(amount)
+
+    thread = threading.Thread(target=acquire, daemon=True)
+    thread.start()
+    thread.join(0.2)
+    assert acquired == [4, 6]
+    budget.release(4)
+    thread.join(10)
+    assert acquired == [4, 6, 1]
+
+
+def test_a_header_that_pillow_refuses_costs_what_an_unknown_one_does() -> None:
+    huge = b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x08\0\0;"  # a "decompression bomb"
+    assert decoding_cost(huge) == len(huge) * UNKNOWN_EXPANSION
+
+
 def test_decoding_costs_are_estimated_from_the_header() -> None:
     image = corpora.jpeg(0, height=300, width=400)
     assert decoding_cost(image) == len(image) + 300 * 400 * 8
@@ -108,3 +167,17 @@ def test_one_slow_request_holds_up_no_others() -> None:
 
     numbers = range(4 * PARALLEL_REQUESTS + 1)
     assert list(requests(ask, numbers)) == list(numbers)
+
+
+def test_answers_that_nobody_takes_are_bounded() -> None:
+    asked = []
+    answers = requests(lambda number: asked.append(number) or number, itertools.count(), ahead=20)
+    assert [next(answers) for _ in range(5)] == list(range(5))
+    threading.Event().wait(0.1)
+    assert len(asked) <= 20 + 5
+    answers.close()
+
+
+def test_a_single_request_needs_no_thread() -> None:
+    (thread,) = requests(lambda _: threading.current_thread(), ["one"])
+    assert thread is threading.current_thread()

@@ -28,6 +28,14 @@ def test_transient_errors_are_repeated() -> None:
     assert request.calls == 3
 
 
+def test_a_library_s_own_transient_errors_are_repeated() -> None:
+    """They are no OSErrors; botocore's are known by their names."""
+    slow = type("ReadTimeoutError", (Exception,), {})
+    request = Flaky(slow("read"), slow("read"))
+    assert AT_ONCE(request) == "answer"
+    assert request.calls == 3
+
+
 @pytest.mark.parametrize("error", [ValueError("bad"), PermissionError("no"), FileNotFoundError("gone")])
 def test_other_errors_come_at_once(error: Exception) -> None:
     request = Flaky(error)

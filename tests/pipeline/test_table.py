@@ -167,6 +167,9 @@ def test_files_that_are_no_parts() -> None:
     pq.write_table(pa.table({"key": ["a"]}), foreign)
     newer = io.BytesIO()
     pq.write_table(pa.table({"key": ["a"]}).replace_schema_metadata({"schema_version": "999"}), newer)
+    next_one = io.BytesIO()
+    version = {"schema_version": str(SCHEMA_VERSION + 1)}
+    pq.write_table(pa.table({"key": ["a"]}).replace_schema_metadata(version), next_one)
     whole = part([row(0)])
     for data, message in (
         (b"", "not a readable"),
@@ -174,6 +177,7 @@ def test_files_that_are_no_parts() -> None:
         (whole[: len(whole) // 2], "not a readable"),
         (foreign.getvalue(), "without a schema version"),
         (newer.getvalue(), "999"),
+        (next_one.getvalue(), f"schema version {SCHEMA_VERSION + 1}"),
     ):
         with pytest.raises(SchemaError, match=message):
             open_part(io.BytesIO(data))

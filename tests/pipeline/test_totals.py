@@ -12,6 +12,7 @@ def test_reports_add_up() -> None:
     failed = ShardReport("s", SOURCE, "f", rejects=1, error="died")
     total = sum((Totals.of(report) for report in (good, other, failed)), Totals())
     assert (total.shards, total.failed_shards, total.images, total.rejects, total.skipped) == (3, 1, 5, 2, 4)
+    assert (total.pixels, total.bytes_in, total.bytes_out) == (1000, 10, 25)
     assert total.seconds == {"a": 1.5, "b": 2.0}
     assert total.bits_per_pixel == pytest.approx(0.2)
     assert Totals().bits_per_pixel == 0
@@ -34,6 +35,11 @@ def test_reports_add_up() -> None:
 )
 def test_limits(text: str, images: int, rejects: int, exceeded: bool) -> None:
     assert RejectLimit.parse(text).exceeded(Totals(images=images, rejects=rejects)) is exceeded
+
+
+@pytest.mark.parametrize("text", ["0", "1000000", "0.5%", "1%", "100%"])
+def test_a_limit_is_told_as_it_was_given(text: str) -> None:
+    assert str(RejectLimit.parse(text)).replace("1e+06", "1000000") == text
 
 
 def test_a_shard_rejected_as_a_whole_is_always_too_much() -> None:
