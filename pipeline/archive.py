@@ -150,10 +150,13 @@ class Archive:
         """Like `query`, one table per part: memory is bounded by the metadata of a few parts."""
         names = _schema(columns).names
         clause = Where(where, METADATA_SCHEMA)
-        needed = list(dict.fromkeys(["key", *clause.columns, *names]))
-        for table in requests(lambda source: self._metadata(source, needed), self.parts, PARALLEL_REQUESTS):
-            passing = table.take(pa.array(clause.rows(table), pa.int64())).select(names)
-            yield passing.replace_schema_metadata(None)
+
+        def read(source: ShardSource) -> pa.Table:
+            with self.open_part(source) as part:
+                return part.select(clause, names or ["key"])
+
+        for table in requests(read, self.parts, PARALLEL_REQUESTS):
+            yield table.select(names).replace_schema_metadata(None)
 
     def keys(self, where: str | None = None) -> Iterator[str]:
         """The key of each row that passes `where`, part by part; a key in several shards comes several times."""
@@ -217,7 +220,8 @@ class Archive:
 
     def _shard(self, source: ShardSource) -> str:
         """What the rows of a part, which has some, call their shard."""
-        return str(self._metadata(source, ["shard"])["shard"][0].as_py())
+        with self.open_part(source) as part:
+            return str(part.metadata(["shard"])["shard"][0].as_py())
 
     def _count(self, key: str, source: ShardSource, groups: Sequence[int]) -> int:
         with self.open_part(source) as part:
@@ -233,10 +237,6 @@ class Archive:
     def _read_key_ranges(self, source: ShardSource) -> KeyRanges:
         with self.open_part(source) as part:
             return part.key_ranges()
-
-    def _metadata(self, source: ShardSource, columns: Sequence[str]) -> pa.Table:
-        with self.open_part(source) as part:
-            return part.metadata(columns)
 
     def open_part(self, source: ShardSource) -> Part:
         """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is.

@@ -29,6 +29,8 @@ Tags = Literal["tagger", "none"]
 
 AHEAD_BYTES = 256 * 2**20
 """Bound on what a worker reads and decodes ahead, encoded bytes and decoding's own memory included."""
+PARSED_BYTES = 4
+"""What a byte of JSON takes once it is parsed, about: numbers of boxes take more, texts less."""
 WAITING_PIXELS = 32 * 2**20
 BATCH_PIXELS = {"cpu": 4 * 2**20, "cuda": 32 * 2**20}
 """Pixels of one batch: a processor's lanes together have no more in work than one tile of a large image; a GPU needs
@@ -142,9 +144,14 @@ class CompressWorker:
     def _samples(self, source: ShardSource, writer: _RowWriter) -> Iterator[Sample | Failure]:
         distinct = Distinct()
         storage, name = self._job.inputs.locate(source.address)
-        if (size := storage.size(name)) != source.size:
-            raise TransientError(f"the shard changed while the job ran: {source.size} bytes when listed, {size} now")
-        with storage.open(name) as file:
+        try:
+            size, opened = storage.size(name), storage.open(name)
+        except FileNotFoundError as error:  # a mount that was lost, say: it may come back, and nothing is wrong with it
+            raise TransientError("the shard is not there any more: it was when the inputs were listed") from error
+        with opened as file:
+            if size != source.size:
+                was = f"{source.size} bytes when listed, {size} now"
+                raise TransientError(f"the shard changed while the job ran: {was}")
             shard = read_shard(file, source.url)
             for item in shard:
                 yield replace(item, key=distinct(item.key)) if isinstance(item, Sample) else item
@@ -152,7 +159,9 @@ class CompressWorker:
 
 
 def _cost(sample: Sample | Failure) -> int:
-    return decoding_cost(sample.image) if isinstance(sample, Sample) else len(sample.data)
+    if isinstance(sample, Failure):
+        return len(sample.data)
+    return decoding_cost(sample.image) + PARSED_BYTES * sample.metadata_bytes
 
 
 def _decode(sample: Sample | Failure, decode_image: ImageDecoder, steps: Steps) -> DecodedSample | Failure:

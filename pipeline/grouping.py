@@ -48,7 +48,8 @@ class Group:
 
     Images and metadata are by extension, without the first dot; metadata is bytes, or what stands for bytes left out.
     `gone`: prefixes of the images that have gone already under this key, None where none has. `lost_metadata`: how
-    often metadata has gone that came before it. `unread` are the extensions of images that could not be read.
+    often metadata has gone that came before it. `unread` are the extensions of images that could not be read. `size`:
+    bytes held, about; kept as a number, because all files of a shard may have one key (`cam.000001.jpg`).
     """
 
     key: str
@@ -57,6 +58,7 @@ class Group:
     images: dict[str, ImageFile] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
     metadata: dict[str, bytes | dict[str, int]] = field(default_factory=dict)
+    size: int = HOLDING_BYTES
 
     @property
     def is_late(self) -> bool:
@@ -77,12 +79,13 @@ class Group:
         """Whether a file with this extension has come."""
         return extension in self.images or extension in self.unread or extension in self.metadata
 
-    @property
-    def size(self) -> int:
-        """Bytes held, about."""
-        holding = HOLDING_BYTES * (1 + len(self.metadata) + len(self.images))
-        texts = sum(len(content) for content in self.metadata.values() if isinstance(content, bytes))
-        return holding + texts + sum(len(image.content) for image in self.images.values())
+    def add_image(self, extension: str, image: ImageFile) -> None:
+        self.images[extension] = image
+        self.size += HOLDING_BYTES + len(image.content)
+
+    def add_metadata(self, extension: str, content: bytes | dict[str, int]) -> None:
+        self.metadata[extension] = content
+        self.size += HOLDING_BYTES + _held(content)
 
     def samples(self, url: str) -> Iterator[Sample]:
         """One sample per image, in the order they came; what belongs to it alone comes first in its metadata."""
@@ -91,7 +94,8 @@ class Group:
         for key, extension in self._keys():
             image = self.images[extension]
             names = (*own.get(_prefix(extension), ()), *shared)
-            yield Sample(key, url, image.path, image.content, {name: parsed[name] for name in names})
+            size = sum(_held(self.metadata[name]) for name in names)
+            yield Sample(key, url, image.path, image.content, {name: parsed[name] for name in names}, size)
 
     def unclaimed(self) -> dict[str, bytes | dict[str, int]]:
         """Metadata, by extension, that belongs to none of the images."""
@@ -215,6 +219,11 @@ def split_key(path: str) -> tuple[str, str]:
     folder, base = posixpath.split(path)
     stem, _, extension = base.partition(".")
     return posixpath.join(folder, stem), extension.lower()
+
+
+def _held(content: bytes | dict[str, int]) -> int:
+    """Bytes of metadata that are in memory: none of those left out."""
+    return len(content) if isinstance(content, bytes) else 0
 
 
 def _prefix(extension: str) -> str:

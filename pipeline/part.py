@@ -64,16 +64,34 @@ class Part:
         """Some metadata columns of all rows; no other bytes of the part are needed."""
         return self._table.read(columns=list(columns))
 
+    def select(self, where: Where, columns: Sequence[str]) -> pa.Table:
+        """Some metadata columns, one at least, of the rows that pass `where`.
+
+        Of row groups without such a row the clause's columns alone are read.
+        """
+        if where.passes_all:
+            return self.metadata(columns)
+        chosen = [
+            self._table.read_row_group(group, columns=list(columns)).take(numbers)
+            for group, numbers in self._by_group(self._passing(where))
+        ]
+        return pa.concat_tables(chosen) if chosen else self._table.schema_arrow.empty_table().select(list(columns))
+
     def rows(self, where: Where) -> Iterator[dict[str, Any]]:
         """The rows that pass `where` with all columns, one row group in memory at a time.
 
         Row groups without such a row are not read.
         """
-        passing = where.rows(self.metadata(["key", *where.columns]))
-        for group, numbers in self._by_group(passing):
+        for group, numbers in self._by_group(self._passing(where)):
             known = self._table.read_row_group(group, columns=METADATA_SCHEMA.names)
             streams = self._unchecked.read_row_group(group, columns=["bitstream"])["bitstream"]
             yield from known.append_column("bitstream", streams).take(numbers).to_pylist()
+
+    def _passing(self, where: Where) -> Sequence[int]:
+        """Numbers of the rows that pass, ascending; reads the clause's columns only."""
+        if where.passes_all:
+            return range(self.num_rows)
+        return where.rows(self.metadata(where.columns or ["key"]))  # a clause without columns wants rows all the same
 
     def _by_group(self, rows: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Row numbers of the part, sorted, as numbers within each row group; groups without any are left out."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any
 
 import duckdb
@@ -51,6 +52,7 @@ class Where:
         self._sql = sql
         self._names = list(schema.names)
         self._connection = _sandbox()
+        self._turn = Lock()
         self.columns: list[str] = []
         if sql is not None:
             try:
@@ -59,16 +61,23 @@ class Where:
                 raise self._refusal("the clause is nested too deeply") from error
             self._check(sql, schema)
 
+    @property
+    def passes_all(self) -> bool:
+        """Whether there is no clause."""
+        return self._sql is None
+
     def rows(self, table: pa.Table) -> list[int]:
         """Numbers of the rows of `table` that pass, ascending. `table` needs the clause's columns only.
 
-        Raises QueryError where the clause fails on a value, such as text that should be cast to a number.
+        Threads take turns. Raises QueryError where the clause fails on a value, such as text that should be cast to a
+        number.
         """
         if self._sql is None:
             return list(range(table.num_rows))
         numbered = table.append_column(ROW_NUMBER, pa.array(range(table.num_rows), pa.int64()))
         try:
-            passing = self._relation(numbered).filter(self._sql).project(ROW_NUMBER).fetchall()
+            with self._turn:  # a connection of DuckDB is not for several threads at once
+                passing = self._relation(numbered).filter(self._sql).project(ROW_NUMBER).fetchall()
         except duckdb.Error as error:
             raise self._refusal(str(error)) from error
         return sorted(number for (number,) in passing)

@@ -49,7 +49,8 @@ class Sample:
     """One image of a shard, still encoded.
 
     `key` is the WebDataset key; where a sample has several images, the image's own extension prefix is appended
-    (`000123.left`). `metadata` holds the sample's other members: parsed JSON, text, or base64 of anything else.
+    (`000123.left`). `metadata` holds the sample's other members: parsed JSON, text, or base64 of anything else;
+    `metadata_bytes` is the size of these files.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Sample:
     image_name: str
     image: bytes
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class ShardReader(Iterator[Sample | Failure]):
         if not looks_like_image(head, extension):
             return self._fill_metadata(group, extension, head, member)
         if 0 < member.size <= MAX_IMAGE_BYTES:
-            group.images[extension] = ImageFile(path, head + member.read())
+            group.add_image(extension, ImageFile(path, head + member.read()))
             return None
         group.unread.add(extension)
         size = f"{member.size} bytes, more than {MAX_IMAGE_BYTES}" if member.size else "zero bytes"
@@ -112,7 +112,7 @@ class ShardReader(Iterator[Sample | Failure]):
         content = {"omitted_bytes": member.size} if is_omitted else head + member.read()
         if extension in group.metadata:
             return self._left_alone(group, f".{extension} comes twice", content)
-        group.metadata[extension] = content
+        group.add_metadata(extension, content)
         return None
 
     def _finish(self, group: Group) -> Iterator[Sample | Failure]:

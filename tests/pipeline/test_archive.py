@@ -129,6 +129,26 @@ def test_a_query_reads_no_bitstreams(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert 0 < reads.bytes < 2**18
 
 
+def test_a_query_reads_the_columns_of_rows_that_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of the others the clause's only; where nothing passes, what JSON there is stays where it is."""
+    described = [
+        replace(row(f"{n:03}"), camera=f"cam{n % 2}", metadata=json.dumps({"x": os.urandom(2**17).hex()}))
+        for n in range(6)
+    ]
+    archive = open_archive(write_archive(tmp_path / "described", described, row_group_bytes=2**17), tmp_path)
+    assert len(archive.parts) == 1  # its report is read
+    reads = Reads(monkeypatch)
+    assert archive.query("camera = 'cam7'").num_rows == 0
+    assert 0 < reads.bytes < 2**17
+    assert archive.query("camera = 'cam0'")["key"].to_pylist() == ["000", "002", "004"]
+    assert reads.bytes < 5 * 2**17
+
+
+def test_clauses_without_columns(archive: Archive) -> None:
+    assert (archive.query("true").num_rows, archive.query("1 = 2").num_rows) == (5, 0)
+    assert archive.query("true", columns=[]).schema.names == []
+
+
 def test_get_reads_the_row_group_of_the_key_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heavy = [replace(row(f"{number:03}"), bitstream=bytes([number]) * 2**20) for number in range(6)]
     archive = open_archive(write_archive(tmp_path / "heavy", heavy, row_group_bytes=2**20), tmp_path)

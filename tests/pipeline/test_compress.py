@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import compress
 from pipeline.attempts import Tally, WorkerContext
 from pipeline.compress import Coding, CompressJob
-from pipeline.errors import JobError, TransientError
+from pipeline.errors import JobError, TransientError, Verdict, decide
 from pipeline.protocols import Image, Mode
-from pipeline.records import ShardReport, ShardSource
+from pipeline.records import Sample, ShardReport, ShardSource
 from pipeline.storage import Storage, UrlOpener
 from pipeline.table import open_part, part_fingerprint
 from tests import corpora
@@ -282,6 +283,19 @@ def test_a_shard_that_changed_since_it_was_listed_is_left_for_another_run(bench:
     Path(source.url).write_bytes(corpora.shard_bytes(3))
     with pytest.raises(TransientError, match="changed while the job ran"):
         bench.compress(source)
+
+
+def test_a_shard_that_is_gone_for_a_while_is_left_for_another_run(bench: Bench) -> None:
+    source = bench.source(corpora.shard_bytes(2))
+    Path(source.url).rename(f"{source.url}.away")
+    with pytest.raises(TransientError, match="not there any more") as gone:
+        bench.compress(source)
+    assert decide(gone.value) is Verdict.RETRY
+
+
+def test_metadata_counts_among_what_is_read_ahead() -> None:
+    plain, described = (Sample("a", "s", "a.jpg", b"image", {}, size) for size in (0, 1000))
+    assert compress._cost(described) >= compress._cost(plain) + 1000
 
 
 def test_other_weights_and_wrong_qualities_end_the_job(tmp_path: Path) -> None:

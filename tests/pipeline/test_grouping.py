@@ -208,7 +208,7 @@ class TestOrder:
         try:
             for number in range(5000):
                 group = waiting.take(str(number))
-                group.metadata["cls"] = b"1"
+                group.add_metadata("cls", b"1")
                 crowded_out += len(waiting.put(group))
             held, _ = tracemalloc.get_traced_memory()
         finally:
@@ -237,7 +237,7 @@ class TestOrder:
         waiting, gone = grouping.Waiting(), 0
         for number in range(20):
             group = waiting.take("a")
-            group.images[f"{number}.jpg"] = grouping.ImageFile(f"a.{number}.jpg", A)
+            group.add_image(f"{number}.jpg", grouping.ImageFile(f"a.{number}.jpg", A))
             gone += sum(len(finished.images) for finished in waiting.put(group))
             assert number + 1 - gone <= 3
         assert gone + sum(len(group.images) for group in waiting.rest()) == 20
@@ -254,8 +254,8 @@ class TestOrder:
         """`camera.000001.jpg`: the key ends at the first dot."""
         group = grouping.Group("camera")
         for number in range(5000):
-            group.images[f"{number}.jpg"] = grouping.ImageFile(f"camera.{number}.jpg", A)
-            group.metadata[f"{number}.json"] = b"%d" % number
+            group.add_image(f"{number}.jpg", grouping.ImageFile(f"camera.{number}.jpg", A))
+            group.add_metadata(f"{number}.json", b"%d" % number)
         samples = list(group.samples("shard"))
         assert [sample.metadata for sample in samples] == [{f"{n}.json": n} for n in range(5000)]
         assert group.unclaimed() == {}
