@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -26,7 +26,7 @@ from pipeline.commit import DATA, REPORTS, output_name
 from pipeline.errors import TransientError
 from pipeline.explanations import reaching
 from pipeline.manifest import Manifest, read_manifest
-from pipeline.part import METADATA_SCHEMA, AmbiguousKeyError, ArchiveError, KeyRanges, Part
+from pipeline.part import METADATA_SCHEMA, AmbiguousKeyError, ArchiveError, KeyRanges, Part, groups_holding
 from pipeline.prefetch import PARALLEL_REQUESTS, requests
 from pipeline.protocols import Decoder, DecoderFactory, Mode
 from pipeline.query import Where
@@ -152,7 +152,7 @@ class Archive:
         clause = Where(where, METADATA_SCHEMA)
 
         def read(source: ShardSource) -> pa.Table:
-            with self.open_part(source) as part:
+            with self._reading(source) as part:
                 return part.select(clause, names or ["key"])
 
         for table in requests(read, self.parts, PARALLEL_REQUESTS):
@@ -173,7 +173,7 @@ class Archive:
         """
         clause = Where(where, METADATA_SCHEMA)
         for source in self.parts:
-            with self.open_part(source) as part:
+            with self._reading(source) as part:
                 passing = part.rows(clause)
                 while rows := list(islice(passing, batch)):
                     images = self.codec.decompress([row.pop("bitstream") for row in rows], mode=mode)
@@ -192,21 +192,19 @@ class Archive:
         """The stored bytes of `key`; reads the row groups that may hold it. Raises as `get` does."""
         sources = self._parts_of(shard)
         ranges = self._key_ranges(sources)
-        groups = [(source, _holding(key, each)) for source, each in zip(sources, ranges, strict=True)]
+        groups = [(source, groups_holding(key, each)) for source, each in zip(sources, ranges, strict=True)]
         candidates = [(source, numbers) for source, numbers in groups if numbers]
         counts = list(requests(lambda candidate: self._count(key, *candidate), candidates))
         found = [candidate for candidate, count in zip(candidates, counts, strict=True) if count]
         if not found:
             error = KeyError(key)
-            error.add_note(
-                f"no picture of this key in {without_password(self.storage.url)}; it holds the tar's folders"
-            )
+            error.add_note(f"not in {without_password(self.storage.url)}; keys hold the folders of the tar")
             raise error
         if sum(counts) > 1:
             shards = ", ".join(sorted(requests(self._shard, [source for source, _ in found])))
             raise AmbiguousKeyError(f"{sum(counts)} images have the key {key!r}, in {shards}; say which shard")
         source, numbers = found[0]
-        with self.open_part(source) as part:  # finds the row again: this may be another file of the same shard
+        with self._reading(source) as part:  # finds the row again: this may be another file of the same shard
             return part.bitstream(key, numbers)
 
     def _parts_of(self, shard: str | None) -> list[ShardSource]:
@@ -220,11 +218,11 @@ class Archive:
 
     def _shard(self, source: ShardSource) -> str:
         """What the rows of a part, which has some, call their shard."""
-        with self.open_part(source) as part:
+        with self._reading(source) as part:
             return str(part.metadata(["shard"])["shard"][0].as_py())
 
     def _count(self, key: str, source: ShardSource, groups: Sequence[int]) -> int:
-        with self.open_part(source) as part:
+        with self._reading(source) as part:
             return part.count(key, groups)
 
     def _key_ranges(self, sources: Sequence[ShardSource]) -> list[KeyRanges]:
@@ -235,8 +233,18 @@ class Archive:
         return [self._ranges[source.url] for source in sources]
 
     def _read_key_ranges(self, source: ShardSource) -> KeyRanges:
-        with self.open_part(source) as part:
+        with self._reading(source) as part:
             return part.key_ranges()
+
+    @contextmanager
+    def _reading(self, source: ShardSource) -> Iterator[Part]:
+        """`open_part`; what goes wrong with the part says which one it is."""
+        try:
+            with self.open_part(source) as part:
+                yield part
+        except Exception as error:
+            error.add_note(f"in {source.url}")
+            raise
 
     def open_part(self, source: ShardSource) -> Part:
         """One of `parts`, for reading. Raises ArchiveError or SchemaError, which say which part it is.
@@ -272,11 +280,6 @@ class Archive:
                 f"{codec.fingerprint}"
             )
         return codec
-
-
-def _holding(key: str, ranges: KeyRanges) -> list[int]:
-    """Row groups that may hold `key`."""
-    return [group for group, keys in enumerate(ranges) if keys is None or keys[0] <= key <= keys[1]]
 
 
 def _schema(columns: Sequence[str] | None) -> pa.Schema:

@@ -22,6 +22,11 @@ KeyRanges: TypeAlias = list[tuple[str, str] | None]
 """Smallest and largest key of each row group of a part, None where the file does not say."""
 
 
+def groups_holding(key: str, ranges: KeyRanges) -> list[int]:
+    """Row groups that may hold `key`."""
+    return [group for group, keys in enumerate(ranges) if keys is None or keys[0] <= key <= keys[1]]
+
+
 class ArchiveError(JobError):
     """An archive that cannot be read as asked: missing, damaged, newer than this release, made with other weights."""
 

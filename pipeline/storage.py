@@ -6,6 +6,7 @@ costs one budget, not the product of three.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
@@ -37,6 +38,9 @@ from pipeline.retry import PATIENT, Retry
 READ_BUFFER = 8 * 2**20
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
 """Stores where an upload appears whole or not at all; elsewhere it goes to a temporary name and is renamed."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or a user's share of it, that has no room."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +219,10 @@ class Storage:
                 os.fsync(file.fileno())
                 size = os.path.getsize(spool)
             self.retry(lambda: self._publish(spool, path, size))
+        except OSError as error:
+            if error.errno in FULL and error.filename is None:
+                error.filename = os.path.dirname(spool)  # or the message would not say which disk
+            raise
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(spool)

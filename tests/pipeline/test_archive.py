@@ -144,6 +144,17 @@ def test_a_query_reads_the_columns_of_rows_that_pass(tmp_path: Path, monkeypatch
     assert reads.bytes < 5 * 2**17
 
 
+def test_what_is_wrong_in_a_part_names_it(archive: Archive) -> None:
+    (path,) = [each for each in Path(archive.storage.url, "data").iterdir() if each.name.startswith("b-")]
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[whole.index(b"in/b.tar")] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(OSError, match="CRC checksum") as found:
+        archive.query()
+    assert found.value.__notes__ == [f"in {path}"]
+
+
 def test_clauses_without_columns(archive: Archive) -> None:
     assert (archive.query("true").num_rows, archive.query("1 = 2").num_rows) == (5, 0)
     assert archive.query("true", columns=[]).schema.names == []

@@ -317,3 +317,11 @@ def test_a_mistyped_url_is_no_folder(url: str) -> None:
         Storage.from_url(url)
     for meant in ("here:/archive", "./s3:/archive", "s3:", "s3:archive"):
         assert Storage.from_url(meant).url.endswith(meant.removeprefix("./"))
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    storage = Storage.from_url(str(tmp_path / "archive"))
+    named = pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/archive/data'")
+    with named, storage.atomic_write("data/a.parquet"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list((tmp_path / "archive" / "data").iterdir()) == []
