@@ -191,9 +191,8 @@ class Archive:
     def bitstream(self, key: str, shard: str | None = None) -> bytes:
         """The stored bytes of `key`; reads the row groups that may hold it. Raises as `get` does."""
         sources = self._parts_of(shard)
-        ranges = self._key_ranges(sources)
-        groups = [(source, groups_holding(key, each)) for source, each in zip(sources, ranges, strict=True)]
-        candidates = [(source, numbers) for source, numbers in groups if numbers]
+        ranges = zip(sources, self._key_ranges(sources), strict=True)
+        candidates = [(source, numbers) for source, each in ranges if (numbers := groups_holding(key, each))]
         counts = list(requests(lambda candidate: self._count(key, *candidate), candidates))
         found = [candidate for candidate, count in zip(candidates, counts, strict=True) if count]
         if not found:
@@ -201,8 +200,10 @@ class Archive:
             error.add_note(f"not in {without_password(self.storage.url)}; keys hold the folders of the tar")
             raise error
         if sum(counts) > 1:
-            shards = ", ".join(sorted(requests(self._shard, [source for source, _ in found])))
-            raise AmbiguousKeyError(f"{sum(counts)} images have the key {key!r}, in {shards}; say which shard")
+            named = found[: AmbiguousKeyError.NAMED]
+            shards = ", ".join(requests(self._shard, [source for source, _ in named]))
+            more = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
+            raise AmbiguousKeyError(f"{sum(counts)} images have the key {key!r}, in {shards}{more}; say which shard")
         source, numbers = found[0]
         with self._reading(source) as part:  # finds the row again: this may be another file of the same shard
             return part.bitstream(key, numbers)

@@ -32,7 +32,9 @@ class ArchiveError(JobError):
 
 
 class AmbiguousKeyError(KeyError):
-    """A key that several rows have, as keys are unique within one shard at best."""
+    """A key that several rows have, as keys are unique within one shard at best. The message names `NAMED` shards."""
+
+    NAMED = 5
 
     def __str__(self) -> str:
         return str(self.args[0])
