@@ -96,7 +96,8 @@ def _check_version(url: str, fields: Mapping[str, Any]) -> None:
 class Plan:
     """What a run has to do: shards pending, and the totals of those done before. `kind` is the output's.
 
-    Reports of `redo` do not hold. `replaces` is the fingerprint of the manifest that was there, if any.
+    Reports of `redo` do not hold. `replaces` is the fingerprint of the manifest that was there, if any; `others` counts
+    reports of shards that are not among the inputs.
     """
 
     fingerprint: str
@@ -105,6 +106,7 @@ class Plan:
     redo: Sequence[ShardSource] = ()
     kind: str = "archive"
     replaces: str = ""
+    others: int = 0
 
     @property
     def shards(self) -> int:
@@ -126,7 +128,8 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     present = read_manifest(storage, manifest.kind)
     if present is None:
         check_empty(storage)
-    _check_manifest(storage, present, manifest, len(reports.keys() - set(map(report_path, sources))), overwrite)
+    others = len(reports.keys() - set(map(report_path, sources)))
+    _check_manifest(storage, present, manifest, others, overwrite)
     with_report = [source for source in sources if report_path(source) in reports]
     sizes = {info.path: info.size for folder in (DATA, REJECTS) for info in storage.scan(folder, deep=False)}
     done, lost, stale = Totals(), [], []
@@ -142,7 +145,7 @@ def make_plan(storage: Storage, manifest: Manifest, sources: Sequence[ShardSourc
     again = {source.url for source in redo}
     pending = [source for source in sources if source.url in again or report_path(source) not in reports]
     replaces = present.job_fingerprint if present else ""
-    return Plan(manifest.job_fingerprint, pending, done, redo, manifest.kind, replaces)
+    return Plan(manifest.job_fingerprint, pending, done, redo, manifest.kind, replaces, others)
 
 
 def _outputs_are_there(report: ShardReport, sizes: Mapping[str, int]) -> bool:

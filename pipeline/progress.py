@@ -140,7 +140,10 @@ def plan_line(plan: Plan, url: str) -> str:
     """What a run is going to do."""
     volume = size(sum(source.size for source in plan.pending))
     again = f", {len(plan.redo)} of them again" if plan.redo else ""
-    return f"{without_password(url)}: {plan.done.shards} shards done, {len(plan.pending)} to do ({volume}{again})"
+    others = f"; {plan.others} more there that are not among the inputs" if plan.others else ""
+    return (
+        f"{without_password(url)}: {plan.done.shards} shards done, {len(plan.pending)} to do ({volume}{again}){others}"
+    )
 
 
 def summary_lines(plan: Plan, summary: Summary, seconds: float) -> list[str]:

@@ -320,3 +320,16 @@ def test_other_stores_are_looked_into_too() -> None:
     write(storage, "day/a.jpg", b"not ours")
     refused_among(storage, "day")
     storage.delete("day/a.jpg")
+
+
+def test_shards_of_other_inputs_are_counted(storage: Storage) -> None:
+    """As where inputs moved: they would be archived once more under their new addresses."""
+    establish(storage, MANIFEST, make_plan(storage, MANIFEST, SOURCES, overwrite=False))
+    for source in SOURCES:
+        write(
+            storage, report_path(source), ShardReport(source.url, source, MANIFEST.job_fingerprint).to_json().encode()
+        )
+    assert make_plan(storage, MANIFEST, SOURCES, overwrite=False).others == 0
+    moved = [replace(source, url=f"/moved/{source.url}") for source in SOURCES]
+    plan = make_plan(storage, MANIFEST, moved, overwrite=False)
+    assert (plan.others, len(plan.pending)) == (len(SOURCES), len(SOURCES))

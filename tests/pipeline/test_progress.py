@@ -163,6 +163,7 @@ def test_a_plan_in_one_line() -> None:
     pending = [ShardSource("a", 1_500_000, ""), ShardSource("b", 500_000, "")]
     assert plan_line(Plan("f", pending, BEFORE), "s3://x") == "s3://x: 10 shards done, 2 to do (2.0 MB)"
     assert "1 of them again" in plan_line(Plan("f", pending, BEFORE, pending[:1]), "s3://x")
+    assert plan_line(Plan("f", [], BEFORE, others=4), "s3://x").endswith("; 4 more there that are not among the inputs")
 
 
 def test_units() -> None:
