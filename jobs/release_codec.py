@@ -16,12 +16,11 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from difficmh.capsule import MANIFEST, capsule_or_path, write_manifest
+from difficmh.capsule import capsule_or_path, write_manifest
 from pipeline.job import plain_exit_code
 
 BASELINES = ("jpeg", "webp", "avif")
@@ -35,14 +34,12 @@ def main(command: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace, more: Sequence[str]) -> int:
     """The exit status: that of the evaluation where it fails."""
     from difficmh.evaluation.output import refuse_earlier
-    from difficmh.training.export import export_with_companions
+    from difficmh.training.export import drafted, export_with_companions, publish
 
     capsule, evaluation = Path(arguments.capsule).absolute(), Path(arguments.evaluation)
     refuse_earlier(evaluation, "--overwrite" in more)
     source = capsule_or_path(arguments.companions) if arguments.companions else capsule
-    capsule.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".releasing-", dir=capsule.parent) as place:
-        draft = Path(place) / capsule.name  # reports call a codec by the name of its folder
+    with drafted(capsule) as draft:
         export_with_companions(Path(arguments.checkpoint), arguments.name, source, draft)
         if status := evaluate(draft, arguments.images, evaluation, more):
             return status
@@ -59,14 +56,6 @@ def evaluate(capsule: Path, images: Sequence[str], output: Path, more: Sequence[
     job = Path(__file__).with_name("evaluate_codec.py")
     asked = [sys.executable, str(job), "--images", *images, "--output", str(output), *more]
     return subprocess.run([*asked, *(part for codec in codecs for part in ("--codec", codec))], check=False).returncode
-
-
-def publish(draft: Path, capsule: Path) -> None:
-    """Moves the files of a capsule into their place, the manifest last: one that was there stays until all is known."""
-    capsule.mkdir(exist_ok=True)
-    files = [file for file in draft.iterdir() if not file.name.startswith(".")]
-    for file in sorted(files, key=lambda file: file.name == MANIFEST):
-        file.replace(capsule / file.name)
 
 
 def write_sections(capsule: Path, name: str, evaluation: Path) -> None:

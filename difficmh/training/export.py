@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,25 @@ def export(checkpoint: Path, name: str, kept: Iterable[Path], capsule: Path) -> 
     if history:
         write_history(capsule, history)
     return write_manifest(capsule)
+
+
+@contextmanager
+def drafted(capsule: Path) -> Iterator[Path]:
+    """A place beside `capsule`, for what is to be published there; it goes with the block, whatever is in it.
+
+    Its last part is that of `capsule`: reports call a codec by the name of its folder.
+    """
+    capsule.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=capsule.parent) as place:
+        yield Path(place) / capsule.name
+
+
+def publish(draft: Path, capsule: Path) -> None:
+    """Moves the files of a capsule from its draft into their place, the manifest last."""
+    capsule.mkdir(exist_ok=True)
+    files = [file for file in draft.iterdir() if not file.name.startswith(".")]
+    for file in sorted(files, key=lambda file: file.name == MANIFEST):
+        file.replace(capsule / file.name)
 
 
 def half_precision(model: CodecModel) -> dict[str, Tensor]:
