@@ -58,6 +58,7 @@ $(BIN)/uv: constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	@touch $@
 
+# editable_mode=compat: by default Python started beside a clone called difficmh takes that folder for the package.
 $(STAMP): $(BIN)/uv pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --config-settings editable_mode=compat --editable '.[$(EXTRAS)]'
 	@touch $@

@@ -27,8 +27,8 @@ MAX_LEADS = 16
 """How many beginnings of an extension are tried as the prefix of an image: names of a shard may be as long as it likes.
 """
 
-_ALONE: Set[str] = frozenset([""])
-"""Prefixes of images of whose kind there is one under a key, as under nearly all."""
+_NO_PREFIX: Set[str] = frozenset([""])
+"""Prefixes of the images under nearly every key: one image, plainly named."""
 
 HOLDING_BYTES = 300
 """What Python itself takes to hold a group, and each file of it: labels of a few bytes count, too, if they are many."""
@@ -123,7 +123,7 @@ class Group:
         has gone, of any that has gone where there is no `jpg` without a prefix, and beside `left.jpg` with a
         `left.json`, unless there is such a `jpg`.
         """
-        prefixes, gone = self.prefixes, self.gone or _ALONE
+        prefixes, gone = self.prefixes, self.gone or _NO_PREFIX
         own, shared, unknown = defaultdict[str, list[str]](list), list[str](), list[str]()
         for name in self.metadata:
             if lead := _longest_lead(name, prefixes):
@@ -175,8 +175,10 @@ class Waiting:
         return group
 
     def _let_go(self, group: Group) -> None:
-        prefixes = group.prefixes | (group.gone or _ALONE)
-        self._gone[group.key] = _ALONE if prefixes == _ALONE else prefixes  # one object for nearly all of a shard
+        prefixes = group.prefixes | (group.gone or _NO_PREFIX)
+        self._gone[group.key] = (
+            _NO_PREFIX if prefixes == _NO_PREFIX else prefixes
+        )  # one object for nearly all of a shard
 
     def _overdue(self) -> list[Group]:
         overdue = []

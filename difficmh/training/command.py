@@ -6,7 +6,7 @@ import argparse
 import glob
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,13 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
     except ValueError as error:
         parser.error(f"--set: {error}")
     _check_numbers(parser, arguments)
-    output = Path(arguments.output).absolute()
-    goes_on = (output / f"{arguments.stage}.pt").exists()  # from there: what it started from may be gone by now
     job = TrainingJob(
         # Absolute, all of them: workers of a cluster run in folders of their own.
         data=tuple(Path(path).absolute() for pattern in arguments.data for path in _matching(pattern)),
-        output=output,
+        output=Path(arguments.output).absolute(),
         stage=arguments.stage,
         minutes=arguments.minutes,
         device=arguments.device,
-        start=None if goes_on or arguments.start is None else _start(parser, arguments.start),
         tags=arguments.tags,
         batch=arguments.batch_size,
         learning_rate=arguments.rate,
@@ -54,6 +51,8 @@ def parse(text: str | None, command: Sequence[str] | None) -> TrainingCommand:
         compile=arguments.compile,
         settings=settings,
     )
+    if arguments.start and not job.checkpoint.exists():  # else it goes on from there: what it began with may be gone
+        job = replace(job, start=_start(parser, arguments.start))
     return TrainingCommand(job, arguments.workers)
 
 
