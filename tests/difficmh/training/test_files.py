@@ -210,7 +210,11 @@ def test_a_damaged_shard_is_refused_and_named(tmp_path: Path, form: str, damage:
         read_samples([path])
 
 
-@pytest.mark.parametrize("content", [b"", b"text" * 200, gzip.compress(bytes(9000))[:-9], lzma.compress(b"text")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text" * 200, gzip.compress(bytes(9000))[:-9], lzma.compress(b"text")],
+    ids=["empty", "text", "gzip cut short", "xz of text"],  # gzip's bytes hold the time, and ids are to stay
+)
 def test_what_is_no_tar_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "one.tar").write_bytes(content)
     with pytest.raises(ValueError, match=r"one\.tar is damaged, or no tar: .+; mend it or leave it out$"):
